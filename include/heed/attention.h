@@ -1,0 +1,138 @@
+/* Heed: attention.
+ *
+ *     out[b,i,h,:] = sum_j p_ij v[b,j,h/g,:]      p_i = softmax over the visible j of s_ij
+ *     s_ij = scale * <q[b,i,h,:], k[b,j,h/g,:]>   g = H / Hk
+ *     lse[b,h,i] = log sum_j exp(s_ij)            natural logarithm
+ *
+ * The blocked algorithm with an online softmax: Dao et al., FlashAttention (2022) and FlashAttention-2
+ * (2023); its partial states (out, lse) merge as in Milakov and Gimelshein (2018). No implementation
+ * stores the Sq x Sk scores, except cpu:standard.
+ *
+ * A complete program:
+ *
+ *     heed_context_t *context;
+ *     heed_attention_desc_t desc = heed_attention_desc();
+ *     desc.q = HEED_TENSOR(q, HEED_F32, B, Sq, H, D);
+ *     desc.k = HEED_TENSOR(k, HEED_F32, B, Sk, Hk, D);
+ *     desc.v = HEED_TENSOR(v, HEED_F32, B, Sk, Hk, Dv);
+ *     desc.out = HEED_TENSOR(out, HEED_F32, B, Sq, H, Dv);
+ *     desc.causal = 1;
+ *     if (heed_context_create(NULL, &context) || heed_attention(context, &desc))
+ *         fprintf(stderr, "%s\n", heed_last_error());
+ */
+#ifndef HEED_ATTENTION_H
+#define HEED_ATTENTION_H
+
+#include "plan.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Operand order of heed_plan_execute. */
+enum {
+    HEED_ATTENTION_Q,
+    HEED_ATTENTION_K,
+    HEED_ATTENTION_V,
+    HEED_ATTENTION_OUT,
+    HEED_ATTENTION_LSE,
+    HEED_ATTENTION_OPERANDS
+};
+
+/* Where the causal diagonal and the window's centre lie when Sq differs from Sk. */
+typedef enum heed_align {
+    HEED_ALIGN_BOTTOM_RIGHT = 0, /* query i sits at key i + Sk - Sq (FlashAttention 2.1 and later) */
+    HEED_ALIGN_TOP_LEFT = 1      /* query i sits at key i */
+} heed_align_t;
+
+/* A visibility as tiles: for each tile of queries, the key tiles that it may see, in compressed rows.
+ * Pairs outside the listed tiles are masked; causal and window still apply inside them. The arrays
+ * belong to the caller and must outlive the plan. */
+typedef struct heed_tile_list {
+    uint32_t struct_size;
+    int32_t tile_q;          /* queries in a tile: 64 or 128 */
+    int32_t tile_k;          /* keys in a tile: 64 or 128 */
+    int64_t batches;         /* B, or 1: the same for all */
+    int64_t heads;           /* H, or 1: the same for all */
+    int64_t rows;            /* ceil(Sq / tile_q) */
+    const int64_t *row_start; /* [batches*heads*rows + 1], entries of row (b*heads + h)*rows + r */
+    const int32_t *column;   /* [entries] key tile, ascending within a row */
+    const int32_t *mask;     /* [entries] -1: full, else number of its mask; NULL: all full */
+    const uint64_t *bits;    /* [masks][tile_k][tile_q/64], bit i%64 of word [j][i/64]: query i of
+                                the tile sees key j of the tile */
+    int64_t masks;
+} heed_tile_list_t;
+
+/* Zero is the default of every field but the window. Fields are only ever added at the end. */
+typedef struct heed_attention_desc {
+    uint32_t struct_size;   /* set by heed_attention_desc() */
+    int32_t causal;         /* 1: query i sees keys up to its position */
+    heed_align_t align;
+    float scale;            /* 0: 1/sqrt(D); may be negative */
+    int64_t window_left;    /* keys visible before the position, -1: all */
+    int64_t window_right;   /* keys visible after the position, -1: all */
+    heed_tensor_t q;        /* [B,Sq,H,D]   f32, bf16, f16; any strides, also of D */
+    heed_tensor_t k;        /* [B,Sk,Hk,D]  q's dtype; H a multiple of Hk */
+    heed_tensor_t v;        /* [B,Sk,Hk,Dv] q's dtype */
+    heed_tensor_t out;      /* [B,Sq,H,Dv]  q's dtype or f32; no two elements at one address */
+    heed_tensor_t lse;      /* [B,H,Sq] f32, optional */
+    const heed_tile_list_t *tiles; /* NULL: every pair that causal and window leave */
+    int32_t merge;          /* 1: (out, lse) hold a partial state over other keys: merge into it */
+} heed_attention_desc_t;
+
+/* A row that sees no key gives out 0 and lse -inf; a state with lse -inf merges as empty, whatever
+ * its out holds. D and Dv are 1..512; each implementation says which it takes. Masked keys and
+ * values are never let into a result, not even as NaN. B, Sq or Sk may be 0. */
+
+static inline heed_attention_desc_t heed_attention_desc(void)
+{
+#ifdef __cplusplus
+    heed_attention_desc_t desc = {};
+#else
+    heed_attention_desc_t desc = {0};
+#endif
+    desc.struct_size = (uint32_t)sizeof(desc);
+    desc.window_left = -1;
+    desc.window_right = -1;
+    return desc;
+}
+
+/* Feature bits of an implementation and of a problem. */
+#define HEED_ATTENTION_FEATURE_LIST(X)                                                             \
+    X(F32, 0, "f32")                                                                               \
+    X(BF16, 1, "bf16")                                                                             \
+    X(F16, 2, "f16")                                                                               \
+    X(OUT_F32, 3, "f32 output of 16-bit input")                                                    \
+    X(CAUSAL, 4, "causal")                                                                         \
+    X(WINDOW, 5, "window")                                                                         \
+    X(GROUPED, 6, "grouped heads")                                                                 \
+    X(LSE, 7, "lse")                                                                               \
+    X(TILES, 8, "tile list")                                                                       \
+    X(MERGE, 9, "merge")                                                                           \
+    X(STRIDED_DIM, 10, "strided head dim")                                                         \
+    X(ODD_DIM, 11, "head dims that are no multiple of 16")                                         \
+    X(DV, 12, "Dv other than D")
+
+enum {
+#define HEED_ATTENTION_ENUM_(name, bit, text) HEED_ATTENTION_CAN_##name = 1 << bit,
+    HEED_ATTENTION_FEATURE_LIST(HEED_ATTENTION_ENUM_)
+#undef HEED_ATTENTION_ENUM_
+#define HEED_ATTENTION_OR_(name, bit, text) | 1 << bit
+    HEED_ATTENTION_CAN_ALL = 0 HEED_ATTENTION_FEATURE_LIST(HEED_ATTENTION_OR_)
+#undef HEED_ATTENTION_OR_
+};
+
+/* heed_plan_create for attention. */
+HEED_API HEED_MUST_USE heed_status_t heed_attention_plan(heed_context_t *context,
+                                                         const heed_attention_desc_t *desc,
+                                                         heed_plan_t **plan);
+
+/* Plan, workspace from the context's allocator, execute on the tensors' data, clean up. For repeated
+ * calls keep the plan instead. */
+HEED_API HEED_MUST_USE heed_status_t heed_attention(heed_context_t *context,
+                                                    const heed_attention_desc_t *desc);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,66 @@
+/* Heed: the machine as Heed sees it. Detected once per context through hwloc and CPUID. */
+#ifndef HEED_DEVICE_H
+#define HEED_DEVICE_H
+
+#include "context.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Instruction sets that kernels name. Each contains those above it. A bit is set only if the
+ * operating system saves the registers too (XCR0). */
+#define HEED_ISA_LIST(X)                                                                           \
+    X(AVX2, 0, "avx2", "AVX2, FMA, F16C, BMI2")                                                    \
+    X(AVX512, 1, "avx512", "AVX-512 F, BW, DQ, VL")                                                \
+    X(AVX512BF16, 2, "avx512bf16", "AVX-512 bf16 dot product")
+
+enum {
+#define HEED_ISA_ENUM_(name, bit, text, about) HEED_ISA_##name = 1 << bit,
+    HEED_ISA_LIST(HEED_ISA_ENUM_)
+#undef HEED_ISA_ENUM_
+};
+
+typedef struct heed_cache_info {
+    int32_t level;
+    int32_t sharing; /* cores that share one */
+    int64_t bytes;
+} heed_cache_info_t;
+
+typedef struct heed_device_info {
+    uint32_t struct_size;
+    heed_device_t device;
+    char name[96];     /* "AMD EPYC 9654 96-Core Processor" */
+    uint64_t isa;      /* HEED_ISA_* that may be used: what the CPU has, capped by policy */
+    uint64_t isa_cpu;  /* HEED_ISA_* that the CPU and the system have */
+    int32_t packages;  /* of the machine, as far as this process may use it */
+    int32_t numa_nodes;
+    int32_t cores;
+    int32_t hardware_threads;
+    int32_t threads;   /* what a plan of this context uses */
+    int32_t cpu_quota; /* whole CPUs that the control group grants, 0: no limit */
+    int32_t cache_count;
+    heed_cache_info_t caches[4]; /* data and unified caches, level 1 first */
+    int64_t memory_bytes;
+    char cpuset[128]; /* processors that may be used, such as "0-15,32" */
+    char topology[32]; /* where the facts come from: "native", "synthetic", "xml", "none" */
+} heed_device_info_t;
+
+/* How many devices there are; the CPU is always number 0. */
+HEED_API int heed_device_count(const heed_context_t *context);
+
+/* Fills *info, whose struct_size the caller has set. Errors: NULL, STRUCT_SIZE, NO_DEVICE. */
+HEED_API HEED_MUST_USE heed_status_t heed_device_info(const heed_context_t *context, int index,
+                                                      heed_device_info_t *info);
+
+/* Why there is no device of that type (HEED_DEVICE_*); NULL where there is one. Lives as long as the
+ * context. */
+HEED_API const char *heed_device_missing(const heed_context_t *context, int32_t type);
+
+/* Writes the names of an instruction-set mask, "avx2 avx512" or "scalar", and returns text. */
+HEED_API const char *heed_isa_names(uint64_t isa, char *text, size_t size);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,26 @@
+/* Heed: the attention library for C.
+ *
+ * Start with heed_context_create, describe a problem (attention.h, cast.h), and run it in one call
+ * or plan it once and execute it many times (plan.h). Every function returns a status or cannot
+ * fail; heed_last_error() holds the sentence. Nothing aborts, exits, throws or prints.
+ *
+ *     status.h     statuses and the last error       device.h     the machine
+ *     tensor.h     tensors and dtypes                plan.h       plan, workspace, execute, explain
+ *     context.h    contexts, policy, environment     impl.h       implementations, your own too
+ *     attention.h  attention                         problem.h    problems as text
+ *     cast.h       casts */
+#ifndef HEED_HEED_H
+#define HEED_HEED_H
+
+#include "version.h"
+#include "status.h"
+#include "tensor.h"
+#include "context.h"
+#include "device.h"
+#include "plan.h"
+#include "impl.h"
+#include "problem.h"
+#include "attention.h"
+#include "cast.h"
+
+#endif

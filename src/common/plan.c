@@ -1,0 +1,351 @@
+#define _GNU_SOURCE
+#include "plan.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+enum { WORKSPACE_ALIGN = 64 };
+
+/* ---- making -----------------------------------------------------------------------------------
+ */
+
+static heed_status_t complete_operands(heed_plan_t *plan, const void *desc)
+{
+    const hd_op_t *op = plan->op;
+    const heed_tensor_t *first = hd_op_tensor_const(op, desc, 0);
+    for (int i = 0; i < op->operand_count; i++) {
+        const heed_op_operand_t *info = &op->operands[i].info;
+        const heed_tensor_t *from = hd_op_tensor_const(op, desc, i);
+        heed_tensor_t *to = hd_op_tensor(op, plan->desc, i);
+        if (from->ndim == 0 && info->optional) {
+            *to = heed_tensor(NULL, 0, 0, NULL, NULL);
+            continue;
+        }
+        HD_TRY(hd_tensor_complete(info->name, from, info->output, to, &plan->axes[i]));
+        if (from->device.type != first->device.type || from->device.id != first->device.id)
+            return hd_fail(HEED_ERROR_VALUE, "%s is on device %d:%d, but %s on %d:%d", info->name,
+                           from->device.type, from->device.id, op->operands[0].info.name,
+                           first->device.type, first->device.id);
+        plan->buffer_count = i + 1;
+    }
+    return HEED_OK;
+}
+
+/* Host tensors run on the CPU; if another device was asked for, the policy decides. */
+static heed_status_t choose_device(heed_plan_t *plan)
+{
+    const heed_context_t *context = plan->context;
+    const hd_settings_t *settings = &context->settings;
+    heed_device_t where = hd_op_tensor(plan->op, plan->desc, 0)->device;
+    if (where.type != HEED_DEVICE_CPU || where.id != 0)
+        return hd_fail(HEED_ERROR_NO_DEVICE, "the tensors are on device %d:%d: %s", where.type,
+                       where.id,
+                       where.type == HEED_DEVICE_CPU ? "the CPU is 1:0"
+                                                     : heed_device_missing(context, where.type));
+    plan->info.device = where;
+    const char *missing = heed_device_missing(context, settings->device.type);
+    if (settings->device.type == 0 || !missing)
+        return HEED_OK;
+    if (settings->fallback == HEED_FALLBACK_DENY)
+        return hd_fail(HEED_ERROR_FALLBACK, "HEED_DEVICE asks for CUDA and HEED_FALLBACK=deny: %s",
+                       missing);
+    plan->info.fallback = 1;
+    snprintf(plan->info.fallback_why, sizeof(plan->info.fallback_why), "%s", missing);
+    return HEED_OK;
+}
+
+static void log_choice(const heed_plan_t *plan)
+{
+    const heed_context_t *context = plan->context;
+    char problem[512];
+    if (plan->info.fallback && context->settings.fallback == HEED_FALLBACK_WARN)
+        hd_log(context, HEED_LOG_WARN,
+               "heed v1 fallback op=%s from=cuda to=%s policy=warn why=\"%s\"", plan->op->name,
+               plan->impl->name, plan->info.fallback_why);
+    if (!hd_logs(context, HEED_LOG_SELECT))
+        return;
+    heed_plan_problem(plan, problem, sizeof(problem));
+    for (int i = 0; i < plan->verdict_count; i++) {
+        const hd_verdict_t *verdict = &plan->verdicts[i];
+        if (verdict->why.status)
+            hd_log(context, HEED_LOG_SELECT, "heed v1 reject impl=%s code=%s why=\"%s\"",
+                   verdict->impl->name, heed_status_name(verdict->why.status), verdict->why.text);
+    }
+    hd_log(context, HEED_LOG_SELECT, "heed v1 select impl=%s est_us=%.1f threads=%d prob: %s",
+           plan->impl->name, plan->info.estimate_ns / 1e3, plan->info.threads, problem);
+}
+
+static heed_status_t finish(heed_plan_t *plan, const void *desc)
+{
+    const hd_op_t *op = plan->op;
+    heed_context_t *context = plan->context;
+    HD_TRY(complete_operands(plan, desc));
+    HD_TRY(op->complete(plan->desc));
+    HD_TRY(choose_device(plan));
+    HD_TRY(hd_impl_lists_check(context));
+    int chosen = hd_select(context, op, plan->desc, plan->verdicts);
+    if (chosen < 0)
+        return HEED_ERROR_UNSUPPORTED;
+
+    const heed_impl_t *impl = plan->impl = plan->verdicts[chosen].impl;
+    hd_work_t work = {0, 0};
+    op->work(plan->desc, &work);
+    plan->workspace =
+        impl->workspace ? impl->workspace(plan->desc, &context->cpu, context->cpu.threads) : 0;
+    heed_plan_info_t *info = &plan->info;
+    info->struct_size = sizeof(*info);
+    info->threads = context->cpu.threads;
+    snprintf(info->op, sizeof(info->op), "%s", op->name);
+    snprintf(info->impl, sizeof(info->impl), "%s", impl->name);
+    info->estimate_ns = plan->verdicts[chosen].estimate_ns;
+    info->flops = work.flops;
+    info->bytes = work.bytes;
+    info->workspace_bytes = plan->workspace;
+    log_choice(plan);
+    return HEED_OK;
+}
+
+/* One block: the plan, its verdicts, its descriptor and the axes of its tensors. */
+static heed_plan_t *allocate(heed_context_t *context, const hd_op_t *op)
+{
+    int candidates = hd_candidates(context, op);
+    size_t verdicts = hd_round_up(sizeof(heed_plan_t), 64);
+    size_t desc = verdicts + hd_round_up(sizeof(hd_verdict_t) * (size_t)candidates, 64);
+    size_t axes = desc + hd_round_up(op->desc_size, 64);
+    size_t bytes = axes + sizeof(hd_axes_t) * (size_t)op->operand_count;
+    char *block = hd_alloc(context, bytes);
+    if (!block)
+        return NULL;
+    memset(block, 0, bytes);
+    heed_plan_t *plan = (heed_plan_t *)(void *)block;
+    plan->context = context;
+    plan->op = op;
+    plan->verdicts = (hd_verdict_t *)(void *)(block + verdicts);
+    plan->verdict_count = candidates;
+    plan->desc = block + desc;
+    plan->axes = (hd_axes_t *)(void *)(block + axes);
+    return plan;
+}
+
+heed_status_t heed_plan_create(heed_context_t *context, const char *name, const void *desc,
+                               heed_plan_t **plan)
+{
+    if (!plan)
+        return hd_fail(HEED_ERROR_NULL, "plan is null");
+    *plan = NULL;
+    if (!context || !name)
+        return hd_fail(HEED_ERROR_NULL, "%s is null", context ? "op" : "context");
+    const hd_op_t *op = hd_op_find(name);
+    if (!op)
+        return hd_op_unknown(name);
+
+    heed_plan_t *made = allocate(context, op);
+    if (!made)
+        return hd_fail(HEED_ERROR_OUT_OF_MEMORY, "no memory for a plan");
+    hd_context_retain(context);
+    heed_status_t status =
+        hd_struct_copy(made->desc, op->desc_size, desc, op->desc_smallest, "desc");
+    if (status == HEED_OK) {
+        /* Operands are completed from a second copy, for made->desc is what they are written to. */
+        char copy[1024];
+        _Static_assert(sizeof(heed_attention_desc_t) <= sizeof(copy), "room for any descriptor");
+        memcpy(copy, made->desc, op->desc_size);
+        status = finish(made, copy);
+    }
+    if (status != HEED_OK) {
+        heed_plan_destroy(made);
+        return status;
+    }
+    *plan = made;
+    return HEED_OK;
+}
+
+void heed_plan_destroy(heed_plan_t *plan)
+{
+    if (!plan)
+        return;
+    heed_context_t *context = plan->context;
+    hd_free(context, plan);
+    heed_context_destroy(context);
+}
+
+/* ---- asking -----------------------------------------------------------------------------------
+ */
+
+heed_status_t heed_plan_workspace(const heed_plan_t *plan, size_t *bytes, size_t *alignment)
+{
+    if (!plan || !bytes || !alignment)
+        return hd_fail(HEED_ERROR_NULL, "%s is null",
+                       !plan    ? "plan"
+                       : !bytes ? "bytes"
+                                : "alignment");
+    *bytes = plan->workspace;
+    *alignment = WORKSPACE_ALIGN;
+    return HEED_OK;
+}
+
+heed_status_t heed_plan_info(const heed_plan_t *plan, heed_plan_info_t *info)
+{
+    if (!plan || !info)
+        return hd_fail(HEED_ERROR_NULL, "%s is null", plan ? "info" : "plan");
+    if (info->struct_size < sizeof(*info))
+        return hd_fail(HEED_ERROR_STRUCT_SIZE, "info.struct_size=%u, the smallest known is %zu",
+                       info->struct_size, sizeof(*info));
+    *info = plan->info;
+    return HEED_OK;
+}
+
+int heed_plan_verdict(const heed_plan_t *plan, int index, heed_verdict_t *verdict)
+{
+    if (!plan || !verdict || index < 0 || index >= plan->verdict_count)
+        return 0;
+    const hd_verdict_t *from = &plan->verdicts[index];
+    *verdict = (heed_verdict_t){.impl = from->impl->name,
+                                .chosen = from->impl == plan->impl,
+                                .status = from->why.status,
+                                .why = from->why.text,
+                                .estimate_ns = from->estimate_ns};
+    return 1;
+}
+
+size_t heed_plan_problem(const heed_plan_t *plan, char *text, size_t size)
+{
+    _Alignas(64) char words[HD_MAX_WORDS * HD_WORD_TEXT_SIZE];
+    hd_text_t out = hd_text(text, size);
+    if (!plan)
+        return 0;
+    hd_words_init(plan->op, words);
+    plan->op->to_words(plan->desc, words);
+    hd_words_print(plan->op, words, &out);
+    return out.length;
+}
+
+/* ---- executing --------------------------------------------------------------------------------
+ */
+
+/* Checks the callers' addresses and adds the byte offsets. */
+static heed_status_t check_buffers(const heed_plan_t *plan, void *const *buffers, int count,
+                                   void **full)
+{
+    const hd_op_t *op = plan->op;
+    if (count < plan->buffer_count || count > op->operand_count)
+        return hd_fail(HEED_ERROR_VALUE,
+                       "buffer_count=%d: this plan has %d operands, %s at most %d", count,
+                       plan->buffer_count, op->name, op->operand_count);
+    for (int i = 0; i < op->operand_count; i++) {
+        const heed_op_operand_t *info = &op->operands[i].info;
+        const heed_tensor_t *tensor = hd_op_tensor(op, plan->desc, i);
+        void *buffer = i < count ? buffers[i] : NULL;
+        full[i] = NULL;
+        if (tensor->ndim == 0) {
+            if (buffer)
+                return hd_fail(HEED_ERROR_VALUE, "buffers[%d]: the plan has no %s", i, info->name);
+            continue;
+        }
+        if (!buffer && hd_tensor_elements(tensor) > 0)
+            return hd_fail(HEED_ERROR_NULL, "buffers[%d], %s, is null", i, info->name);
+        if (!buffer)
+            continue;
+        full[i] = (char *)buffer + tensor->byte_offset;
+        size_t size = heed_dtype_size(tensor->dtype);
+        if ((uintptr_t)full[i] % size)
+            return hd_fail(HEED_ERROR_ALIGNMENT, "%s at %p is not aligned to its %zu-byte %s",
+                           info->name, full[i], size, heed_dtype_name(tensor->dtype));
+    }
+    return HEED_OK;
+}
+
+static heed_status_t check_workspace(const heed_plan_t *plan, const void *workspace, size_t bytes)
+{
+    if (plan->workspace == 0)
+        return HEED_OK;
+    if (!workspace || bytes < plan->workspace)
+        return hd_fail(HEED_ERROR_WORKSPACE, "workspace_bytes=%zu, the plan needs %zu",
+                       workspace ? bytes : 0, plan->workspace);
+    if ((uintptr_t)workspace % WORKSPACE_ALIGN)
+        return hd_fail(HEED_ERROR_WORKSPACE, "workspace at %p is not aligned to %d bytes",
+                       workspace, WORKSPACE_ALIGN);
+    return HEED_OK;
+}
+
+static double now_ns(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec * 1e9 + (double)time.tv_nsec;
+}
+
+static heed_status_t run(const heed_plan_t *plan, const heed_launch_t *launch)
+{
+    const heed_impl_t *impl = plan->impl;
+    heed_status_t status = impl->run(launch);
+    if (status != HEED_OK && strcmp(heed_status_name(status), "HEED_STATUS_?") == 0)
+        return hd_fail(HEED_ERROR_INTERNAL, "%s returned %d, which is no status", impl->name,
+                       (int)status);
+    return status;
+}
+
+heed_status_t heed_plan_execute(const heed_plan_t *plan, void *const *buffers, int buffer_count,
+                                void *workspace, size_t workspace_bytes,
+                                const heed_stream_t *stream)
+{
+    if (!plan || !buffers)
+        return hd_fail(HEED_ERROR_NULL, "%s is null", plan ? "buffers" : "plan");
+    if (stream && stream->native && stream->device.type == HEED_DEVICE_CPU)
+        return hd_fail(HEED_ERROR_VALUE, "stream.native=%p: the CPU has no streams",
+                       stream->native);
+    void *full[HD_MAX_OPERANDS];
+    HD_TRY(check_buffers(plan, buffers, buffer_count, full));
+    HD_TRY(check_workspace(plan, workspace, workspace_bytes));
+    heed_launch_t launch = {.desc = plan->desc,
+                            .buffers = full,
+                            .workspace = plan->workspace ? workspace : NULL,
+                            .workspace_bytes = plan->workspace,
+                            .threads = plan->info.threads,
+                            .user = plan->impl->user};
+    if (stream)
+        launch.stream = *stream;
+    if (!hd_logs(plan->context, HEED_LOG_EXEC))
+        return run(plan, &launch);
+
+    char problem[512];
+    double start = now_ns();
+    heed_status_t status = run(plan, &launch);
+    double spent = now_ns() - start;
+    heed_plan_problem(plan, problem, sizeof(problem));
+    hd_log(plan->context, HEED_LOG_EXEC,
+           "heed v1 exec impl=%s us=%.1f est_us=%.1f status=%s prob: %s", plan->impl->name,
+           spent / 1e3, plan->info.estimate_ns / 1e3, heed_status_name(status), problem);
+    return status;
+}
+
+/* ---- in one call ------------------------------------------------------------------------------
+ */
+
+heed_status_t hd_run_once(heed_context_t *context, const char *name, const void *desc)
+{
+    heed_plan_t *plan;
+    void *buffers[HD_MAX_OPERANDS];
+    HD_TRY(heed_plan_create(context, name, desc, &plan));
+    for (int i = 0; i < plan->op->operand_count; i++) {
+        const heed_tensor_t *tensor = hd_op_tensor_const(plan->op, desc, i);
+        /* A descriptor of an older form may end before its last tensors. */
+        buffers[i] = i < plan->buffer_count && tensor->ndim ? tensor->data : NULL;
+    }
+    heed_status_t status = HEED_OK;
+    void *workspace = NULL;
+    if (plan->workspace) {
+        workspace = hd_alloc_aligned(context, plan->workspace, WORKSPACE_ALIGN);
+        if (!workspace)
+            status = hd_fail(HEED_ERROR_OUT_OF_MEMORY, "no memory for a workspace of %zu bytes",
+                             plan->workspace);
+    }
+    if (status == HEED_OK)
+        status =
+            heed_plan_execute(plan, buffers, plan->buffer_count, workspace, plan->workspace, NULL);
+    hd_free(context, workspace);
+    heed_plan_destroy(plan);
+    return status;
+}

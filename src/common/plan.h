@@ -1,0 +1,34 @@
+/* Inside a plan: the operation, its complete descriptor, every candidate's verdict, the choice. */
+#ifndef HD_PLAN_H
+#define HD_PLAN_H
+
+#include "op.h"
+
+typedef struct hd_verdict {
+    const heed_impl_t *impl;
+    heed_why_t why; /* status HEED_OK: could have run */
+    double estimate_ns;
+} hd_verdict_t;
+
+struct heed_plan {
+    heed_context_t *context;
+    const hd_op_t *op;
+    const heed_impl_t *impl;
+    heed_plan_info_t info;
+    size_t workspace;
+    int buffer_count; /* operands up to the last one that is there */
+    hd_verdict_t *verdicts;
+    int verdict_count;
+    void *desc; /* complete */
+    hd_axes_t *axes;
+};
+
+/* Number of implementations of the operation in this context. */
+int hd_candidates(const heed_context_t *context, const hd_op_t *op);
+
+/* Fills one verdict for each candidate, in list order, and returns the number of the cheapest that
+ * can run, or -1 with the reason of a failure set. select.c */
+int hd_select(const heed_context_t *context, const hd_op_t *op, const void *desc,
+              hd_verdict_t *verdicts);
+
+#endif

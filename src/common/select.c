@@ -1,0 +1,78 @@
+#include "plan.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+int hd_candidates(const heed_context_t *context, const hd_op_t *op)
+{
+    const heed_impl_t *impl;
+    int count = 0;
+    for (int i = 0; (impl = heed_impl_at(context, i)); i++)
+        count += strcmp(impl->op, op->name) == 0;
+    return count;
+}
+
+/* Whether every feature that the problem needs is declared. */
+static bool has_features(const hd_op_t *op, const heed_impl_t *impl, uint64_t needs,
+                         heed_why_t *why)
+{
+    uint64_t lacks = needs & ~impl->features;
+    if (!lacks)
+        return true;
+    char names[128];
+    hd_text_t text = hd_text(names, sizeof(names));
+    for (int i = 0; i < op->feature_count; i++)
+        if (lacks >> i & 1)
+            hd_text_add(&text, "%s%s", text.length ? ", " : "", op->features[i]);
+    return hd_refuse(why, HEED_ERROR_UNSUPPORTED, "does not do: %s", names);
+}
+
+static bool judge(const heed_context_t *context, const hd_op_t *op, const heed_impl_t *impl,
+                  const void *desc, hd_verdict_t *verdict)
+{
+    if (!hd_impl_allowed(context, impl, &verdict->why))
+        return false;
+    if (!has_features(op, impl, op->needs(desc), &verdict->why))
+        return false;
+    if (impl->supports && !impl->supports(desc, &context->cpu, &verdict->why)) {
+        if (verdict->why.status == HEED_OK)
+            hd_refuse(&verdict->why, HEED_ERROR_UNSUPPORTED, "refused without a reason");
+        return false;
+    }
+    if (impl->estimate)
+        verdict->estimate_ns = impl->estimate(desc, &context->cpu, context->cpu.threads);
+    return true;
+}
+
+/* Known and lower; the order of the list decides between equals. */
+static bool is_better(double estimate, double best)
+{
+    return isnan(best) ? !isnan(estimate) : estimate < best;
+}
+
+int hd_select(const heed_context_t *context, const hd_op_t *op, const void *desc,
+              hd_verdict_t *verdicts)
+{
+    const heed_impl_t *impl;
+    int count = 0, best = -1;
+    for (int i = 0; (impl = heed_impl_at(context, i)); i++) {
+        if (strcmp(impl->op, op->name) != 0)
+            continue;
+        hd_verdict_t *verdict = &verdicts[count];
+        *verdict = (hd_verdict_t){.impl = impl, .estimate_ns = NAN};
+        if (judge(context, op, impl, desc, verdict) &&
+            (best < 0 || is_better(verdict->estimate_ns, verdicts[best].estimate_ns)))
+            best = count;
+        count++;
+    }
+    if (best >= 0)
+        return best;
+
+    char reasons[400];
+    hd_text_t text = hd_text(reasons, sizeof(reasons));
+    for (int i = 0; i < count; i++)
+        hd_text_add(&text, "%s%s: %s", i ? "; " : "", verdicts[i].impl->name, verdicts[i].why.text);
+    hd_fail(HEED_ERROR_UNSUPPORTED, "no implementation takes this %s: %s", op->name, reasons);
+    return -1;
+}

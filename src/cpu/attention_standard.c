@@ -1,0 +1,146 @@
+/* cpu:standard, attention as it is written: for each query all scores, softmax, weighted sum, in
+ * float64. The reference that every other kernel is checked against; slow, any problem. A row's
+ * scores are stored, one row a thread at a time. */
+#include "../common/attention.h"
+#include "element.h"
+#include "parallel.h"
+
+#include <math.h>
+
+typedef struct job {
+    hd_attention_t a;
+    double *scores; /* [threads][keys + dv] */
+} job_t;
+
+static double dot(const hd_attention_t *a, const char *q, const char *k)
+{
+    double sum = 0;
+    for (int c = 0; c < a->d; c++)
+        sum += (double)hd_element_load(a->q.dtype, q + c * a->q.elem) *
+               (double)hd_element_load(a->k.dtype, k + c * a->k.elem);
+    return sum;
+}
+
+/* Scores of the visible keys, -inf for the others. Returns the largest. */
+static double score_row(const hd_attention_t *a, int64_t b, int64_t i, int64_t h, double *scores)
+{
+    const char *q = hd_view_row(&a->q, b, i, h);
+    double most = -INFINITY;
+    hd_walk_t walk;
+    hd_block_t block;
+    int64_t base = i / HD_BLOCK_ROWS * HD_BLOCK_ROWS;
+    for (int64_t j = 0; j < a->keys; j++)
+        scores[j] = -INFINITY;
+    hd_walk_begin(&walk, &a->visible, b, h, base, (int)hd_min(a->queries - base, HD_BLOCK_ROWS));
+    while (hd_walk_next(&walk, &block)) {
+        uint64_t masks[HD_BLOCK_KEYS];
+        hd_walk_masks(&walk, &block, masks);
+        for (int j = 0; j < block.count; j++) {
+            if (!(masks[j] >> (i - base) & 1))
+                continue;
+            const char *k = hd_view_row(&a->k, b, block.key + j, h / a->group);
+            double score = (double)a->scale * dot(a, q, k);
+            scores[block.key + j] = score;
+            most = score > most ? score : most;
+        }
+    }
+    return most;
+}
+
+/* Merges (out, lse) with what is there, and stores. */
+static void store_row(const hd_attention_t *a, int64_t b, int64_t i, int64_t h, const double *out,
+                      double lse)
+{
+    char *to = hd_view_row(&a->out, b, i, h);
+    char *lse_to = a->lse.data ? hd_view_row(&a->lse, b, i, h) : NULL;
+    double old_weight = 0, weight = 1;
+    if (a->merge) {
+        double old = (double)hd_element_load(HEED_F32, lse_to), top = fmax(old, lse);
+        double sum = exp(old - top) + exp(lse - top);
+        if (top == -INFINITY) {
+            weight = 0;
+            lse = -INFINITY;
+        } else {
+            old_weight = old == -INFINITY ? 0 : exp(old - top) / sum;
+            weight = lse == -INFINITY ? 0 : exp(lse - top) / sum;
+            lse = top + log(sum);
+        }
+    }
+    for (int c = 0; c < a->dv; c++) {
+        double value = weight == 0 ? 0 : weight * out[c];
+        if (old_weight != 0)
+            value += old_weight * (double)hd_element_load(a->out.dtype, to + c * a->out.elem);
+        hd_element_store(a->out.dtype, to + c * a->out.elem, (float)value);
+    }
+    if (lse_to)
+        hd_element_store(HEED_F32, lse_to, (float)lse);
+}
+
+static void attend_row(const hd_attention_t *a, int64_t b, int64_t i, int64_t h, double *scores)
+{
+    double *out = scores + a->keys, sum = 0;
+    double most = score_row(a, b, i, h, scores);
+    double reference = most == -INFINITY ? 0 : most;
+    for (int c = 0; c < a->dv; c++)
+        out[c] = 0;
+    for (int64_t j = 0; j < a->keys; j++) {
+        double weight = exp(scores[j] - reference);
+        if (weight == 0)
+            continue;
+        sum += weight;
+        const char *v = hd_view_row(&a->v, b, j, h / a->group);
+        for (int c = 0; c < a->dv; c++)
+            out[c] += weight * (double)hd_element_load(a->v.dtype, v + c * a->v.elem);
+    }
+    for (int c = 0; c < a->dv; c++)
+        out[c] = sum == 0 ? 0 : out[c] / sum;
+    store_row(a, b, i, h, out, sum == 0 ? -INFINITY : reference + log(sum));
+}
+
+static void attend(const hd_team_t *team, void *arg)
+{
+    const job_t *job = arg;
+    const hd_attention_t *a = &job->a;
+    double *scores = job->scores + team->rank * (a->keys + a->dv);
+    int64_t rows = a->batch * a->heads * a->queries;
+    for (int64_t row = team->rank; row < rows; row += team->size) {
+        int64_t i = row % a->queries, h = row / a->queries % a->heads;
+        attend_row(a, row / a->queries / a->heads, i, h, scores);
+    }
+}
+
+static heed_status_t run(const heed_launch_t *launch)
+{
+    job_t job = {hd_attention(launch->desc, launch->buffers), launch->workspace};
+    hd_parallel(launch->threads, attend, &job);
+    return HEED_OK;
+}
+
+static size_t workspace(const void *at, const heed_device_info_t *device, int32_t threads)
+{
+    (void)device;
+    const heed_attention_desc_t *desc = at;
+    return (size_t)(desc->k.shape[1] + desc->v.shape[3]) * sizeof(double) * (size_t)threads;
+}
+
+/* About 0.5 GFLOP/s a thread, whatever the CPU: it only has to come last. */
+static double estimate(const void *at, const heed_device_info_t *device, int32_t threads)
+{
+    (void)device;
+    const heed_attention_desc_t *desc = at;
+    const int64_t *q = desc->q.shape;
+    return 4.0 * (double)(q[0] * q[1] * q[2]) * (double)desc->k.shape[1] * (double)q[3] /
+           (0.5 * threads);
+}
+
+const heed_impl_t hd_impl_attention_standard = {
+    .struct_size = sizeof(heed_impl_t),
+    .op = "attention",
+    .name = "cpu:standard",
+    .about = "the definition in float64: reference and last resort",
+    .device_type = HEED_DEVICE_CPU,
+    .features = HEED_ATTENTION_CAN_ALL,
+    .estimate = estimate,
+    .workspace = workspace,
+    .run = run,
+};

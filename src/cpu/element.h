@@ -1,0 +1,86 @@
+/* One element of any float dtype, in portable C. The vector files have their own for whole rows. */
+#ifndef HD_ELEMENT_H
+#define HD_ELEMENT_H
+
+#include "../common/internal.h"
+
+#include <string.h>
+
+static inline float hd_from_bits(uint32_t bits)
+{
+    float value;
+    memcpy(&value, &bits, sizeof(value));
+    return value;
+}
+
+static inline uint32_t hd_to_bits(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof(bits));
+    return bits;
+}
+
+static inline float hd_bf16_to_f32(uint16_t half)
+{
+    return hd_from_bits((uint32_t)half << 16);
+}
+
+/* Nearest even; NaN stays a quiet NaN with its sign. */
+static inline uint16_t hd_f32_to_bf16(float value)
+{
+    uint32_t bits = hd_to_bits(value);
+    if ((bits & 0x7fffffff) > 0x7f800000)
+        return (uint16_t)(bits >> 16 | 0x40);
+    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+static inline float hd_f16_to_f32(uint16_t half)
+{
+    uint32_t sign = (uint32_t)(half & 0x8000) << 16, rest = half & 0x7fff;
+    if (rest >= 0x7c00) /* infinity, NaN (made quiet) */
+        return hd_from_bits(sign | 0x7f800000 | (rest & 0x3ff) << 13 |
+                            (rest > 0x7c00 ? 0x400000 : 0));
+    if (rest >= 0x400)
+        return hd_from_bits(sign | ((rest << 13) + (112u << 23)));
+    /* A subnormal is its fraction times 2^-24. */
+    return hd_from_bits(sign | hd_to_bits((float)rest * 0x1p-24f));
+}
+
+/* Nearest even; overflow gives infinity. */
+static inline uint16_t hd_f32_to_f16(float value)
+{
+    uint32_t bits = hd_to_bits(value), sign = bits >> 16 & 0x8000, rest = bits & 0x7fffffff;
+    if (rest > 0x7f800000)
+        return (uint16_t)(sign | 0x7e00 | (rest >> 13 & 0x3ff));
+    if (rest >= 0x477ff000) /* 65520 and up */
+        return (uint16_t)(sign | 0x7c00);
+    if (rest < 0x38800000) { /* below 2^-14: adding 2^-1 rounds at the last subnormal bit */
+        float shifted = hd_from_bits(rest) + 0.5f;
+        return (uint16_t)(sign | (hd_to_bits(shifted) - 0x3f000000));
+    }
+    return (uint16_t)(sign | (rest - (112u << 23) + 0xfff + (rest >> 13 & 1)) >> 13);
+}
+
+static inline float hd_element_load(heed_dtype_t dtype, const void *at)
+{
+    uint16_t half;
+    float value;
+    if (dtype == HEED_F32) {
+        memcpy(&value, at, sizeof(value));
+        return value;
+    }
+    memcpy(&half, at, sizeof(half));
+    return dtype == HEED_BF16 ? hd_bf16_to_f32(half) : hd_f16_to_f32(half);
+}
+
+static inline void hd_element_store(heed_dtype_t dtype, void *at, float value)
+{
+    if (dtype == HEED_F32) {
+        memcpy(at, &value, sizeof(value));
+        return;
+    }
+    uint16_t half = dtype == HEED_BF16 ? hd_f32_to_bf16(value) : hd_f32_to_f16(value);
+    memcpy(at, &half, sizeof(half));
+}
+
+#endif

@@ -1,0 +1,172 @@
+/* Rows in and out of flash attention: keys and values into the cells that the tiles read, queries
+ * into Q^T, O^T back into rows of the caller's dtype. */
+#ifndef HD_FLASH_ROWS_H
+#define HD_FLASH_ROWS_H
+
+#include "flash_tile.h"
+
+#include "../common/attention.h"
+
+/* A row of n elements as f32. */
+HD_INLINE void row_to_f32(const hd_view_t *view, const char *row, int n, float *to)
+{
+    int c = 0;
+    if (hd_view_is_plain(view, HEED_F32)) {
+        memcpy(to, row, (size_t)n * sizeof(float));
+        return;
+    }
+    if (hd_view_is_plain(view, HEED_BF16))
+        for (; c + VEC_LANES <= n; c += VEC_LANES)
+            vec_store(to + c, vec_load_bf16((const uint16_t *)(const void *)row + c));
+    if (hd_view_is_plain(view, HEED_F16))
+        for (; c + VEC_LANES <= n; c += VEC_LANES)
+            vec_store(to + c, vec_load_f16((const uint16_t *)(const void *)row + c));
+    for (; c < n; c++)
+        to[c] = hd_element_load(view->dtype, row + c * view->elem);
+}
+
+#if FLASH_PAIRS
+/* A row of n 16-bit elements, copied; the second half of an odd last cell is zero. */
+HD_INLINE void row_to_cells(const hd_view_t *view, const char *row, int n, char *to)
+{
+    uint16_t *cells = (uint16_t *)(void *)to;
+    if (n & 1)
+        cells[n] = 0;
+    if (hd_view_is_plain(view, HEED_BF16)) {
+        memcpy(cells, row, (size_t)n * 2);
+        return;
+    }
+    for (int c = 0; c < n; c++)
+        memcpy(cells + c, row + c * view->elem, 2);
+}
+#else
+HD_INLINE void row_to_cells(const hd_view_t *view, const char *row, int n, char *to)
+{
+    row_to_f32(view, row, n, (float *)(void *)to);
+}
+#endif
+
+/* Bytes of a packed row of K, and of a packed cell row of V. */
+static inline int64_t packed_k_row(const hd_attention_t *a)
+{
+    return (int64_t)(a->d + CELL - 1) / CELL * 4;
+}
+
+static inline int64_t packed_v_row(const hd_attention_t *a)
+{
+    return (int64_t)a->dv * 4;
+}
+
+HD_NOINLINE void pack_k(const hd_attention_t *a, int64_t b, int64_t head, int64_t key, int count,
+                        char *to)
+{
+    for (int j = 0; j < count; j++)
+        row_to_cells(&a->k, hd_view_row(&a->k, b, key + j, head), a->d, to + j * packed_k_row(a));
+}
+
+/* key is even with pairs; an odd count is filled up with a row of zeros. */
+HD_NOINLINE void pack_v(const hd_attention_t *a, int64_t b, int64_t head, int64_t key, int count,
+                        char *to)
+{
+#if FLASH_PAIRS
+    for (int j = 0; j < count; j += 2)
+        flash_interleave(hd_view_row(&a->v, b, key + j, head),
+                         j + 1 < count ? hd_view_row(&a->v, b, key + j + 1, head) : NULL, a->v.elem,
+                         a->dv, to + j / 2 * packed_v_row(a));
+#else
+    for (int j = 0; j < count; j++)
+        row_to_cells(&a->v, hd_view_row(&a->v, b, key + j, head), a->dv, to + j * packed_v_row(a));
+#endif
+}
+
+/* ---- queries ----------------------------------------------------------------------------------
+ */
+
+/* VEC_LANES rows, padded to whole vectors in `rows`, transposed to [steps][LANES] at `to`. */
+HD_INLINE void transpose_in(const char *rows, int64_t row_bytes, int steps, char *to)
+{
+    for (int c = 0; c < steps; c += VEC_LANES) {
+        vec_t x[VEC_LANES];
+        HD_UNROLL
+        for (int i = 0; i < VEC_LANES; i++) {
+            x[i] = vec_load(rows + i * row_bytes + c * 4);
+        }
+        vec_transpose(x);
+        for (int i = 0; i < VEC_LANES && c + i < steps; i++)
+            vec_store(to + (c + i) * LANES * 4, x[i]);
+    }
+}
+
+/* One vector of queries, `count` of them there: lane x is row rows[x], NULL for the others. */
+HD_NOINLINE void pack_q(const hd_attention_t *a, const char *const *rows, char *staging,
+                        int64_t row_bytes, char *to)
+{
+    int steps = (a->d + CELL - 1) / CELL;
+    for (int x = 0; x < VEC_LANES; x++) {
+        char *row = staging + x * row_bytes;
+        memset(row, 0, (size_t)row_bytes);
+        if (!rows[x])
+            continue;
+        row_to_cells(&a->q, rows[x], a->d, row);
+#if FLASH_PAIRS
+        /* The scale is applied to the scores, as its size; its sign goes here. */
+        for (int c = 0; a->scale < 0 && c < steps; c++)
+            ((uint32_t *)(void *)row)[c] ^= 0x80008000u;
+#else
+        vec_t scale = vec_set1(a->scale * 1.44269504088896340736f);
+        for (int c = 0; c < steps; c += VEC_LANES)
+            vec_store(row + c * 4, vec_mul(vec_load(row + c * 4), scale));
+#endif
+    }
+    transpose_in(staging, row_bytes, steps, to);
+}
+
+/* ---- results ----------------------------------------------------------------------------------
+ */
+
+/* A row of n f32 to the caller's dtype. */
+HD_INLINE void row_from_f32(const hd_view_t *view, const float *from, int n, char *row)
+{
+    int c = 0;
+    if (hd_view_is_plain(view, HEED_F32)) {
+        memcpy(row, from, (size_t)n * sizeof(float));
+        return;
+    }
+    if (hd_view_is_plain(view, HEED_BF16))
+        for (; c + VEC_LANES <= n; c += VEC_LANES)
+            vec_store_bf16((uint16_t *)(void *)row + c, vec_load(from + c));
+    if (hd_view_is_plain(view, HEED_F16))
+        for (; c + VEC_LANES <= n; c += VEC_LANES)
+            vec_store_f16((uint16_t *)(void *)row + c, vec_load(from + c));
+    for (; c < n; c++)
+        hd_element_store(view->dtype, row + c * view->elem, from[c]);
+}
+
+/* One finished row: merged with the state that is there, if asked for, and stored. */
+HD_NOINLINE void store_row(const hd_attention_t *a, char *out, char *lse_at, float *row, double lse)
+{
+    if (a->merge) {
+        float old_lse;
+        memcpy(&old_lse, lse_at, sizeof(old_lse));
+        double top = fmax((double)old_lse, lse);
+        double old_weight = exp((double)old_lse - top), weight = exp(lse - top);
+        double sum = old_weight + weight;
+        if (top == -INFINITY || old_lse == -INFINITY) {
+            /* Nothing there: whatever out holds is not looked at. */
+        } else {
+            for (int c = 0; c < a->dv; c++) {
+                double old = (double)hd_element_load(a->out.dtype, out + c * a->out.elem);
+                double now = weight == 0 ? 0 : weight * (double)row[c];
+                row[c] = (float)((old_weight * old + now) / sum);
+            }
+            lse = top + log(sum);
+        }
+    }
+    row_from_f32(&a->out, row, a->dv, out);
+    if (lse_at) {
+        float value = (float)lse;
+        memcpy(lse_at, &value, sizeof(value));
+    }
+}
+
+#endif

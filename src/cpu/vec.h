@@ -1,0 +1,46 @@
+/* What every vec_ISA.h has in common. A vector file defines VEC_LANES, vec_t and static functions:
+ *
+ *     vec_zero, vec_set1, vec_load, vec_store       any alignment
+ *     vec_add, vec_sub, vec_mul, vec_fma(a, b, c)   a * b + c
+ *     vec_max(a, b)                                 b where either is NaN
+ *     vec_select(bits, a, b)                        bit i of bits: a, else b in lane i
+ *     vec_exp2(t)                                   2^max(t, -126), 1e-6 relative; NaN stays
+ *     vec_transpose(x)                              VEC_LANES x VEC_LANES, in place
+ *     vec_load_bf16, vec_load_f16, vec_store_bf16, vec_store_f16
+ *
+ * All are static and inlined: an object file of one instruction set must not leak a function that
+ * another one could call. */
+#ifndef HD_VEC_H
+#define HD_VEC_H
+
+#include "element.h"
+
+#define HD_INLINE   static inline __attribute__((always_inline))
+#define HD_NOINLINE static __attribute__((noinline))
+
+#if defined(__clang__)
+#define HD_UNROLL    _Pragma("clang loop unroll(full)")
+#define HD_UNROLL_BY _Pragma("clang loop unroll_count(2)")
+#else
+#define HD_UNROLL    _Pragma("GCC unroll 16")
+#define HD_UNROLL_BY _Pragma("GCC unroll 2")
+#endif
+
+/* Keeps a value in a register: GCC else folds a broadcast or a load into every multiply-add that
+ * uses it, and the load ports become the limit. */
+#if defined(HD_EMULATED)
+#define HD_OPAQUE(x)
+#elif defined(__x86_64__)
+#define HD_OPAQUE(x) __asm__("" : "+v"(x))
+#else
+#define HD_OPAQUE(x) __asm__("" : "+w"(x))
+#endif
+
+/* The emulated twin of a kernel, built for the tests, goes by another name. */
+#if defined(HD_EMULATED)
+#define HD_IMPL_NAME(name) hd_impl_emu_##name
+#else
+#define HD_IMPL_NAME(name) hd_impl_##name
+#endif
+
+#endif
