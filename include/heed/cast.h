@@ -1,5 +1,6 @@
 /* Heed: casts between element types, rounding to nearest, ties to even (IEEE 754-2019).
- * f32, bf16, f16 in any pair. Overflow gives infinity, NaN stays a quiet NaN with its sign. */
+ * f32, bf16, f16 in any pair. Overflow gives infinity; NaN stays NaN with its sign, and is
+ * quiet where the result has fewer bits. */
 #ifndef HEED_CAST_H
 #define HEED_CAST_H
 

@@ -14,7 +14,7 @@
 extern "C" {
 #endif
 
-/* ---- what operations there are -------------------------------------------------------------- */
+/* ---- what operations there are --------------------------------------------------------------- */
 
 /* Name of operation number `index` ("attention", "cast"), NULL past the end. */
 HEED_API const char *heed_op_name(int index);

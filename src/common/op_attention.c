@@ -7,8 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* ---- operands and words -----------------------------------------------------------------------
- */
+/* ---- operands and words ---------------------------------------------------------------------- */
 
 static const hd_operand_t operands[] = {
     [HEED_ATTENTION_Q] = {{"q", "b,sq,hq,d", "dtype", 0, 0}, offsetof(heed_attention_desc_t, q)},
@@ -65,8 +64,7 @@ static const char *const feature_names[] = {
 #undef NAME
 };
 
-/* ---- checking ---------------------------------------------------------------------------------
- */
+/* ---- checking -------------------------------------------------------------------------------- */
 
 static heed_status_t check_axes(const heed_attention_desc_t *desc)
 {
@@ -224,8 +222,7 @@ static void work(const void *at, hd_work_t *to)
     to->bytes += (double)hd_tensor_elements(&desc->lse) * 4;
 }
 
-/* ---- from words -------------------------------------------------------------------------------
- */
+/* ---- from words ------------------------------------------------------------------------------ */
 
 /* Strides of axes (b, s, h, d) for a layout whose row of heads holds `heads` heads. */
 static void layout_strides(int64_t layout, const int64_t *shape, int64_t heads, int64_t *strides)
@@ -274,6 +271,14 @@ static heed_tensor_t make_tensor(heed_dtype_t dtype, hd_axes_t *axes, int64_t b,
     return heed_tensor(NULL, dtype, 4, axes->shape, axes->strides);
 }
 
+/* Whether a tensor of these sizes can be addressed; then no stride of a layout overflows. */
+static bool fits(int64_t b, int64_t s, int64_t h, int64_t d)
+{
+    int64_t count = 0;
+    return hd_mul(hd_max(b, 1), hd_max(s, 1), &count) && hd_mul(count, hd_max(h, 1), &count) &&
+           hd_mul(count, hd_max(d, 1), &count) && count <= INT64_MAX / 64;
+}
+
 static heed_status_t from_words(const void *at, void *to, hd_storage_t *storage)
 {
     const words_t *words = at;
@@ -288,6 +293,13 @@ static heed_status_t from_words(const void *at, void *to, hd_storage_t *storage)
         return hd_fail(HEED_ERROR_VALUE, "layout=fused needs sq=sk and d=dv");
     if (words->strides[0] && words->layout != CUSTOM)
         return hd_fail(HEED_ERROR_VALUE, "strides needs layout=custom");
+    if (!fits(b, sq, hq, hd_max(d, dv)) || !fits(b, sk, hk, hd_max(d, dv)) ||
+        (fused && !fits(b, sq, hq + 2 * hk, d)))
+        return hd_fail(HEED_ERROR_SHAPE,
+                       "b=%lld sq=%lld sk=%lld hq=%lld hk=%lld d=%lld dv=%lld: too many elements to "
+                       "address",
+                       (long long)b, (long long)sq, (long long)sk, (long long)hq, (long long)hk,
+                       (long long)d, (long long)dv);
 
     *desc = heed_attention_desc();
     desc->causal = (int32_t)words->causal;
@@ -320,8 +332,7 @@ static heed_status_t from_words(const void *at, void *to, hd_storage_t *storage)
     return HEED_OK;
 }
 
-/* ---- to words ---------------------------------------------------------------------------------
- */
+/* ---- to words -------------------------------------------------------------------------------- */
 
 /* Whether all four tensors lie in this layout; axes of length 1 fit any stride. */
 static bool has_layout(const heed_attention_desc_t *desc, int64_t layout)

@@ -8,8 +8,7 @@
 
 enum { WORKSPACE_ALIGN = 64 };
 
-/* ---- making -----------------------------------------------------------------------------------
- */
+/* ---- making ---------------------------------------------------------------------------------- */
 
 static heed_status_t complete_operands(heed_plan_t *plan, const void *desc)
 {
@@ -171,8 +170,7 @@ void heed_plan_destroy(heed_plan_t *plan)
     heed_context_destroy(context);
 }
 
-/* ---- asking -----------------------------------------------------------------------------------
- */
+/* ---- asking ---------------------------------------------------------------------------------- */
 
 heed_status_t heed_plan_workspace(const heed_plan_t *plan, size_t *bytes, size_t *alignment)
 {
@@ -222,8 +220,7 @@ size_t heed_plan_problem(const heed_plan_t *plan, char *text, size_t size)
     return out.length;
 }
 
-/* ---- executing --------------------------------------------------------------------------------
- */
+/* ---- executing ------------------------------------------------------------------------------- */
 
 /* Checks the callers' addresses and adds the byte offsets. */
 static heed_status_t check_buffers(const heed_plan_t *plan, void *const *buffers, int count,
@@ -321,8 +318,7 @@ heed_status_t heed_plan_execute(const heed_plan_t *plan, void *const *buffers, i
     return status;
 }
 
-/* ---- in one call ------------------------------------------------------------------------------
- */
+/* ---- in one call ----------------------------------------------------------------------------- */
 
 heed_status_t hd_run_once(heed_context_t *context, const char *name, const void *desc)
 {

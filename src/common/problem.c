@@ -13,8 +13,7 @@ struct heed_problem {
     _Alignas(64) char words[];
 };
 
-/* ---- the tables, for tools --------------------------------------------------------------------
- */
+/* ---- the tables, for tools ------------------------------------------------------------------- */
 
 const char *heed_op_name(int index)
 {
@@ -46,8 +45,7 @@ const char *heed_op_feature(const char *name, int bit)
     return op && bit >= 0 && bit < op->feature_count ? op->features[bit] : NULL;
 }
 
-/* ---- one word ---------------------------------------------------------------------------------
- */
+/* ---- one word -------------------------------------------------------------------------------- */
 
 /* Position of `value` in "a|b|c", -1 if it is not there. */
 static int64_t position(const char *form, const char *value)
@@ -207,8 +205,7 @@ void hd_words_print(const hd_op_t *op, const void *words, hd_text_t *text)
     }
 }
 
-/* ---- a problem --------------------------------------------------------------------------------
- */
+/* ---- a problem ------------------------------------------------------------------------------- */
 
 static heed_status_t read_words(heed_problem_t *problem, const char *text)
 {

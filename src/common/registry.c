@@ -60,8 +60,7 @@ const heed_impl_t *heed_impl_at(const heed_context_t *context, int index)
     return index < HD_COUNT(builtin_impls) ? builtin_impls[index] : NULL;
 }
 
-/* ---- registering ------------------------------------------------------------------------------
- */
+/* ---- registering ----------------------------------------------------------------------------- */
 
 static bool is_word(const char *at, const char *end)
 {
@@ -82,6 +81,9 @@ static bool name_is_good(const heed_impl_t *impl)
            is_word(impl->name + strlen(device), impl->name + length);
 }
 
+#define ISA_BIT(name, bit, text, about) | UINT64_C(1) << bit
+static const uint64_t known_isa = 0 HEED_ISA_LIST(ISA_BIT);
+
 static heed_status_t check_impl(const heed_context_t *context, const heed_impl_t *impl)
 {
     if (!impl->op || !impl->name || !impl->run)
@@ -100,6 +102,9 @@ static heed_status_t check_impl(const heed_context_t *context, const heed_impl_t
     if (impl->features >> op->feature_count)
         return hd_fail(HEED_ERROR_VALUE, "impl.features=0x%llx: %s has %d feature bits",
                        (unsigned long long)impl->features, op->name, op->feature_count);
+    if (impl->required_isa & ~known_isa)
+        return hd_fail(HEED_ERROR_VALUE, "impl.required_isa=0x%llx: the known bits are 0x%llx",
+                       (unsigned long long)impl->required_isa, (unsigned long long)known_isa);
     const heed_impl_t *other;
     for (int i = 0; (other = heed_impl_at(context, i)); i++)
         if (strcmp(other->op, impl->op) == 0 && strcmp(other->name, impl->name) == 0)
@@ -148,8 +153,7 @@ heed_status_t heed_register_impl(heed_context_t *context, const heed_impl_t *imp
     return HEED_OK;
 }
 
-/* ---- lists of patterns ------------------------------------------------------------------------
- */
+/* ---- lists of patterns ----------------------------------------------------------------------- */
 
 /* One item, "pattern" or "op=pattern", against one implementation. */
 static bool item_matches(const char *item, const heed_impl_t *impl)
@@ -212,8 +216,7 @@ heed_status_t hd_impl_lists_check(const heed_context_t *context)
     return check_list(context, context->settings.skip_impl, "HEED_SKIP_IMPL");
 }
 
-/* ---- who may run ------------------------------------------------------------------------------
- */
+/* ---- who may run ----------------------------------------------------------------------------- */
 
 bool hd_impl_allowed(const heed_context_t *context, const heed_impl_t *impl, heed_why_t *why)
 {

@@ -69,7 +69,7 @@ int hd_select(const heed_context_t *context, const hd_op_t *op, const void *desc
     if (best >= 0)
         return best;
 
-    char reasons[400];
+    char reasons[1600];
     hd_text_t text = hd_text(reasons, sizeof(reasons));
     for (int i = 0; i < count; i++)
         hd_text_add(&text, "%s%s: %s", i ? "; " : "", verdicts[i].impl->name, verdicts[i].why.text);

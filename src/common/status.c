@@ -4,7 +4,7 @@
 #include <string.h>
 
 /* The sentence of this thread's latest failure. */
-static _Thread_local char last_error[512];
+static _Thread_local char last_error[2048];
 
 const char *heed_version(void)
 {

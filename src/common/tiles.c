@@ -4,8 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- checking ---------------------------------------------------------------------------------
- */
+/* ---- checking -------------------------------------------------------------------------------- */
 
 static heed_status_t check_sizes(const heed_tile_list_t *tiles, int64_t batch, int64_t heads,
                                  int64_t queries)
@@ -73,8 +72,7 @@ heed_status_t hd_tiles_check(const heed_tile_list_t *tiles, int64_t batch, int64
     return HEED_OK;
 }
 
-/* ---- counting ---------------------------------------------------------------------------------
- */
+/* ---- counting -------------------------------------------------------------------------------- */
 
 static double walk_pairs(const hd_visibility_t *visible, int64_t batch, int64_t head)
 {
@@ -113,8 +111,7 @@ double hd_visible_pairs(const hd_visibility_t *visible, int64_t batch, int64_t h
     return pairs * (double)(batch / hd_max(batches, 1)) * (double)(heads / hd_max(planes, 1));
 }
 
-/* ---- making from text -------------------------------------------------------------------------
- */
+/* ---- making from text ------------------------------------------------------------------------ */
 
 typedef struct recipe {
     bool random;

@@ -64,8 +64,7 @@ static inline uint64_t hd_band_mask(const hd_visibility_t *visible, int64_t key,
     return below & ~((UINT64_C(1) << low) - 1);
 }
 
-/* ---- the walk ---------------------------------------------------------------------------------
- */
+/* ---- the walk -------------------------------------------------------------------------------- */
 
 typedef struct hd_block {
     int64_t key; /* first, a multiple of HD_BLOCK_KEYS */

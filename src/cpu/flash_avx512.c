@@ -7,7 +7,7 @@
 #define FLASH_VECTORS   4
 #define FLASH_KEYS      6
 #define FLASH_COLUMNS   6
-#define FLASH_NARROW    16
+#define FLASH_NARROW    12
 
 #include "flash_weights.h"
 #include "flash_body.h"

@@ -10,7 +10,7 @@
 #define FLASH_VECTORS   4
 #define FLASH_KEYS      4
 #define FLASH_COLUMNS   4
-#define FLASH_NARROW    16
+#define FLASH_NARROW    12
 
 /* sum += a0 b0 + a1 b1 of the pairs in each lane. The instruction takes subnormal bf16 as zero. */
 HD_INLINE vec_t flash_dot(vec_t sum, vec_t a, vec_t b)
@@ -18,10 +18,11 @@ HD_INLINE vec_t flash_dot(vec_t sum, vec_t a, vec_t b)
     return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b);
 }
 
-/* The weight of a raw score. */
+/* The weight of a raw score. The product is rounded, as that of the maximum was: with a fused
+ * multiply-subtract the largest of huge scores would lie far above its own rounded maximum. */
 HD_INLINE vec_t flash_weight(vec_t score, vec_t scale, vec_t low)
 {
-    return vec_exp2_degree(_mm512_fmsub_ps(score, scale, low), 1);
+    return vec_exp2_degree(vec_sub(vec_mul(score, scale), low), 1);
 }
 
 /* The weights of two keys, as pairs. */

@@ -79,8 +79,7 @@ HD_NOINLINE void pack_v(const hd_attention_t *a, int64_t b, int64_t head, int64_
 #endif
 }
 
-/* ---- queries ----------------------------------------------------------------------------------
- */
+/* ---- queries --------------------------------------------------------------------------------- */
 
 /* VEC_LANES rows, padded to whole vectors in `rows`, transposed to [steps][LANES] at `to`. */
 HD_INLINE void transpose_in(const char *rows, int64_t row_bytes, int steps, char *to)
@@ -121,8 +120,7 @@ HD_NOINLINE void pack_q(const hd_attention_t *a, const char *const *rows, char *
     transpose_in(staging, row_bytes, steps, to);
 }
 
-/* ---- results ----------------------------------------------------------------------------------
- */
+/* ---- results --------------------------------------------------------------------------------- */
 
 /* A row of n f32 to the caller's dtype. */
 HD_INLINE void row_from_f32(const hd_view_t *view, const float *from, int n, char *row)

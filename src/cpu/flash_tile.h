@@ -188,8 +188,7 @@ HD_NOINLINE void pv_narrow(const char *v, int64_t v_row, int dv, const char *p, 
 #undef TILE
 }
 
-/* ---- softmax ----------------------------------------------------------------------------------
- */
+/* ---- softmax --------------------------------------------------------------------------------- */
 
 /* The running reference of one vector of queries. `most` and `reference` are in units of log2. */
 typedef struct flash_row {

@@ -13,6 +13,8 @@
 #include <omp.h>
 #else
 #include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 #endif
 
 typedef struct hd_team {
@@ -46,10 +48,17 @@ static inline void hd_parallel(int threads, hd_team_fn run, void *arg)
 
 #else
 
-typedef struct hd_member {
-    hd_team_t team;
+/* Threads wait for the word to go: until then it is not known how many could be started. */
+typedef struct hd_crew {
     hd_team_fn run;
     void *arg;
+    atomic_int size; /* 0: wait */
+    pthread_barrier_t barrier;
+} hd_crew_t;
+
+typedef struct hd_member {
+    hd_crew_t *crew;
+    int rank;
     pthread_t thread;
 } hd_member_t;
 
@@ -62,8 +71,11 @@ static inline void hd_team_barrier(const hd_team_t *team)
 static inline void *hd_member_run(void *at)
 {
     hd_member_t *member = (hd_member_t *)at;
-    pthread_barrier_wait((pthread_barrier_t *)member->team.sync);
-    member->run(&member->team, member->arg);
+    hd_crew_t *crew = member->crew;
+    int size;
+    while ((size = atomic_load(&crew->size)) == 0)
+        sched_yield();
+    crew->run(&(hd_team_t){member->rank, size, &crew->barrier}, crew->arg);
     return 0;
 }
 
@@ -71,26 +83,21 @@ static inline void hd_parallel(int threads, hd_team_fn run, void *arg)
 {
     enum { MOST = 64 };
     hd_member_t members[MOST];
-    pthread_barrier_t barrier;
-    threads = threads < MOST ? threads : MOST;
-    if (threads <= 1 || pthread_barrier_init(&barrier, 0, (unsigned)threads)) {
-        run(&(hd_team_t){0, 1, 0}, arg);
-        return;
-    }
+    hd_crew_t crew = {.run = run, .arg = arg};
     int started = 1;
-    for (; started < threads; started++) {
-        members[started] = (hd_member_t){{started, threads, &barrier}, run, arg, 0};
+    atomic_init(&crew.size, 0);
+    for (; started < threads && started < MOST; started++) {
+        members[started] = (hd_member_t){.crew = &crew, .rank = started};
         if (pthread_create(&members[started].thread, 0, hd_member_run, &members[started]))
             break;
     }
-    if (started == threads) {
-        members[0] = (hd_member_t){{0, threads, &barrier}, run, arg, 0};
-        hd_member_run(&members[0]);
-    }
-    for (int i = 1; started == threads && i < threads; i++)
+    members[0] = (hd_member_t){.crew = &crew, .rank = 0};
+    pthread_barrier_init(&crew.barrier, 0, (unsigned)started);
+    atomic_store(&crew.size, started);
+    hd_member_run(&members[0]);
+    for (int i = 1; i < started; i++)
         pthread_join(members[i].thread, 0);
-    if (started == threads)
-        pthread_barrier_destroy(&barrier);
+    pthread_barrier_destroy(&crew.barrier);
 }
 
 #endif

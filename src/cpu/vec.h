@@ -20,7 +20,7 @@
 
 #if defined(__clang__)
 #define HD_UNROLL    _Pragma("clang loop unroll(full)")
-#define HD_UNROLL_BY _Pragma("clang loop unroll_count(2)")
+#define HD_UNROLL_BY _Pragma("clang loop unroll(disable)")
 #else
 #define HD_UNROLL    _Pragma("GCC unroll 16")
 #define HD_UNROLL_BY _Pragma("GCC unroll 2")

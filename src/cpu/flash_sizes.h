@@ -1,0 +1,82 @@
+/* What a flash attention call needs, worked out once for workspace() and once for run(): cells,
+ * tasks, which operands are packed, bytes of every buffer. */
+#ifndef HD_FLASH_SIZES_H
+#define HD_FLASH_SIZES_H
+
+#include "flash_rows.h"
+
+enum { PACK_BYTES = 64 << 20, SERIAL_FLOPS = 2000000 };
+
+/* ---- sizes: the same for workspace() and run() ----------------------------------------------- */
+
+typedef struct flash_sizes {
+    int steps;                                  /* cells of the head size */
+    int fold;                                   /* heads of a group in one task */
+    int64_t blocks;                             /* of queries, for each head */
+    int64_t tasks;                              /* of one key head */
+    bool pack_k, pack_v;                        /* before the tasks */
+    bool tile_k, tile_v;                        /* within a task, block by block */
+    int64_t k_head, v_head;                     /* bytes of a packed head */
+    int64_t wave;                               /* key heads packed at a time */
+    int64_t staging_row;                        /* bytes */
+    size_t q, s, p, o, staging, k_tile, v_tile; /* bytes of a thread's buffers */
+    size_t state;
+    int threads;
+} flash_sizes_t;
+
+/* A little more than needed, so that buffers do not start in the same cache sets. */
+static size_t padded(int64_t bytes)
+{
+    return hd_round_up((size_t)bytes, 64) + 192;
+}
+
+static bool is_readable(const hd_view_t *view, int size)
+{
+    return hd_view_is_plain(view, FLASH_PAIRS ? HEED_BF16 : HEED_F32) && size % CELL == 0;
+}
+
+static void choose_packing(const hd_attention_t *a, flash_sizes_t *z)
+{
+    bool shared = z->tasks > 1;
+    bool read_k = is_readable(&a->k, a->d), read_v = !FLASH_PAIRS && is_readable(&a->v, a->dv);
+    bool dense_k = a->k.row == packed_k_row(a), dense_v = a->v.row == packed_v_row(a);
+    z->pack_k = shared && !(read_k && dense_k);
+    z->pack_v = shared && !(read_v && dense_v);
+    z->tile_k = !z->pack_k && !read_k;
+    z->tile_v = !z->pack_v && !read_v;
+    z->k_head = z->pack_k ? a->keys * packed_k_row(a) : 0;
+    z->v_head = z->pack_v ? (a->keys + 1) / CELL * packed_v_row(a) : 0;
+    z->k_head = (int64_t)hd_round_up((size_t)z->k_head, 64);
+    z->v_head = (int64_t)hd_round_up((size_t)z->v_head, 64);
+}
+
+static flash_sizes_t flash_sizes(const hd_attention_t *a, int threads)
+{
+    flash_sizes_t z = {.steps = (a->d + CELL - 1) / CELL, .fold = 1};
+    if (!a->visible.tiles && a->queries > 0)
+        z.fold = (int)hd_max(hd_min(ROWS / hd_min(a->queries, ROWS), a->group), 1);
+    z.blocks = hd_ceil_div(a->queries, ROWS);
+    z.tasks = hd_ceil_div(a->group, z.fold) * z.blocks;
+    choose_packing(a, &z);
+
+    int64_t heads = a->batch * a->key_heads, bytes = z.k_head + z.v_head;
+    z.wave = bytes ? hd_min(hd_max(PACK_BYTES / bytes, threads), heads) : heads;
+    double work =
+        2.0 * (double)(a->batch * a->heads) * (double)a->queries * (double)a->keys * (a->d + a->dv);
+    z.threads = work < SERIAL_FLOPS ? 1 : threads;
+    if (z.threads > heads * z.tasks)
+        z.threads = (int)hd_max(heads * z.tasks, 1);
+
+    z.staging_row = (int64_t)hd_round_up((size_t)hd_max(a->d, a->dv), VEC_LANES) * 4;
+    z.q = padded((int64_t)TILES * z.steps * LANES * 4);
+    z.s = padded(HD_BLOCK_KEYS * LANES * 4);
+    z.p = FLASH_PAIRS ? padded(HD_BLOCK_KEYS / CELL * LANES * 4) : 0;
+    z.o = padded((int64_t)TILES * a->dv * LANES * 4);
+    z.staging = padded(VEC_LANES * z.staging_row);
+    z.k_tile = z.tile_k ? padded(HD_BLOCK_KEYS * packed_k_row(a)) : 0;
+    z.v_tile = z.tile_v ? padded(HD_BLOCK_KEYS / CELL * packed_v_row(a)) : 0;
+    z.state = z.q + z.s + z.p + z.o + z.staging + z.k_tile + z.v_tile;
+    return z;
+}
+
+#endif
