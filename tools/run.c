@@ -1,0 +1,334 @@
+/* `heed run`: one operation on the tensors of a safetensors file. */
+#define _GNU_SOURCE
+#include "run.h"
+
+#include "options.h"
+#include "text.h"
+
+#include <limits.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { KEY_GOLDEN = 0x3000, KEY_TOLERANCE, KEY_REPEAT, KEY_IGNORE_EXTRA };
+
+typedef struct arguments {
+    const char *input;
+    const char *output;
+    const char *golden;
+    double tolerance; /* negative: none */
+    int repeat;
+    bool ignore_extra;
+    tool_options_t options;
+    run_words_t words;
+} arguments_t;
+
+/* ---- command line ---------------------------------------------------------------------------- */
+
+static const struct argp_option options[] = {
+    {0, 0, 0, 0, "Files:", 30},
+    {"input", 'i', "FILE", 0, "safetensors file with the operation's inputs, by name", 0},
+    {"output", 'o', "FILE", 0, "safetensors file to write the outputs to", 0},
+    {"golden", KEY_GOLDEN, "FILE", 0,
+     "compare the outputs with the tensors of the same names in FILE", 0},
+    {"tolerance", KEY_TOLERANCE, "X", 0, "fail if an absolute error to them is above X", 0},
+    {"ignore-extra", KEY_IGNORE_EXTRA, 0, 0, "leave out tensors that are no operands", 0},
+    {"repeat", KEY_REPEAT, "N", 0, "run N times and tell the median time (default: 1)", 0},
+    {0},
+};
+
+static const char doc[] =
+    "Runs an operation on the tensors of a safetensors file. The operation's operands are found by "
+    "name, and its sizes and dtype are read off their shapes."
+    "\v"
+    "Examples:\n"
+    "  heed run attention -i qkv.safetensors -o out.safetensors --causal\n"
+    "  heed run attention -i qkv.safetensors -o out.safetensors --layout bhsd --window 256,0\n"
+    "  heed run attention -i qkv.safetensors --golden out.safetensors --tolerance 1e-5\n"
+    "  heed run cast -i a.safetensors -o b.safetensors --dst bf16\n"
+    "\n"
+    "An output that is also in the input file is the state that the operation starts from, for "
+    "operations that merge into one.";
+
+static void finish(const arguments_t *arguments, struct argp_state *state)
+{
+    if (!arguments->input)
+        argp_error(state, "--input is missing");
+    if (!arguments->output && !arguments->golden)
+        argp_error(state, "--output is missing, or --golden to compare with");
+    if (arguments->tolerance >= 0 && !arguments->golden)
+        argp_error(state, "--tolerance needs --golden");
+}
+
+static error_t parse_numbers(int key, char *arg, struct argp_state *state)
+{
+    arguments_t *to = state->input;
+    if (key == KEY_REPEAT && !tool_parse_int(arg, 1, 1000000, &to->repeat))
+        argp_error(state, "--repeat takes a number from 1 to 1000000, not \"%s\"", arg);
+    if (key == KEY_TOLERANCE && (!tool_parse_double(arg, &to->tolerance) || to->tolerance < 0))
+        argp_error(state, "--tolerance takes a number from 0 up, not \"%s\"", arg);
+    return 0;
+}
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+    arguments_t *to = state->input;
+    switch (key) {
+    case ARGP_KEY_INIT:
+        state->child_inputs[0] = &to->words;
+        state->child_inputs[1] = &to->options;
+        return 0;
+    case 'i':
+        to->input = arg;
+        return 0;
+    case 'o':
+        to->output = arg;
+        return 0;
+    case KEY_GOLDEN:
+        to->golden = arg;
+        return 0;
+    case KEY_IGNORE_EXTRA:
+        to->ignore_extra = true;
+        return 0;
+    case KEY_REPEAT:
+    case KEY_TOLERANCE:
+        return parse_numbers(key, arg, state);
+    case ARGP_KEY_ARG:
+        argp_error(state, "unexpected argument \"%s\"", arg);
+        return 0;
+    case ARGP_KEY_SUCCESS:
+        finish(to, state);
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static int parse_arguments(arguments_t *arguments, const char *op, int argc, char **argv)
+{
+    run_words_init(&arguments->words, op);
+    const struct argp_child children[] = {
+        {&arguments->words.argp, 0, NULL, 0}, {&tool_options_argp, 0, NULL, 0}, {0}};
+    const struct argp argp = {options, parse, NULL, doc, children, NULL, NULL};
+    arguments->tolerance = -1;
+    arguments->repeat = 1;
+    return argp_parse(&argp, argc, argv, 0, NULL, arguments) ? TOOL_USAGE : TOOL_OK;
+}
+
+/* ---- execution ------------------------------------------------------------------------------- */
+
+typedef struct job {
+    run_t run;
+    heed_context_t *context;
+    heed_plan_t *plan;
+    void *workspace;
+    size_t workspace_bytes;
+    void *buffers[RUN_MAX_OPERANDS];
+    st_tensor_t outputs[RUN_MAX_OPERANDS];
+    int output_count;
+} job_t;
+
+static double now_ns(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec * 1e9 + (double)time.tv_nsec;
+}
+
+static void *allocate(size_t bytes, size_t alignment)
+{
+    void *memory;
+    return posix_memalign(&memory, alignment < 64 ? 64 : alignment, bytes ? bytes : 1) ? NULL
+                                                                                       : memory;
+}
+
+/* Inputs stay where they are mapped; outputs get memory. */
+static int prepare(job_t *job)
+{
+    size_t alignment;
+    for (int i = 0; i < job->run.count; i++) {
+        const run_operand_t *operand = &job->run.operands[i];
+        if (!operand->info.output && operand->input)
+            job->buffers[i] = (void *)operand->input->data;
+        if (!operand->info.output || !operand->file.dtype)
+            continue;
+        st_tensor_t *output = &job->outputs[job->output_count++];
+        *output = operand->file;
+        output->data = job->buffers[i] = allocate(output->bytes, 64);
+        if (!output->data)
+            return tool_fail("out of memory for the %zu bytes of %s", output->bytes, output->name);
+    }
+    heed_status_t status = heed_plan_create(job->context, job->run.op, job->run.desc, &job->plan);
+    if (!status)
+        status = heed_plan_workspace(job->plan, &job->workspace_bytes, &alignment);
+    if (status)
+        return tool_fail_status(status);
+    job->workspace = allocate(job->workspace_bytes, alignment);
+    return job->workspace ? TOOL_OK : tool_fail("out of memory for the workspace");
+}
+
+/* Outputs start from the state in the input file, or as NaN, which shows what is not written. */
+static void reset_outputs(const job_t *job)
+{
+    for (int i = 0; i < job->run.count; i++) {
+        const run_operand_t *operand = &job->run.operands[i];
+        if (!operand->info.output || !job->buffers[i])
+            continue;
+        if (operand->input)
+            memcpy(job->buffers[i], operand->input->data, operand->file.bytes);
+        else
+            memset(job->buffers[i], 0xff, operand->file.bytes);
+    }
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double left = *(const double *)a, right = *(const double *)b;
+    return (left > right) - (left < right);
+}
+
+static int execute(job_t *job, int repeat, double *median_ns)
+{
+    double *times = calloc((size_t)repeat, sizeof *times);
+    if (!times)
+        return tool_fail("out of memory");
+    heed_status_t status = HEED_OK;
+    for (int i = 0; i < repeat && !status; i++) {
+        reset_outputs(job);
+        double start = now_ns();
+        status = heed_plan_execute(job->plan, job->buffers, job->run.count, job->workspace,
+                                   job->workspace_bytes, NULL);
+        times[i] = now_ns() - start;
+    }
+    qsort(times, (size_t)repeat, sizeof *times, by_value);
+    *median_ns = (times[(repeat - 1) / 2] + times[repeat / 2]) / 2;
+    free(times);
+    return status ? tool_fail_status(status) : TOOL_OK;
+}
+
+/* ---- results --------------------------------------------------------------------------------- */
+
+static int report(const job_t *job, double ns)
+{
+    char problem[1024], time[TOOL_NUMBER_SIZE], rate[TOOL_NUMBER_SIZE];
+    heed_plan_info_t info = {.struct_size = sizeof info};
+    heed_status_t status = heed_plan_info(job->plan, &info);
+    if (status)
+        return tool_fail_status(status);
+    heed_plan_problem(job->plan, problem, sizeof problem);
+    double seconds = ns > 0 ? ns * 1e-9 : 1e-9;
+    if (info.flops > 0)
+        snprintf(rate, sizeof rate, "%.3g GFLOP/s", info.flops / seconds * 1e-9);
+    else
+        snprintf(rate, sizeof rate, "%.3g GB/s", info.bytes / seconds * 1e-9);
+    printf("%s: %s, %d thread%s, %s, %s%s%s\n", problem, info.impl, (int)info.threads,
+           info.threads == 1 ? "" : "s", tool_time(ns, time), rate,
+           info.fallback ? "; fallback: " : "", info.fallback ? info.fallback_why : "");
+    return TOOL_OK;
+}
+
+static json_t *provenance(const job_t *job)
+{
+    char problem[1024];
+    heed_plan_info_t info = {.struct_size = sizeof info};
+    heed_plan_problem(job->plan, problem, sizeof problem);
+    if (heed_plan_info(job->plan, &info))
+        return NULL;
+    return json_pack("{s:s+, s:s, s:s}", "producer", "heed ", heed_version(), "problem", problem,
+                     "implementation", info.impl);
+}
+
+static int write_outputs(const job_t *job, const char *path)
+{
+    st_error_t error;
+    json_t *metadata = provenance(job);
+    st_writer_t *writer = st_create(path, job->outputs, job->output_count, metadata, &error);
+    json_decref(metadata);
+    bool good = writer != NULL;
+    for (int i = 0; good && i < job->output_count; i++)
+        good = st_append(writer, i, job->outputs[i].data, job->outputs[i].bytes, &error);
+    if (good)
+        good = st_commit(writer, &error);
+    else
+        st_discard(writer);
+    return good ? TOOL_OK : tool_fail("%s", error.text);
+}
+
+static int work(job_t *job, const arguments_t *arguments)
+{
+    double ns = 0;
+    int code = run_bind(&job->run);
+    if (code == TOOL_OK)
+        code = prepare(job);
+    if (code == TOOL_OK)
+        code = execute(job, arguments->repeat, &ns);
+    if (code == TOOL_OK)
+        code = report(job, ns);
+    if (code == TOOL_OK && arguments->output)
+        code = write_outputs(job, arguments->output);
+    if (code == TOOL_OK && arguments->golden)
+        code = run_golden(arguments->golden, job->outputs, job->output_count, arguments->tolerance);
+    return code;
+}
+
+static void clean_up(job_t *job)
+{
+    for (int i = 0; i < job->output_count; i++)
+        free((void *)job->outputs[i].data);
+    free(job->workspace);
+    heed_plan_destroy(job->plan);
+    heed_problem_destroy(job->run.problem);
+    heed_context_destroy(job->context);
+}
+
+static int run_operation(const char *op, const arguments_t *arguments)
+{
+    st_error_t error;
+    job_t job = {0};
+    job.context = tool_context(&arguments->options);
+    if (!job.context)
+        return TOOL_FAILED;
+    st_file_t *input = st_open(arguments->input, &error);
+    job.run.op = op;
+    job.run.words = &arguments->words;
+    job.run.input = input;
+    job.run.ignore_extra = arguments->ignore_extra;
+    int code = input ? work(&job, arguments) : tool_fail("%s", error.text);
+    clean_up(&job);
+    st_close(input);
+    return code;
+}
+
+static int overview(void)
+{
+    char names[256];
+    printf("Usage: heed run OPERATION [OPTION...]\n\n"
+           "Runs an operation on the tensors of a safetensors file.\n\n"
+           "Operations: %s\n\n"
+           "Examples:\n"
+           "  heed run attention -i qkv.safetensors -o out.safetensors --causal\n"
+           "  heed run cast -i a.safetensors -o b.safetensors --dst bf16\n\n"
+           "`heed run OPERATION --help` lists the options of one operation.\n",
+           tool_op_names(names, sizeof names));
+    return TOOL_OK;
+}
+
+int cmd_run(int argc, char **argv)
+{
+    char name[64], names[256];
+    arguments_t arguments = {0};
+    if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-?") == 0))
+        return overview();
+    if (argc < 2 || argv[1][0] == '-')
+        return tool_misuse("run takes an operation first: %s", tool_op_names(names, sizeof names));
+    const char *op = argv[1];
+    if (!tool_is_op(op))
+        return tool_misuse("there is no operation %s; there are %s", op,
+                           tool_op_names(names, sizeof names));
+    snprintf(name, sizeof name, "heed run %s", op);
+    argv[1] = name;
+    int code = parse_arguments(&arguments, op, argc - 1, argv + 1);
+    return code == TOOL_OK ? run_operation(op, &arguments) : code;
+}
