@@ -1,0 +1,51 @@
+/* What this machine can do at most, measured: the yardstick of every result. */
+#ifndef BENCH_LIMITS_H
+#define BENCH_LIMITS_H
+
+#include <heed/device.h>
+
+/* Rates of `threads` threads running at once, in units a second; 0: not there or not measured. */
+typedef struct bench_limits {
+    double fma_f32;      /* FLOP: fused multiply-adds of the best instruction set allowed */
+    double fma_f32_avx2; /* FLOP: the same, 256 bits wide */
+    double dot_bf16;     /* FLOP: bf16 dot products */
+    double read;         /* bytes from memory */
+    double l3_read;      /* bytes from the last-level cache */
+    double l2_read;      /* bytes from the threads' own caches */
+} bench_limits_t;
+
+/* Every field and what it is in 10^9 of, for code that treats them alike. */
+#define BENCH_LIMIT_LIST(X) \
+    X(fma_f32, gflops)      \
+    X(fma_f32_avx2, gflops) \
+    X(dot_bf16, gflops)     \
+    X(read, gbps)           \
+    X(l3_read, gbps)        \
+    X(l2_read, gbps)
+
+/* Measures with the instruction sets in cpu->isa; takes about two seconds. */
+bench_limits_t bench_limits_measure(const heed_device_info_t *cpu, int threads);
+
+/* Takes the larger of each into *limits; returns the largest relative difference, 0.05 for 5 %. */
+double bench_limits_merge(bench_limits_t *limits, const bench_limits_t *other);
+
+/* Bytes of all level-`level` caches that `threads` threads reach, 0: none known. */
+double bench_cache_bytes(const heed_device_info_t *cpu, int level, int threads);
+
+/* ---- kernels (limits_kernels.c) -------------------------------------------------------------- */
+
+/* Does a short piece of work, on `bytes` of data if it reads any, and returns how much it was. */
+typedef double (*bench_kernel_t)(const char *data, size_t bytes);
+
+/* The kernels for instruction sets `isa`; NULL: not there. */
+typedef struct bench_kernels {
+    bench_kernel_t fma_f32;
+    bench_kernel_t fma_f32_avx2;
+    bench_kernel_t dot_bf16;
+    bench_kernel_t read;
+    bench_kernel_t read_prefetch;
+} bench_kernels_t;
+
+bench_kernels_t bench_kernels(uint64_t isa);
+
+#endif
