@@ -7,8 +7,7 @@
 
 #include <stdbool.h>
 
-/* ---- random numbers (random.c): SplitMix64, the same on every machine -------------------------
- */
+/* ---- random numbers (random.c): SplitMix64, the same on every machine ----------------------- */
 
 typedef struct kit_random {
     uint64_t state;
@@ -19,16 +18,14 @@ int64_t kit_random_int(kit_random_t *random, int64_t low, int64_t high); /* both
 double kit_random_unit(kit_random_t *random);                            /* [0, 1) */
 double kit_random_normal(kit_random_t *random);
 
-/* ---- elements (element.c): any float dtype from and to double, rounding to nearest even --------
- */
+/* ---- elements (element.c): any float dtype from and to double, rounding to nearest even ----- */
 
 double kit_load(heed_dtype_t dtype, const void *data, int64_t index);
 void kit_store(heed_dtype_t dtype, void *data, int64_t index, double value);
 /* Half the distance between 1 and the next number: 2^-24, 2^-8, 2^-11 for f32, bf16, f16. */
 double kit_unit_roundoff(heed_dtype_t dtype);
 
-/* ---- buffers (buffers.c): one for each operand, with guard zones and poison ---------------------
- */
+/* ---- buffers (buffers.c): one for each operand, with guard zones and poison ----------------- */
 
 typedef struct kit_buffers {
     void *data[16]; /* for heed_plan_execute; NULL where absent */

@@ -1,0 +1,22 @@
+/* heed-check-emu: the AVX-512 kernels, compiled without AVX-512 (avx512_emu.h), through the
+ * checker. They are registered as implementations of a user, under names of their own, and need no
+ * instruction set. */
+#include "loop.h"
+
+extern const heed_impl_t hd_impl_emu_flash_avx512, hd_impl_emu_flash_avx512bf16;
+
+static heed_impl_t emulated(const heed_impl_t *kernel, const char *name)
+{
+    heed_impl_t impl = *kernel;
+    impl.name = name;
+    impl.required_isa = 0;
+    return impl;
+}
+
+int main(int argc, char **argv)
+{
+    heed_impl_t f32 = emulated(&hd_impl_emu_flash_avx512, "cpu:emulated_avx512");
+    heed_impl_t bf16 = emulated(&hd_impl_emu_flash_avx512bf16, "cpu:emulated_avx512bf16");
+    const heed_impl_t *const both[] = {&f32, &bf16, NULL};
+    return kit_loop_main(argc, argv, both);
+}

@@ -1,0 +1,33 @@
+/* Attention for the kit: what a query may see, computed from the descriptor and from nothing that
+ * the library computes. */
+#ifndef KIT_ATTENTION_H
+#define KIT_ATTENTION_H
+
+#include "kit.h"
+
+/* The sizes of a problem by their names in the formulas. */
+typedef struct kit_sizes {
+    int64_t b, sq, sk, h, hk, d, dv;
+} kit_sizes_t;
+
+kit_sizes_t kit_attention_sizes(const heed_attention_desc_t *desc);
+
+/* Sets sees[j] to 1 where query i of head h may see key j, to 0 elsewhere; returns how many it
+ * sees. */
+int64_t kit_attention_sees(const heed_attention_desc_t *desc, int64_t b, int64_t h, int64_t i,
+                           uint8_t *sees);
+
+/* Index into dense [B,S,H,D] elements. */
+static inline int64_t kit_at(int64_t b, int64_t i, int64_t h, int64_t s, int64_t heads, int64_t dim)
+{
+    return ((b * s + i) * heads + h) * dim;
+}
+
+/* fill and judge of kit_op_t. */
+void kit_attention_fill(kit_random_t *random, kit_values_t values, heed_problem_t *problem,
+                        const kit_buffers_t *buffers);
+void kit_attention_judge(heed_problem_t *problem, const kit_buffers_t *buffers,
+                         heed_problem_t *reference_problem, const kit_buffers_t *reference,
+                         kit_verdict_t *verdict);
+
+#endif

@@ -1,0 +1,278 @@
+/* Inputs for attention. EXTREME picks one way of being difficult for each problem, and replaces
+ * what no query sees by NaN and infinities. */
+#include "attention.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct inputs {
+    const heed_attention_desc_t *desc;
+    kit_sizes_t n;
+    double *q, *k, *v;
+    kit_random_t *random;
+} inputs_t;
+
+static int64_t count_q(const kit_sizes_t *n)
+{
+    return n->b * n->sq * n->h * n->d;
+}
+
+static int64_t count_k(const kit_sizes_t *n)
+{
+    return n->b * n->sk * n->hk * n->d;
+}
+
+static int64_t count_v(const kit_sizes_t *n)
+{
+    return n->b * n->sk * n->hk * n->dv;
+}
+
+static void normal(kit_random_t *random, double *values, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++)
+        values[i] = kit_random_normal(random);
+}
+
+static void scale_by(double *values, int64_t count, double factor)
+{
+    for (int64_t i = 0; i < count; i++)
+        values[i] *= factor;
+}
+
+/* ---- ways of being difficult ---------------------------------------------------------------- */
+
+/* Scores of about 10^2 to 10^4.5: nearly one-hot, exp overflows without the maximum. */
+static void huge_scores(inputs_t *in)
+{
+    double size = pow(10, 2 + 2.5 * kit_random_unit(in->random)), d = (double)in->n.d;
+    double scale = in->desc->scale != 0 ? fabs((double)in->desc->scale) : 1 / sqrt(d);
+    double factor = sqrt(size / (scale * sqrt(d)));
+    scale_by(in->q, count_q(&in->n), fmin(factor, 1e3));
+    scale_by(in->k, count_k(&in->n), fmin(factor, 1e3));
+}
+
+/* Every score far below zero: a maximum that starts at 0 or at -1e4 gives empty rows. */
+static void negative_scores(inputs_t *in)
+{
+    double sign = in->desc->scale < 0 ? 1 : -1, size = sqrt(1e5 / sqrt((double)in->n.d));
+    for (int64_t i = 0; i < count_q(&in->n); i++)
+        in->q[i] = size + in->q[i] * 0x1p-6;
+    for (int64_t i = 0; i < count_k(&in->n); i++)
+        in->k[i] = sign * (size + in->k[i] * 0x1p-6);
+}
+
+/* Exact ties of the row maximum. */
+static void repeated_keys(inputs_t *in)
+{
+    int64_t row = in->n.hk * in->n.d, of = kit_random_int(in->random, 1, 3);
+    for (int64_t b = 0; b < in->n.b; b++)
+        for (int64_t j = of; j < in->n.sk; j++)
+            memcpy(in->k + (b * in->n.sk + j) * row, in->k + (b * in->n.sk + j % of) * row,
+                   (size_t)row * sizeof(double));
+}
+
+static void signed_zeros(kit_random_t *random, double *values, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++)
+        values[i] = kit_random_next(random) & 1 ? -0.0 : 0.0;
+}
+
+static void zeros(inputs_t *in)
+{
+    uint64_t which = kit_random_next(in->random) % 7 + 1;
+    if (which & 1)
+        signed_zeros(in->random, in->q, count_q(&in->n));
+    if (which & 2)
+        signed_zeros(in->random, in->k, count_k(&in->n));
+    if (which & 4)
+        signed_zeros(in->random, in->v, count_v(&in->n));
+}
+
+static void denormals(inputs_t *in)
+{
+    double factor = in->desc->q.dtype == HEED_F16 ? 0x1p-19 : 0x1p-130;
+    uint64_t which = kit_random_next(in->random) % 7 + 1;
+    if (which & 1)
+        scale_by(in->q, count_q(&in->n), factor);
+    if (which & 2)
+        scale_by(in->k, count_k(&in->n), factor);
+    if (which & 4)
+        scale_by(in->v, count_v(&in->n), factor);
+}
+
+/* Values up to the largest f16, or to where sums of f32 still hold: no kernel is asked to survive
+ * the overflow of a sum of values. Scores that f16 could not hold. */
+static void near_max(inputs_t *in)
+{
+    bool f16 = in->desc->q.dtype == HEED_F16;
+    for (int64_t i = 0; i < count_v(&in->n); i++)
+        in->v[i] = f16 ? copysign(fmin(65504, 2e4 * fabs(in->v[i])), in->v[i]) : 1e32 * in->v[i];
+    scale_by(in->q, count_q(&in->n), 64);
+    scale_by(in->k, count_k(&in->n), 64);
+}
+
+/* Scores that climb, fall or leap along the keys: the online maximum moves at every tile, or once.
+ */
+static void moving_maximum(inputs_t *in)
+{
+    const kit_sizes_t *n = &in->n;
+    int64_t way = kit_random_int(in->random, 0, 2), at = kit_random_int(in->random, 0, n->sk);
+    double step = 0.1 + 2 * kit_random_unit(in->random);
+    for (int64_t i = 0; i < count_q(n); i += n->d)
+        in->q[i] = 4 * sqrt((double)n->d);
+    for (int64_t j = 0; j < n->b * n->sk * n->hk; j++) {
+        int64_t key = j / n->hk % n->sk;
+        in->k[j * n->d] = step * (double)(way == 0 ? key : way == 1 ? -key : (key == at) * 50);
+    }
+}
+
+/* ---- what nobody sees ----------------------------------------------------------------------- */
+
+static double junk(kit_random_t *random)
+{
+    static const double values[] = {NAN, INFINITY, -INFINITY, -NAN};
+    return values[kit_random_next(random) % 4];
+}
+
+static void spoil_key(inputs_t *in, int64_t key)
+{
+    uint64_t which = kit_random_next(in->random) % 3 + 1;
+    for (int64_t d = 0; which & 1 && d < in->n.d; d++)
+        in->k[key * in->n.d + d] = junk(in->random);
+    for (int64_t d = 0; which & 2 && d < in->n.dv; d++)
+        in->v[key * in->n.dv + d] = junk(in->random);
+}
+
+/* Puts NaN and infinities into keys that no query of their group sees. */
+static void spoil_unseen(inputs_t *in)
+{
+    const kit_sizes_t *n = &in->n;
+    uint8_t *sees = malloc((size_t)n->sk + 1), *seen = malloc((size_t)n->sk + 1);
+    int64_t group = n->h / n->hk;
+    for (int64_t p = 0; sees && seen && p < n->b * n->hk; p++) {
+        int64_t b = p / n->hk, g = p % n->hk;
+        memset(seen, 0, (size_t)n->sk);
+        for (int64_t r = 0; r < group * n->sq; r++) {
+            kit_attention_sees(in->desc, b, g * group + r / n->sq, r % n->sq, sees);
+            for (int64_t j = 0; j < n->sk; j++)
+                seen[j] |= sees[j];
+        }
+        for (int64_t j = 0; j < n->sk; j++)
+            if (!seen[j])
+                spoil_key(in, (b * n->sk + j) * n->hk + g);
+    }
+    free(sees);
+    free(seen);
+}
+
+/* Two ways in a row may leave what a type can hold, or what a score can: both would be infinities
+ * that some query sees. */
+static void hold(double *values, int64_t count, double most)
+{
+    for (int64_t i = 0; i < count; i++)
+        values[i] = fmax(-most, fmin(most, values[i]));
+}
+
+/* A few keys, or queries, that are no numbers: the rows that see them are lost, and no others. */
+static void lost_rows(inputs_t *in)
+{
+    const kit_sizes_t *n = &in->n;
+    int64_t keys = n->b * n->sk * n->hk, queries = n->b * n->sq * n->h;
+    for (int64_t i = kit_random_int(in->random, 1, 3); i > 0 && keys > 0 && queries > 0; i--) {
+        spoil_key(in, kit_random_int(in->random, 0, keys - 1));
+        double *q = in->q + kit_random_int(in->random, 0, queries - 1) * n->d;
+        if (kit_random_next(in->random) % 2)
+            q[kit_random_int(in->random, 0, n->d - 1)] = NAN;
+    }
+}
+
+static void make_extreme(inputs_t *in)
+{
+    static void (*const ways[])(inputs_t *) = {huge_scores, negative_scores, repeated_keys, zeros,
+                                               denormals,   near_max,        moving_maximum};
+    enum { WAYS = sizeof(ways) / sizeof(ways[0]) };
+    ways[kit_random_next(in->random) % WAYS](in);
+    if (kit_random_next(in->random) % 4 == 0)
+        ways[kit_random_next(in->random) % WAYS](in);
+    double most = in->desc->q.dtype == HEED_F16 ? 65504 : 1e12;
+    hold(in->q, count_q(&in->n), most);
+    hold(in->k, count_k(&in->n), most);
+    hold(in->v, count_v(&in->n), in->desc->q.dtype == HEED_F16 ? most : 1e33);
+    if (kit_random_next(in->random) % 6 == 0)
+        lost_rows(in);
+    spoil_unseen(in);
+}
+
+/* ---- the state that is merged into ---------------------------------------------------------- */
+
+/* Old states are rounded to the inputs' type, so that a problem with out=f32 gets the same ones. */
+static double rounded(heed_dtype_t dtype, double value)
+{
+    float held; /* room for any type */
+    kit_store(dtype, &held, 0, value);
+    return kit_load(dtype, &held, 0);
+}
+
+static double old_lse(kit_random_t *random, kit_values_t values)
+{
+    static const double extreme[] = {-INFINITY, 1e30, -1e30, 1e4, -1e4, 0, 88, -88};
+    double plain = 3 + 2 * kit_random_normal(random);
+    uint64_t pick = kit_random_next(random) % 16;
+    if (values == KIT_VALUES_PLAIN)
+        return pick == 0 ? -INFINITY : plain;
+    return pick < 8 ? extreme[pick] : plain;
+}
+
+static void fill_state(kit_random_t *random, kit_values_t values, heed_problem_t *problem,
+                       const kit_buffers_t *buffers, const inputs_t *in)
+{
+    const kit_sizes_t *n = &in->n;
+    int64_t rows = n->b * n->h * n->sq;
+    double *out = malloc((size_t)(rows * n->dv + 1) * sizeof(double));
+    double *lse = malloc((size_t)(rows + 1) * sizeof(double));
+    for (int64_t r = 0; out && lse && r < rows; r++) {
+        int64_t b = r / (n->h * n->sq), h = r / n->sq % n->h, i = r % n->sq;
+        double *row = out + kit_at(b, i, h, n->sq, n->h, n->dv);
+        lse[r] = (double)(float)old_lse(random, values);
+        for (int64_t d = 0; d < n->dv; d++)
+            row[d] = lse[r] == -INFINITY ? junk(random)
+                                         : rounded(in->desc->q.dtype, kit_random_normal(random));
+    }
+    if (out && lse) {
+        kit_scatter(heed_problem_tensor(problem, HEED_ATTENTION_OUT),
+                    buffers->data[HEED_ATTENTION_OUT], out);
+        kit_scatter(heed_problem_tensor(problem, HEED_ATTENTION_LSE),
+                    buffers->data[HEED_ATTENTION_LSE], lse);
+    }
+    kit_buffers_keep(buffers);
+    free(out);
+    free(lse);
+}
+
+void kit_attention_fill(kit_random_t *random, kit_values_t values, heed_problem_t *problem,
+                        const kit_buffers_t *buffers)
+{
+    void *desc;
+    if (heed_problem_desc(problem, &desc) != HEED_OK)
+        return;
+    inputs_t in = {.desc = desc, .n = kit_attention_sizes(desc), .random = random};
+    in.q = malloc((size_t)(count_q(&in.n) + 1) * sizeof(double));
+    in.k = malloc((size_t)(count_k(&in.n) + 1) * sizeof(double));
+    in.v = malloc((size_t)(count_v(&in.n) + 1) * sizeof(double));
+    if (in.q && in.k && in.v) {
+        normal(random, in.q, count_q(&in.n));
+        normal(random, in.k, count_k(&in.n));
+        normal(random, in.v, count_v(&in.n));
+        if (values == KIT_VALUES_EXTREME)
+            make_extreme(&in);
+        kit_scatter(heed_problem_tensor(problem, HEED_ATTENTION_Q), buffers->data[0], in.q);
+        kit_scatter(heed_problem_tensor(problem, HEED_ATTENTION_K), buffers->data[1], in.k);
+        kit_scatter(heed_problem_tensor(problem, HEED_ATTENTION_V), buffers->data[2], in.v);
+        if (in.desc->merge)
+            fill_state(random, values, problem, buffers, &in);
+    }
+    free(in.q);
+    free(in.k);
+    free(in.v);
+}

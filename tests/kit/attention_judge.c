@@ -1,0 +1,356 @@
+/* How far an implementation may lie from the exact result, from its inputs alone.
+ *
+ * Let u = 2^-24 and g(n) = n u / (1 - n u), the relative error of a sum of n rounded terms in any
+ * order (Higham, Accuracy and Stability, 3.1). For the query i, over the keys j that it sees:
+ *
+ *   score   s_ij is a sum of D products, times scale, times log2(e), minus the row maximum: it is
+ *           off by at most a_i = g(D + 4) |scale| max_j sum_d |q_id k_jd|; the sum is at most
+ *           |q_i| |k_j| (Cauchy-Schwarz).
+ *   weight  p_ij = exp(s_ij - m): relative error exp(a_i) - 1, and e for the polynomial: 2^-20,
+ *           with bf16 inputs 2^-13, for there p_ij is rounded to bf16 on its way into o.
+ *   sums    l = sum_j p_ij, o = sum_j p_ij v_j: n additions, one multiplication for each tile of
+ *           16 keys or more, a division: g(n + n / 16 + 8) of sum_j p_ij |v_j| <= l V_i, where
+ *           V_i = max_j |v_j|.
+ *   out     o / l: the errors of both add up, and with bf16 inputs 2^-8 of o. As a part of V_i:
+ *           exp(2 a_i) - 1 + 2 g(n + n / 16 + 8) + 2 e [+ 2^-8], at most 2, for out is a mean of
+ *           values whatever the weights are. Then out is rounded to its type.
+ *   lse     m + log(l): a_i + g(n + n / 16 + 8) + e + 4 u |lse|.
+ *   merge   x = exp(L - lse') and 1 - x weigh the old state and the new; x moves by at most a
+ *           quarter of the error of L - lse', so that out moves by that error of
+ *           max(V_i, |old out|). The error is that of lse, and of differences of logarithms,
+ *           which count only where they are below 200.
+ *
+ * Values below the smallest normal number may be flushed to zero, in the result and on the way. */
+#include "attention.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define U 0x1p-24
+
+typedef struct judged {
+    const heed_attention_desc_t *desc;
+    kit_sizes_t n;
+    kit_verdict_t *verdict;
+    double *q, *k, *v;           /* inputs */
+    double *out, *lse;           /* of the implementation */
+    double *want_out, *want_lse; /* of the reference */
+    double *old_out, *old_lse;   /* merged into, else NULL */
+    double *k_norm, *v_max;      /* [B,Sk,Hk] */
+    uint8_t *sees;               /* [Sk] */
+    double *exact;               /* [Dv], then weights [Sk] */
+} judged_t;
+
+/* What one row is allowed. */
+typedef struct row {
+    int64_t b, h, i;
+    int64_t keys;    /* that it sees */
+    bool finite;     /* all that it sees is a number */
+    double old_lse;  /* -inf where nothing is merged */
+    double scores;   /* |scale| |q_i| max |k_j| */
+    double v_max;    /* of visible values and of the old state */
+    double out, lse; /* bounds; out without its final rounding */
+    double exact_lse;
+} row_t;
+
+static double gamma_of(double n)
+{
+    return n * U / (1 - n * U);
+}
+
+static double exp_error(const heed_attention_desc_t *desc)
+{
+    return desc->q.dtype == HEED_BF16 ? 0x1p-13 : 0x1p-20;
+}
+
+static double scale_of(const heed_attention_desc_t *desc)
+{
+    return desc->scale != 0 ? (double)desc->scale : 1 / sqrt((double)desc->q.shape[3]);
+}
+
+/* ---- comparing one number ------------------------------------------------------------------- */
+
+static void complain(kit_verdict_t *verdict, double ratio, const char *what, const row_t *row,
+                     int64_t d, double got, double want, double bound)
+{
+    if (ratio <= verdict->worst_ratio)
+        return;
+    verdict->worst_ratio = ratio;
+    if (ratio <= 1)
+        return;
+    int at = snprintf(verdict->sentence, sizeof(verdict->sentence), "%s[", what);
+    at += snprintf(verdict->sentence + at, sizeof(verdict->sentence) - (size_t)at,
+                   d < 0 ? "%lld,%lld,%lld" : "%lld,%lld,%lld,%lld", (long long)row->b,
+                   (long long)(d < 0 ? row->h : row->i), (long long)(d < 0 ? row->i : row->h),
+                   (long long)d);
+    snprintf(verdict->sentence + at, sizeof(verdict->sentence) - (size_t)at,
+             "] = %.9g, should be %.9g +- %.3g (%lld visible keys)", got, want, bound,
+             (long long)row->keys);
+}
+
+static void compare(kit_verdict_t *verdict, const char *what, const row_t *row, int64_t d,
+                    double got, double want, double bound)
+{
+    /* What a row that sees NaN or infinity comes to depends on which weights vanish. */
+    if ((isnan(got) && isnan(want)) || (!row->finite && !isnan(want)))
+        return;
+    double err = got == want ? 0 : fabs(got - want);
+    if (isnan(err)) /* one of them is NaN, or infinities of both signs */
+        err = INFINITY;
+    if (err > verdict->max_err)
+        verdict->max_err = err;
+    complain(verdict, err == 0 ? 0 : err / bound, what, row, d, got, want, bound);
+}
+
+/* ---- the bound of a row --------------------------------------------------------------------- */
+
+/* The largest |scale| |q_i| |k_j| and the largest |v_j| that a row sees. */
+static void find_sizes(const judged_t *judged, row_t *row)
+{
+    const kit_sizes_t *n = &judged->n;
+    const double *q = judged->q + kit_at(row->b, row->i, row->h, n->sq, n->h, n->d);
+    double square = 0, k_norm = 0;
+    for (int64_t d = 0; d < n->d; d++)
+        square += q[d] * q[d];
+    row->finite = isfinite(square);
+    row->keys = kit_attention_sees(judged->desc, row->b, row->h, row->i, judged->sees);
+    for (int64_t j = 0; j < n->sk; j++) {
+        if (!judged->sees[j])
+            continue;
+        int64_t at = kit_at(row->b, j, row->h / (n->h / n->hk), n->sk, n->hk, 1);
+        row->finite = row->finite && isfinite(judged->k_norm[at] + judged->v_max[at]);
+        k_norm = fmax(k_norm, judged->k_norm[at]);
+        row->v_max = fmax(row->v_max, judged->v_max[at]);
+    }
+    row->scores = row->keys ? fabs(scale_of(judged->desc)) * sqrt(square) * k_norm : 0;
+}
+
+/* What the old state adds: to the largest value, and to the bounds. */
+static void merge_bound(const judged_t *judged, row_t *row)
+{
+    const kit_sizes_t *n = &judged->n;
+    int64_t at = kit_at(row->b, row->i, row->h, n->sq, n->h, n->dv);
+    double e = exp_error(judged->desc),
+           new_lse = row->keys ? row->scores + log((double)row->keys) : 0;
+    double old_max = 0;
+    for (int64_t d = 0; d < n->dv; d++)
+        old_max = fmax(old_max, fabs(judged->old_out[at + d]));
+    double logs = 8 * U * (new_lse + fmin(fabs(row->old_lse), new_lse + 200));
+    double moved = row->keys ? row->lse + logs + e : 8 * U;
+    row->v_max = fmax(row->v_max, old_max);
+    row->out = fmin(row->out + fmin(2, expm1(moved)), 2);
+    row->lse += logs + e;
+    if (row->old_lse > -new_lse - 200) /* else it is lost beside the new one */
+        row->lse += 8 * U * fabs(row->old_lse);
+}
+
+static void find_bound(const judged_t *judged, row_t *row)
+{
+    double score = gamma_of((double)judged->n.d + 4) * row->scores;
+    double sums = gamma_of((double)row->keys * 17 / 16 + 8);
+    double e = exp_error(judged->desc), weight = expm1(2 * score) + 2 * sums + 2 * e;
+    if (judged->desc->q.dtype == HEED_BF16)
+        weight += 0x1p-8;
+    row->out = row->keys ? fmin(weight, 2) : 0;
+    row->lse = row->keys ? score + sums + e : 0;
+    row->old_lse = -INFINITY;
+    if (!judged->old_lse)
+        return;
+    const kit_sizes_t *n = &judged->n;
+    row->old_lse = judged->old_lse[kit_at(row->b, row->h, row->i, n->h, n->sq, 1)];
+    if (row->old_lse != -INFINITY)
+        merge_bound(judged, row);
+}
+
+/* ---- judging a row -------------------------------------------------------------------------- */
+
+static bool is_empty(const row_t *row)
+{
+    return row->keys == 0 && row->old_lse == -INFINITY;
+}
+
+/* Half the smallest step of a type, and what flushing subnormal numbers may lose on the way. */
+static double smallest_step(heed_dtype_t dtype)
+{
+    return dtype == HEED_F16 ? 0x1p-25 + 0x1p-124 : 0x1p-124;
+}
+
+static double out_bound(const row_t *row, heed_dtype_t dtype, double want)
+{
+    double before = row->out * row->v_max;
+    return before + kit_unit_roundoff(dtype) * (fabs(want) + before) + U * fabs(want) +
+           smallest_step(dtype);
+}
+
+static void judge_out(const judged_t *judged, const row_t *row)
+{
+    const kit_sizes_t *n = &judged->n;
+    heed_dtype_t dtype = judged->desc->out.dtype;
+    int64_t at = kit_at(row->b, row->i, row->h, n->sq, n->h, n->dv);
+    for (int64_t d = 0; d < n->dv; d++) {
+        double want = is_empty(row) ? 0 : judged->want_out[at + d];
+        double bound = is_empty(row) ? 0 : out_bound(row, dtype, want);
+        compare(judged->verdict, "out", row, d, judged->out[at + d], want, bound);
+    }
+}
+
+static void judge_lse(const judged_t *judged, const row_t *row)
+{
+    const kit_sizes_t *n = &judged->n;
+    int64_t at = kit_at(row->b, row->h, row->i, n->h, n->sq, 1);
+    double want = is_empty(row) ? -INFINITY : judged->want_lse[at];
+    double bound = is_empty(row) ? 0 : row->lse + 4 * U * fabs(want);
+    compare(judged->verdict, "lse", row, -1, judged->lse[at], want, bound);
+}
+
+/* ---- the reference itself ------------------------------------------------------------------- */
+
+/* The row in double, by the formula: exact[Dv], exact_lse. */
+static void compute_row(const judged_t *judged, row_t *row)
+{
+    const kit_sizes_t *n = &judged->n;
+    const double *q = judged->q + kit_at(row->b, row->i, row->h, n->sq, n->h, n->d);
+    double *weight = judged->exact + n->dv, most = row->old_lse, sum = 0;
+    int64_t group = row->h / (n->h / n->hk), at;
+    for (int64_t j = 0; j < n->sk; j++) {
+        weight[j] = -INFINITY;
+        if (!judged->sees[j])
+            continue;
+        at = kit_at(row->b, j, group, n->sk, n->hk, n->d);
+        double dot = 0;
+        for (int64_t d = 0; d < n->d; d++)
+            dot += q[d] * judged->k[at + d];
+        weight[j] = dot * scale_of(judged->desc);
+        most = fmax(most, weight[j]);
+    }
+    double old = row->old_lse == -INFINITY ? 0 : exp(row->old_lse - most);
+    at = kit_at(row->b, row->i, row->h, n->sq, n->h, n->dv);
+    for (int64_t d = 0; d < n->dv; d++)
+        judged->exact[d] = old > 0 ? old * judged->old_out[at + d] : 0;
+    for (int64_t j = 0; j < n->sk; j++) {
+        if (!judged->sees[j])
+            continue;
+        double p = exp(weight[j] - most);
+        at = kit_at(row->b, j, group, n->sk, n->hk, n->dv);
+        for (int64_t d = 0; d < n->dv; d++)
+            judged->exact[d] += p * judged->v[at + d];
+        sum += p;
+    }
+    for (int64_t d = 0; d < n->dv; d++)
+        judged->exact[d] /= sum + old;
+    row->exact_lse = most + log(sum + old);
+}
+
+/* The reference is checked on a few rows by what this file computes, so that a fault shared by all
+ * implementations shows. */
+static void judge_reference(const judged_t *judged, row_t *row)
+{
+    const kit_sizes_t *n = &judged->n;
+    int64_t at = kit_at(row->b, row->i, row->h, n->sq, n->h, n->dv);
+    if (is_empty(row) || !row->finite)
+        return;
+    compute_row(judged, row);
+    for (int64_t d = 0; d < n->dv; d++)
+        compare(judged->verdict, "reference out", row, d, judged->want_out[at + d],
+                judged->exact[d], out_bound(row, HEED_F32, judged->exact[d]));
+    if (judged->want_lse)
+        compare(judged->verdict, "reference lse", row, -1,
+                judged->want_lse[kit_at(row->b, row->h, row->i, n->h, n->sq, 1)], row->exact_lse,
+                row->lse + 4 * U * fabs(row->exact_lse));
+}
+
+static void judge_rows(const judged_t *judged)
+{
+    const kit_sizes_t *n = &judged->n;
+    int64_t rows = n->b * n->h * n->sq, every = rows / 3 + 1;
+    for (int64_t r = 0; r < rows; r++) {
+        row_t row = {.b = r / (n->h * n->sq), .h = r / n->sq % n->h, .i = r % n->sq};
+        find_sizes(judged, &row);
+        find_bound(judged, &row);
+        judge_out(judged, &row);
+        if (judged->lse)
+            judge_lse(judged, &row);
+        if ((r + every / 2) % every == 0)
+            judge_reference(judged, &row);
+    }
+}
+
+/* ---- all of them ---------------------------------------------------------------------------- */
+
+static double *gather(heed_problem_t *problem, int index, void *const *data)
+{
+    const heed_tensor_t *tensor = heed_problem_tensor(problem, index);
+    return tensor->ndim ? kit_gather(tensor, data[index]) : NULL;
+}
+
+/* Norms of keys and sizes of values, each over its last axis. */
+static bool find_norms(judged_t *judged)
+{
+    const kit_sizes_t *n = &judged->n;
+    int64_t keys = n->b * n->sk * n->hk;
+    judged->k_norm = calloc((size_t)keys + 1, sizeof(double));
+    judged->v_max = calloc((size_t)keys + 1, sizeof(double));
+    judged->sees = malloc((size_t)n->sk + 1);
+    judged->exact = malloc((size_t)(n->dv + n->sk) * sizeof(double));
+    if (!judged->k_norm || !judged->v_max || !judged->sees || !judged->exact)
+        return false;
+    for (int64_t j = 0; j < keys; j++) {
+        for (int64_t d = 0; d < n->d; d++)
+            judged->k_norm[j] += judged->k[j * n->d + d] * judged->k[j * n->d + d];
+        judged->k_norm[j] = sqrt(judged->k_norm[j]);
+        for (int64_t d = 0; d < n->dv; d++) {
+            double size = fabs(judged->v[j * n->dv + d]);
+            if (!(size <= judged->v_max[j]) && !isnan(judged->v_max[j]))
+                judged->v_max[j] = size;
+        }
+    }
+    return true;
+}
+
+static bool gather_all(judged_t *judged, heed_problem_t *problem, const kit_buffers_t *buffers,
+                       heed_problem_t *reference_problem, const kit_buffers_t *reference)
+{
+    judged->q = gather(problem, HEED_ATTENTION_Q, buffers->data);
+    judged->k = gather(problem, HEED_ATTENTION_K, buffers->data);
+    judged->v = gather(problem, HEED_ATTENTION_V, buffers->data);
+    judged->out = gather(problem, HEED_ATTENTION_OUT, buffers->data);
+    judged->lse = gather(problem, HEED_ATTENTION_LSE, buffers->data);
+    judged->want_out = gather(reference_problem, HEED_ATTENTION_OUT, reference->data);
+    judged->want_lse = gather(reference_problem, HEED_ATTENTION_LSE, reference->data);
+    if (judged->desc->merge) {
+        judged->old_out = gather(problem, HEED_ATTENTION_OUT, buffers->before);
+        judged->old_lse = gather(problem, HEED_ATTENTION_LSE, buffers->before);
+    }
+    return judged->q && judged->k && judged->v && judged->out && judged->want_out &&
+           !judged->lse == !judged->want_lse && !judged->desc->merge == !judged->old_lse &&
+           find_norms(judged);
+}
+
+void kit_attention_judge(heed_problem_t *problem, const kit_buffers_t *buffers,
+                         heed_problem_t *reference_problem, const kit_buffers_t *reference,
+                         kit_verdict_t *verdict)
+{
+    void *desc, *unused;
+    *verdict = (kit_verdict_t){0};
+    judged_t judged = {.verdict = verdict};
+    bool ready = heed_problem_desc(problem, &desc) == HEED_OK &&
+                 heed_problem_desc(reference_problem, &unused) == HEED_OK;
+    if (ready) {
+        judged.desc = desc;
+        judged.n = kit_attention_sizes(desc);
+        ready = gather_all(&judged, problem, buffers, reference_problem, reference);
+    }
+    if (ready) {
+        judge_rows(&judged);
+    } else {
+        verdict->worst_ratio = INFINITY;
+        snprintf(verdict->sentence, sizeof(verdict->sentence), "no memory to judge the outputs");
+    }
+    double *arrays[] = {judged.q,       judged.k,        judged.v,        judged.out,
+                        judged.lse,     judged.want_out, judged.want_lse, judged.old_out,
+                        judged.old_lse, judged.k_norm,   judged.v_max,    judged.exact};
+    for (size_t i = 0; i < sizeof(arrays) / sizeof(arrays[0]); i++)
+        free(arrays[i]);
+    free(judged.sees);
+}

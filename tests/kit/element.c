@@ -1,0 +1,92 @@
+#include "kit.h"
+
+#include <math.h>
+#include <string.h>
+
+static uint32_t bits_of(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof(bits));
+    return bits;
+}
+
+static float float_of(uint32_t bits)
+{
+    float value;
+    memcpy(&value, &bits, sizeof(value));
+    return value;
+}
+
+static double f16_value(uint16_t bits)
+{
+    int exponent = bits >> 10 & 31, fraction = bits & 1023;
+    double value = exponent == 31  ? (fraction ? NAN : INFINITY)
+                   : exponent == 0 ? fraction * 0x1p-24
+                                   : ldexp(1024 + fraction, exponent - 25);
+    return bits & 0x8000 ? -value : value;
+}
+
+/* The float towards zero, with its last bit set where that is not exact. Rounding the result once
+ * more to a type with at least two bits less gives what rounding the double would have given. */
+static float round_to_odd(double value)
+{
+    float near = (float)value;
+    if ((double)near == value || isnan(value))
+        return near;
+    uint32_t bits = bits_of(near);
+    if (fabs((double)near) > fabs(value))
+        bits--;
+    return float_of(bits | 1);
+}
+
+/* Rounds to nearest even at bit `shift`: a carry runs into the exponent as it should. */
+static uint32_t round_bits(uint32_t bits, int shift)
+{
+    uint32_t half = (UINT32_C(1) << (shift - 1)) - 1;
+    return (bits + half + (bits >> shift & 1)) >> shift;
+}
+
+static uint16_t bf16_bits(double value)
+{
+    uint32_t bits = bits_of(round_to_odd(value));
+    if (isnan(value))
+        return (uint16_t)(bits >> 16 | 0x40);
+    return (uint16_t)round_bits(bits, 16);
+}
+
+static uint16_t f16_bits(double value)
+{
+    uint32_t bits = bits_of(round_to_odd(value)), sign = bits >> 16 & 0x8000;
+    bits &= 0x7fffffff;
+    if (isnan(value))
+        return (uint16_t)(sign | 0x7e00);
+    if (bits >= 0x47800000) /* 65536 and above */
+        return (uint16_t)(sign | 0x7c00);
+    if (bits >= 0x38800000) /* 2^-14: the smallest normal number */
+        return (uint16_t)(sign | round_bits(bits - 0x38000000, 13));
+    int shift = 126 - (int)(bits >> 23); /* subnormals count units of 2^-24 */
+    if (shift > 25)
+        return (uint16_t)sign;
+    return (uint16_t)(sign | round_bits((bits & 0x7fffff) | 0x800000, shift));
+}
+
+double kit_load(heed_dtype_t dtype, const void *data, int64_t index)
+{
+    if (dtype == HEED_F32)
+        return (double)((const float *)data)[index];
+    uint16_t bits = ((const uint16_t *)data)[index];
+    return dtype == HEED_F16 ? f16_value(bits) : (double)float_of((uint32_t)bits << 16);
+}
+
+void kit_store(heed_dtype_t dtype, void *data, int64_t index, double value)
+{
+    if (dtype == HEED_F32)
+        ((float *)data)[index] = (float)value;
+    else
+        ((uint16_t *)data)[index] = dtype == HEED_F16 ? f16_bits(value) : bf16_bits(value);
+}
+
+double kit_unit_roundoff(heed_dtype_t dtype)
+{
+    return dtype == HEED_F32 ? 0x1p-24 : dtype == HEED_F16 ? 0x1p-11 : 0x1p-8;
+}
