@@ -1,5 +1,4 @@
-/* Contexts: where settings come from, what a wrong one is told, struct sizes, logs and fallbacks.
- */
+/* Contexts: where settings come from, what a wrong one is told, sizes, logs, fallbacks. */
 #define _GNU_SOURCE
 #include "expect.h"
 
@@ -41,7 +40,7 @@ static heed_status_t with(const char *name, const char *value, heed_device_info_
     return status;
 }
 
-/* ---- the environment ------------------------------------------------------------------------ */
+/* ---- the environment ------------------------------------------------------------------------- */
 
 static void good_values_are_taken(void **state)
 {
@@ -167,7 +166,7 @@ static void the_config_beats_the_environment(void **state)
     clear_environment(state);
 }
 
-/* ---- the config ----------------------------------------------------------------------------- */
+/* ---- the config ------------------------------------------------------------------------------ */
 
 static void wrong_fields_are_named(void **state)
 {
@@ -278,7 +277,7 @@ static void isa_names(void **state)
     heed_isa_names(HEED_ISA_AVX2, NULL, 0);
 }
 
-/* ---- the log -------------------------------------------------------------------------------- */
+/* ---- the log --------------------------------------------------------------------------------- */
 
 typedef struct lines {
     int count[HEED_LOG_ALL + 1];
@@ -371,7 +370,7 @@ static void verbose_goes_to_stderr_without_a_callback(void **state)
     assert_non_null(strstr(text, "exec"));
 }
 
-/* ---- fallback ------------------------------------------------------------------------------- */
+/* ---- fallback -------------------------------------------------------------------------------- */
 
 static bool has_cuda(void)
 {

@@ -102,7 +102,7 @@ static int tear_down(void **state)
     return 0;
 }
 
-/* ---- registering ---------------------------------------------------------------------------- */
+/* ---- registering ----------------------------------------------------------------------------- */
 
 static void the_strings_are_copied(void **state)
 {
@@ -191,7 +191,7 @@ static void a_name_is_taken_once(void **state)
     heed_context_destroy(other);
 }
 
-/* ---- being chosen --------------------------------------------------------------------------- */
+/* ---- being chosen ---------------------------------------------------------------------------- */
 
 static const char *chosen(char *name)
 {
@@ -294,7 +294,7 @@ static void usable_says_why_not(void **state)
     assert_null(heed_impl_at(NULL, 0));
 }
 
-/* ---- running -------------------------------------------------------------------------------- */
+/* ---- running --------------------------------------------------------------------------------- */
 
 static void run_gets_a_complete_descriptor(void **state)
 {
@@ -349,7 +349,7 @@ static void statuses_of_run(void **state)
     assert_int_equal(seen.runs, 3);
 }
 
-/* ---- the builtin list ----------------------------------------------------------------------- */
+/* ---- the builtin list ------------------------------------------------------------------------ */
 
 /* <device>:<method>[_<isa>]: the grammar holds for every implementation, the instruction set in the
  * name is the one that is required, and each operation ends with its reference. */

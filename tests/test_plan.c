@@ -1,5 +1,4 @@
-/* Plans: what a wrong descriptor is told, what executing refuses, and what a plan says of itself.
- */
+/* Plans: what a wrong descriptor is told, what executing refuses, and what a plan tells. */
 #define _GNU_SOURCE
 #include "expect.h"
 
@@ -41,7 +40,7 @@ static heed_status_t plan_small(void)
         expect_fails(plan_small(), status, words); \
     } while (0)
 
-/* ---- descriptors ---------------------------------------------------------------------------- */
+/* ---- descriptors ----------------------------------------------------------------------------- */
 
 static void null_pointers(void **state)
 {
@@ -146,7 +145,7 @@ static void descriptor_sizes(void **state)
     assert_null(plan);
 }
 
-/* ---- tile lists ----------------------------------------------------------------------------- */
+/* ---- tile lists ------------------------------------------------------------------------------ */
 
 static heed_tile_list_t tiles;
 static int64_t row_start[9];
@@ -209,7 +208,7 @@ static void tile_lists(void **state)
     TILES_REFUSE(row_start[1] = 0, HEED_OK, NULL);
 }
 
-/* ---- sizes ---------------------------------------------------------------------------------- */
+/* ---- sizes ----------------------------------------------------------------------------------- */
 
 static heed_status_t plan_sizes(int64_t b, int64_t sq, int64_t sk, int64_t h, int64_t d)
 {
@@ -276,7 +275,7 @@ static void nothing_to_do(void **state)
     heed_plan_destroy(plan);
 }
 
-/* ---- executing ------------------------------------------------------------------------------ */
+/* ---- executing ------------------------------------------------------------------------------- */
 
 typedef struct ready {
     heed_plan_t *plan;
@@ -389,7 +388,7 @@ static void plans_keep_their_own_descriptor(void **state)
     end_ready(&ready);
 }
 
-/* ---- what a plan says ----------------------------------------------------------------------- */
+/* ---- what a plan says ------------------------------------------------------------------------ */
 
 static void infos(void **state)
 {
@@ -472,7 +471,7 @@ static void problem_strings(void **state)
     end_ready(&ready);
 }
 
-/* ---- choosing ------------------------------------------------------------------------------- */
+/* ---- choosing -------------------------------------------------------------------------------- */
 
 static heed_status_t impl_with(const heed_context_config_t *config, char *name)
 {

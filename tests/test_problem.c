@@ -105,8 +105,8 @@ static void huge_words(void **state)
         "attention sq=9223372036854775807 sk=9223372036854775807 hq=9223372036854775807",
         "attention b=9223372036854775807 sq=3 layout=bhsd",
         "attention sq=4611686018427387904 hq=4 layout=fused",
-        "attention hq=9223372036854775807 hk=9223372036854775807 layout=fused "
-        "d=9223372036854775807",
+        ("attention hq=9223372036854775807 hk=9223372036854775807 layout=fused "
+         "d=9223372036854775807"),
         "attention sq=9223372036854775807 tiles=blockdiag:5,64,64",
         "attention sq=9223372036854775807 tiles=random:1,50,64,64,each",
         "cast n=9223372036854775807 stride=9223372036854775807,2",
@@ -129,7 +129,7 @@ static void huge_words(void **state)
     heed_context_destroy(context);
 }
 
-/* ---- round trips ---------------------------------------------------------------------------- */
+/* ---- round trips ----------------------------------------------------------------------------- */
 
 static void defaults_follow_other_words(void **state)
 {
@@ -254,7 +254,7 @@ static void random_problems_round_trip(void **state)
     heed_context_destroy(context);
 }
 
-/* ---- the tables for tools ------------------------------------------------------------------- */
+/* ---- the tables for tools -------------------------------------------------------------------- */
 
 static void tables(void **state)
 {

@@ -8,7 +8,7 @@
 static heed_context_t *context;
 static small_t small;
 
-/* ---- one call for each code ----------------------------------------------------------------- */
+/* ---- one call for each code ------------------------------------------------------------------ */
 
 static heed_status_t plan_small(void)
 {
@@ -209,7 +209,7 @@ static heed_status_t get_internal(void)
     return status;
 }
 
-/* ---- the table ------------------------------------------------------------------------------ */
+/* ---- the table ------------------------------------------------------------------------------- */
 
 static const struct {
     heed_status_t status;

@@ -60,7 +60,8 @@ static heed_status_t check_config(const heed_context_config_t *config)
 
 static void detect(heed_context_t *context)
 {
-    heed_device_info_t *cpu = &context->cpu;
+    heed_device_info_t *cpu = &context->devices[0];
+    context->device_count = 1;
     cpu->struct_size = sizeof(*cpu);
     hd_topology_detect(cpu);
     cpu->isa_cpu = hd_cpuid_isa();

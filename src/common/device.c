@@ -9,7 +9,17 @@ const char *hd_cuda_missing(void)
 
 int heed_device_count(const heed_context_t *context)
 {
-    return context ? 1 : 0;
+    return context ? context->device_count : 0;
+}
+
+const heed_device_info_t *hd_device_find(const heed_context_t *context, heed_device_t device)
+{
+    for (int i = 0; i < context->device_count; i++) {
+        const heed_device_info_t *info = &context->devices[i];
+        if (info->device.type == device.type && info->device.id == device.id)
+            return info;
+    }
+    return NULL;
 }
 
 heed_status_t heed_device_info(const heed_context_t *context, int index, heed_device_info_t *info)
@@ -22,7 +32,7 @@ heed_status_t heed_device_info(const heed_context_t *context, int index, heed_de
     if (index < 0 || index >= heed_device_count(context))
         return hd_fail(HEED_ERROR_NO_DEVICE, "device number %d: there are %d", index,
                        heed_device_count(context));
-    *info = context->cpu;
+    *info = context->devices[index];
     return HEED_OK;
 }
 

@@ -150,16 +150,22 @@ heed_status_t hd_settings_read(const heed_context_config_t *config, hd_settings_
 
 /* ---- the context (context.c) ----------------------------------------------------------------- */
 
+enum { HD_MAX_DEVICES = 1 };
+
 struct heed_context {
     atomic_int references;
     hd_settings_t settings;
     heed_allocator_t allocator;
     heed_log_fn log;
     void *log_user;
-    heed_device_info_t cpu;
+    heed_device_info_t devices[HD_MAX_DEVICES]; /* the CPU is number 0 */
+    int device_count;
     heed_impl_t **user_impls;
     int user_impl_count;
 };
+
+/* The device, NULL where the context has none such (device.c). */
+const heed_device_info_t *hd_device_find(const heed_context_t *context, heed_device_t device);
 
 void *hd_alloc(const heed_context_t *context, size_t bytes);
 void *hd_alloc_aligned(const heed_context_t *context, size_t bytes, size_t align);
@@ -182,7 +188,8 @@ static inline bool hd_logs(const heed_context_t *context, heed_log_level_t level
 heed_status_t hd_impl_lists_check(const heed_context_t *context);
 
 /* Whether device, instruction set and the context's lists let the implementation run. */
-bool hd_impl_allowed(const heed_context_t *context, const heed_impl_t *impl, heed_why_t *why);
+bool hd_impl_allowed(const heed_context_t *context, const heed_impl_t *impl,
+                     const heed_device_info_t *device, heed_why_t *why);
 
 /* ---- running (plan.c) ------------------------------------------------------------------------ */
 

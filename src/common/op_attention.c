@@ -295,11 +295,12 @@ static heed_status_t from_words(const void *at, void *to, hd_storage_t *storage)
         return hd_fail(HEED_ERROR_VALUE, "strides needs layout=custom");
     if (!fits(b, sq, hq, hd_max(d, dv)) || !fits(b, sk, hk, hd_max(d, dv)) ||
         (fused && !fits(b, sq, hq + 2 * hk, d)))
-        return hd_fail(HEED_ERROR_SHAPE,
-                       "b=%lld sq=%lld sk=%lld hq=%lld hk=%lld d=%lld dv=%lld: too many elements to "
-                       "address",
-                       (long long)b, (long long)sq, (long long)sk, (long long)hq, (long long)hk,
-                       (long long)d, (long long)dv);
+        return hd_fail(
+            HEED_ERROR_SHAPE,
+            "b=%lld sq=%lld sk=%lld hq=%lld hk=%lld d=%lld dv=%lld: too many elements to "
+            "address",
+            (long long)b, (long long)sq, (long long)sk, (long long)hq, (long long)hk, (long long)d,
+            (long long)dv);
 
     *desc = heed_attention_desc();
     desc->causal = (int32_t)words->causal;

@@ -32,26 +32,30 @@ static heed_status_t complete_operands(heed_plan_t *plan, const void *desc)
     return HEED_OK;
 }
 
-/* Host tensors run on the CPU; if another device was asked for, the policy decides. */
-static heed_status_t choose_device(heed_plan_t *plan)
+/* Tensors run where they live; if another device was asked for, the policy decides. */
+static heed_status_t choose_device(heed_plan_t *plan, const heed_device_info_t **device)
 {
     const heed_context_t *context = plan->context;
     const hd_settings_t *settings = &context->settings;
     heed_device_t where = hd_op_tensor(plan->op, plan->desc, 0)->device;
-    if (where.type != HEED_DEVICE_CPU || where.id != 0)
+    *device = hd_device_find(context, where);
+    if (!*device) {
+        const char *missing = heed_device_missing(context, where.type);
         return hd_fail(HEED_ERROR_NO_DEVICE, "the tensors are on device %d:%d: %s", where.type,
-                       where.id,
-                       where.type == HEED_DEVICE_CPU ? "the CPU is 1:0"
-                                                     : heed_device_missing(context, where.type));
+                       where.id, missing ? missing : "there is none with that number");
+    }
     plan->info.device = where;
-    const char *missing = heed_device_missing(context, settings->device.type);
-    if (settings->device.type == 0 || !missing)
+    if (settings->device.type == 0 || settings->device.type == where.type)
         return HEED_OK;
+    const char *missing = heed_device_missing(context, settings->device.type);
+    const char *why = missing ? missing : "the tensors lie elsewhere";
     if (settings->fallback == HEED_FALLBACK_DENY)
-        return hd_fail(HEED_ERROR_FALLBACK, "HEED_DEVICE asks for CUDA and HEED_FALLBACK=deny: %s",
-                       missing);
+        return hd_fail(HEED_ERROR_FALLBACK,
+                       "HEED_DEVICE asks for device type %d and "
+                       "HEED_FALLBACK=deny: %s",
+                       settings->device.type, why);
     plan->info.fallback = 1;
-    snprintf(plan->info.fallback_why, sizeof(plan->info.fallback_why), "%s", missing);
+    snprintf(plan->info.fallback_why, sizeof(plan->info.fallback_why), "%s", why);
     return HEED_OK;
 }
 
@@ -80,22 +84,22 @@ static heed_status_t finish(heed_plan_t *plan, const void *desc)
 {
     const hd_op_t *op = plan->op;
     heed_context_t *context = plan->context;
+    const heed_device_info_t *device;
     HD_TRY(complete_operands(plan, desc));
     HD_TRY(op->complete(plan->desc));
-    HD_TRY(choose_device(plan));
+    HD_TRY(choose_device(plan, &device));
     HD_TRY(hd_impl_lists_check(context));
-    int chosen = hd_select(context, op, plan->desc, plan->verdicts);
+    int chosen = hd_select(context, op, device, plan->desc, plan->verdicts);
     if (chosen < 0)
         return HEED_ERROR_UNSUPPORTED;
 
     const heed_impl_t *impl = plan->impl = plan->verdicts[chosen].impl;
     hd_work_t work = {0, 0};
     op->work(plan->desc, &work);
-    plan->workspace =
-        impl->workspace ? impl->workspace(plan->desc, &context->cpu, context->cpu.threads) : 0;
+    plan->workspace = impl->workspace ? impl->workspace(plan->desc, device, device->threads) : 0;
     heed_plan_info_t *info = &plan->info;
     info->struct_size = sizeof(*info);
-    info->threads = context->cpu.threads;
+    info->threads = device->threads;
     snprintf(info->op, sizeof(info->op), "%s", op->name);
     snprintf(info->impl, sizeof(info->impl), "%s", impl->name);
     info->estimate_ns = plan->verdicts[chosen].estimate_ns;

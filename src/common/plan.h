@@ -26,9 +26,9 @@ struct heed_plan {
 /* Number of implementations of the operation in this context. */
 int hd_candidates(const heed_context_t *context, const hd_op_t *op);
 
-/* Fills one verdict for each candidate, in list order, and returns the number of the cheapest that
- * can run, or -1 with the reason of a failure set. select.c */
-int hd_select(const heed_context_t *context, const hd_op_t *op, const void *desc,
-              hd_verdict_t *verdicts);
+/* Fills one verdict for each candidate on the device, in list order, and returns the number of the
+ * cheapest that can run, or -1 with the reason of a failure set. select.c */
+int hd_select(const heed_context_t *context, const hd_op_t *op, const heed_device_info_t *device,
+              const void *desc, hd_verdict_t *verdicts);
 
 #endif

@@ -218,21 +218,21 @@ heed_status_t hd_impl_lists_check(const heed_context_t *context)
 
 /* ---- who may run ----------------------------------------------------------------------------- */
 
-bool hd_impl_allowed(const heed_context_t *context, const heed_impl_t *impl, heed_why_t *why)
+bool hd_impl_allowed(const heed_context_t *context, const heed_impl_t *impl,
+                     const heed_device_info_t *device, heed_why_t *why)
 {
     const hd_settings_t *settings = &context->settings;
     char has[64], needs[64];
-    if (impl->device_type != HEED_DEVICE_CPU)
-        return hd_refuse(why, HEED_ERROR_NO_DEVICE, "%s",
-                         heed_device_missing(context, impl->device_type));
-    if (impl->required_isa & ~context->cpu.isa_cpu)
+    if (impl->device_type != device->device.type)
+        return hd_refuse(why, HEED_ERROR_NO_DEVICE, "runs on another device");
+    if (impl->required_isa & ~device->isa_cpu)
         return hd_refuse(why, HEED_ERROR_UNSUPPORTED, "needs %s: this CPU has %s",
                          heed_isa_names(impl->required_isa, needs, sizeof(needs)),
-                         heed_isa_names(context->cpu.isa_cpu, has, sizeof(has)));
-    if (impl->required_isa & ~context->cpu.isa)
+                         heed_isa_names(device->isa_cpu, has, sizeof(has)));
+    if (impl->required_isa & ~device->isa)
         return hd_refuse(why, HEED_ERROR_UNSUPPORTED, "needs %s: HEED_MAX_CPU_ISA leaves %s",
                          heed_isa_names(impl->required_isa, needs, sizeof(needs)),
-                         heed_isa_names(context->cpu.isa, has, sizeof(has)));
+                         heed_isa_names(device->isa, has, sizeof(has)));
     if (settings->impl[0] && list_concerns(context, settings->impl, impl->op) &&
         !list_matches(settings->impl, impl))
         return hd_refuse(why, HEED_ERROR_UNSUPPORTED, "not in HEED_IMPL=%.100s", settings->impl);
@@ -246,5 +246,9 @@ int heed_impl_usable(const heed_context_t *context, const heed_impl_t *impl, hee
 {
     if (!context || !impl)
         return hd_refuse(why, HEED_ERROR_NULL, "%s is null", context ? "impl" : "context");
-    return hd_impl_allowed(context, impl, why);
+    for (int i = 0; i < context->device_count; i++)
+        if (context->devices[i].device.type == impl->device_type)
+            return hd_impl_allowed(context, impl, &context->devices[i], why);
+    return hd_refuse(why, HEED_ERROR_NO_DEVICE, "%s",
+                     heed_device_missing(context, impl->device_type));
 }

@@ -29,19 +29,19 @@ static bool has_features(const hd_op_t *op, const heed_impl_t *impl, uint64_t ne
 }
 
 static bool judge(const heed_context_t *context, const hd_op_t *op, const heed_impl_t *impl,
-                  const void *desc, hd_verdict_t *verdict)
+                  const heed_device_info_t *device, const void *desc, hd_verdict_t *verdict)
 {
-    if (!hd_impl_allowed(context, impl, &verdict->why))
+    if (!hd_impl_allowed(context, impl, device, &verdict->why))
         return false;
     if (!has_features(op, impl, op->needs(desc), &verdict->why))
         return false;
-    if (impl->supports && !impl->supports(desc, &context->cpu, &verdict->why)) {
+    if (impl->supports && !impl->supports(desc, device, &verdict->why)) {
         if (verdict->why.status == HEED_OK)
             hd_refuse(&verdict->why, HEED_ERROR_UNSUPPORTED, "refused without a reason");
         return false;
     }
     if (impl->estimate)
-        verdict->estimate_ns = impl->estimate(desc, &context->cpu, context->cpu.threads);
+        verdict->estimate_ns = impl->estimate(desc, device, device->threads);
     return true;
 }
 
@@ -51,8 +51,8 @@ static bool is_better(double estimate, double best)
     return isnan(best) ? !isnan(estimate) : estimate < best;
 }
 
-int hd_select(const heed_context_t *context, const hd_op_t *op, const void *desc,
-              hd_verdict_t *verdicts)
+int hd_select(const heed_context_t *context, const hd_op_t *op, const heed_device_info_t *device,
+              const void *desc, hd_verdict_t *verdicts)
 {
     const heed_impl_t *impl;
     int count = 0, best = -1;
@@ -61,7 +61,7 @@ int hd_select(const heed_context_t *context, const hd_op_t *op, const void *desc
             continue;
         hd_verdict_t *verdict = &verdicts[count];
         *verdict = (hd_verdict_t){.impl = impl, .estimate_ns = NAN};
-        if (judge(context, op, impl, desc, verdict) &&
+        if (judge(context, op, impl, device, desc, verdict) &&
             (best < 0 || is_better(verdict->estimate_ns, verdicts[best].estimate_ns)))
             best = count;
         count++;

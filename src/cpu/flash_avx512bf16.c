@@ -18,21 +18,34 @@ HD_INLINE vec_t flash_dot(vec_t sum, vec_t a, vec_t b)
     return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b);
 }
 
-/* The weight of a raw score. The product is rounded, as that of the maximum was: with a fused
- * multiply-subtract the largest of huge scores would lie far above its own rounded maximum. */
-HD_INLINE vec_t flash_weight(vec_t score, vec_t scale, vec_t low)
+/* A raw score, scaled, less the reference. The product is rounded, as that of the maximum was: with
+ * a fused multiply-subtract the largest of huge scores would lie far above its own rounded maximum.
+ */
+HD_INLINE vec_t flash_relative(vec_t score, vec_t scale, vec_t low)
 {
-    return vec_exp2_degree(vec_sub(vec_mul(score, scale), low), 1);
+    return vec_sub(vec_mul(score, scale), low);
+}
+
+HD_INLINE void flash_exp2(vec_t *t, const int count)
+{
+    vec_exp2_degree(t, count, 1);
 }
 
 /* The weights of two keys, as pairs. */
-HD_INLINE void flash_store_weights(char *p, const vec_t *y)
+HD_INLINE void flash_store_weights(char *p, vec_t even, vec_t odd)
 {
     const __m512i order =
         _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
                          21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-    __m512i both = (__m512i)_mm512_cvtne2ps_pbh(y[1], y[0]);
+    __m512i both = (__m512i)_mm512_cvtne2ps_pbh(odd, even);
     _mm512_storeu_si512(p, _mm512_permutexvar_epi16(order, both));
+}
+
+/* The scores are scaled by the size of the scale; its sign goes to the queries. */
+HD_INLINE vec_t flash_sign(vec_t cells, bool negative)
+{
+    __m512i flip = _mm512_set1_epi32(negative ? (int)0x80008000 : 0);
+    return _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(cells), flip));
 }
 
 HD_INLINE vec_t flash_load_weight(const char *p, int element)

@@ -81,43 +81,36 @@ HD_NOINLINE void pack_v(const hd_attention_t *a, int64_t b, int64_t head, int64_
 
 /* ---- queries --------------------------------------------------------------------------------- */
 
-/* VEC_LANES rows, padded to whole vectors in `rows`, transposed to [steps][LANES] at `to`. */
-HD_INLINE void transpose_in(const char *rows, int64_t row_bytes, int steps, char *to)
+/* One vector of queries: lane x is row rows[x], NULL where there is none. Rows whose cells can be
+ * read in whole vectors are read where they lie, the others from a padded copy in staging. */
+HD_NOINLINE void pack_q(const hd_attention_t *a, const char *const *rows, char *staging,
+                        int64_t row_bytes, char *to)
 {
+    const int steps = (a->d + CELL - 1) / CELL;
+    const bool direct = hd_view_is_plain(&a->q, FLASH_PAIRS ? HEED_BF16 : HEED_F32) &&
+                        a->d % (CELL * VEC_LANES) == 0;
+    const vec_t scale = vec_set1(a->scale * 1.44269504088896340736f);
+    const char *from[VEC_LANES];
+    for (int x = 0; x < VEC_LANES; x++) {
+        char *row = staging + x * row_bytes;
+        from[x] = direct && rows[x] ? rows[x] : row;
+        if (from[x] != row)
+            continue;
+        memset(row, 0, (size_t)row_bytes);
+        if (rows[x])
+            row_to_cells(&a->q, rows[x], a->d, row);
+    }
     for (int c = 0; c < steps; c += VEC_LANES) {
         vec_t x[VEC_LANES];
         HD_UNROLL
         for (int i = 0; i < VEC_LANES; i++) {
-            x[i] = vec_load(rows + i * row_bytes + c * 4);
+            x[i] = vec_load(from[i] + c * 4);
+            x[i] = FLASH_PAIRS ? flash_sign(x[i], a->scale < 0) : vec_mul(x[i], scale);
         }
         vec_transpose(x);
         for (int i = 0; i < VEC_LANES && c + i < steps; i++)
             vec_store(to + (c + i) * LANES * 4, x[i]);
     }
-}
-
-/* One vector of queries, `count` of them there: lane x is row rows[x], NULL for the others. */
-HD_NOINLINE void pack_q(const hd_attention_t *a, const char *const *rows, char *staging,
-                        int64_t row_bytes, char *to)
-{
-    int steps = (a->d + CELL - 1) / CELL;
-    for (int x = 0; x < VEC_LANES; x++) {
-        char *row = staging + x * row_bytes;
-        memset(row, 0, (size_t)row_bytes);
-        if (!rows[x])
-            continue;
-        row_to_cells(&a->q, rows[x], a->d, row);
-#if FLASH_PAIRS
-        /* The scale is applied to the scores, as its size; its sign goes here. */
-        for (int c = 0; a->scale < 0 && c < steps; c++)
-            ((uint32_t *)(void *)row)[c] ^= 0x80008000u;
-#else
-        vec_t scale = vec_set1(a->scale * 1.44269504088896340736f);
-        for (int c = 0; c < steps; c += VEC_LANES)
-            vec_store(row + c * 4, vec_mul(vec_load(row + c * 4), scale));
-#endif
-    }
-    transpose_in(staging, row_bytes, steps, to);
 }
 
 /* ---- results --------------------------------------------------------------------------------- */
@@ -140,31 +133,23 @@ HD_INLINE void row_from_f32(const hd_view_t *view, const float *from, int n, cha
         hd_element_store(view->dtype, row + c * view->elem, from[c]);
 }
 
-/* One finished row: merged with the state that is there, if asked for, and stored. */
-HD_NOINLINE void store_row(const hd_attention_t *a, char *out, char *lse_at, float *row, double lse)
+/* Merges a finished row with the state that is there, and returns the new lse. */
+HD_NOINLINE double merge_row(const hd_attention_t *a, const char *out, const char *lse_at,
+                             float *row, double lse)
 {
-    if (a->merge) {
-        float old_lse;
-        memcpy(&old_lse, lse_at, sizeof(old_lse));
-        double top = fmax((double)old_lse, lse);
-        double old_weight = exp((double)old_lse - top), weight = exp(lse - top);
-        double sum = old_weight + weight;
-        if (top == -INFINITY || old_lse == -INFINITY) {
-            /* Nothing there: whatever out holds is not looked at. */
-        } else {
-            for (int c = 0; c < a->dv; c++) {
-                double old = (double)hd_element_load(a->out.dtype, out + c * a->out.elem);
-                double now = weight == 0 ? 0 : weight * (double)row[c];
-                row[c] = (float)((old_weight * old + now) / sum);
-            }
-            lse = top + log(sum);
-        }
+    float old_lse;
+    memcpy(&old_lse, lse_at, sizeof(old_lse));
+    if (old_lse == -INFINITY) /* nothing there: whatever out holds is not looked at */
+        return lse;
+    double top = fmax((double)old_lse, lse);
+    double old_weight = exp((double)old_lse - top), weight = exp(lse - top);
+    double sum = old_weight + weight;
+    for (int c = 0; c < a->dv; c++) {
+        double old = (double)hd_element_load(a->out.dtype, out + c * a->out.elem);
+        double now = weight == 0 ? 0 : weight * (double)row[c];
+        row[c] = (float)((old_weight * old + now) / sum);
     }
-    row_from_f32(&a->out, row, a->dv, out);
-    if (lse_at) {
-        float value = (float)lse;
-        memcpy(lse_at, &value, sizeof(value));
-    }
+    return top + log(sum);
 }
 
 #endif

@@ -171,13 +171,18 @@ static void attend_block(flash_task_t *task, const hd_walk_t *walk, const hd_blo
     flash_block_t block = find_block(task, at->key, at->count);
     int vectors = vectors_of(task);
     uint64_t every = ~UINT64_C(0);
-    if (!at->full || vectors % FLASH_TILE)
+    /* The second half of an odd last cell may be a key that nobody here sees. */
+    bool odd = at->count % CELL != 0;
+    task->cut |= odd;
+    if (!at->full || vectors % FLASH_TILE || odd)
         make_masks(task, walk, at);
     for (int j = 0; !at->full && j < at->count; j++)
         every &= task->masks[j];
     /* Lanes of a last vector that no query fills see what they like. */
     uint64_t spare = task->lanes < 64 ? ~UINT64_C(0) << task->lanes : 0;
     every |= spare;
+    if (odd && task->careful)
+        every = 0;
     for (int tile = 0; tile * FLASH_TILE < vectors; tile++) {
         uint64_t bits = LANES == 64 ? ~UINT64_C(0) : ((UINT64_C(1) << (LANES & 63)) - 1);
         bits <<= tile * LANES & 63;
@@ -239,20 +244,23 @@ static void pack_queries(flash_task_t *task)
     }
 }
 
-/* Normalises and transposes one vector's columns into rows of f32 in the staging buffer. */
-static void transpose_out(flash_task_t *task, int vector, vec_t factor)
+/* Normalises one vector's columns, and transposes them to rows of f32 at rows[lane]. */
+static void transpose_out(const flash_task_t *task, int vector, vec_t factor, char *const *rows)
 {
     int dv = task->job->a.dv;
-    int64_t row = task->job->z.staging_row;
     const float *o =
         task->o + (int64_t)(vector / FLASH_TILE) * dv * LANES + vector % FLASH_TILE * VEC_LANES;
     for (int c = 0; c < dv; c += VEC_LANES) {
         vec_t x[VEC_LANES];
-        for (int i = 0; i < VEC_LANES; i++)
+        HD_UNROLL
+        for (int i = 0; i < VEC_LANES; i++) {
             x[i] = c + i < dv ? vec_mul(vec_load(o + (c + i) * LANES), factor) : vec_zero();
+        }
         vec_transpose(x);
-        for (int i = 0; i < VEC_LANES; i++)
-            vec_store(task->staging + i * row + c * 4, x[i]);
+        HD_UNROLL
+        for (int i = 0; i < VEC_LANES; i++) {
+            vec_store(rows[i] + c * 4, x[i]);
+        }
     }
 }
 
@@ -262,27 +270,46 @@ static bool is_empty(float most, float sum)
     return most == -INFINITY && !isnan(sum);
 }
 
-static void finish_task(flash_task_t *task)
+static char *result_row(const flash_task_t *task, const hd_view_t *view, int lane)
+{
+    return hd_view_row(view, task->b, task->first + lane % task->rows,
+                       task->head + lane / task->rows);
+}
+
+/* Rows in f32 that need nothing but their place go straight to it, the others by way of staging. */
+static void finish_vector(flash_task_t *task, int vector)
 {
     const hd_attention_t *a = &task->job->a;
-    for (int v = 0; v < vectors_of(task); v++) {
-        float most[VEC_LANES], sum[VEC_LANES], factor[VEC_LANES];
-        vec_store(most, task->row[v].most);
-        vec_store(sum, task->row[v].sum);
-        for (int x = 0; x < VEC_LANES; x++)
-            factor[x] = is_empty(most[x], sum[x]) ? 0 : 1 / sum[x];
-        transpose_out(task, v, vec_load(factor));
-        for (int x = 0; x < VEC_LANES && v * VEC_LANES + x < task->lanes; x++) {
-            int lane = v * VEC_LANES + x;
-            int64_t i = task->first + lane % task->rows, h = task->head + lane / task->rows;
-            bool empty = is_empty(most[x], sum[x]);
-            float *row = (float *)(void *)(task->staging + x * task->job->z.staging_row);
-            if (empty)
-                memset(row, 0, (size_t)a->dv * sizeof(float));
-            double lse =
-                empty ? -INFINITY : (double)most[x] * 0.69314718055994530942 + log((double)sum[x]);
-            store_row(a, hd_view_row(&a->out, task->b, i, h),
-                      a->lse.data ? hd_view_row(&a->lse, task->b, i, h) : NULL, row, lse);
+    bool plain = !a->merge && hd_view_is_plain(&a->out, HEED_F32) && a->dv % VEC_LANES == 0;
+    float most[VEC_LANES], sum[VEC_LANES], factor[VEC_LANES];
+    char *rows[VEC_LANES];
+    vec_store(most, task->row[vector].most);
+    vec_store(sum, task->row[vector].sum);
+    for (int x = 0; x < VEC_LANES; x++) {
+        int lane = vector * VEC_LANES + x;
+        bool empty = is_empty(most[x], sum[x]);
+        factor[x] = empty ? 0 : 1 / sum[x];
+        rows[x] = plain && !empty && lane < task->lanes
+                      ? result_row(task, &a->out, lane)
+                      : task->staging + x * task->job->z.staging_row;
+    }
+    transpose_out(task, vector, vec_load(factor), rows);
+
+    for (int x = 0; x < VEC_LANES && vector * VEC_LANES + x < task->lanes; x++) {
+        int lane = vector * VEC_LANES + x;
+        char *out = result_row(task, &a->out, lane);
+        double lse = -INFINITY;
+        if (is_empty(most[x], sum[x]))
+            memset(rows[x], 0, (size_t)a->dv * sizeof(float));
+        else if (a->lse.data)
+            lse = (double)most[x] * 0.69314718055994530942 + log((double)sum[x]);
+        if (a->merge)
+            lse = merge_row(a, out, result_row(task, &a->lse, lane), (float *)(void *)rows[x], lse);
+        if (rows[x] != out)
+            row_from_f32(&a->out, (const float *)(const void *)rows[x], a->dv, out);
+        if (a->lse.data) {
+            float value = (float)lse;
+            memcpy(result_row(task, &a->lse, lane), &value, sizeof(value));
         }
     }
 }
@@ -297,7 +324,8 @@ static void run_task(flash_task_t *task)
         task->careful = true;
         attend_keys(task);
     }
-    finish_task(task);
+    for (int v = 0; v < vectors_of(task); v++)
+        finish_vector(task, v);
 }
 
 #endif

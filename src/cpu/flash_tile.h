@@ -208,29 +208,35 @@ HD_INLINE vec_t flash_raise(flash_row_t *row, vec_t block_most, vec_t *low)
     return corr;
 }
 
-/* Exponentials of the scores of keys first .. end-1, one vector wide, into P^T. With pairs, first
- * is even, and an odd end is filled up with zeros. scale is 1 where it was put into Q. */
+/* Exponentials of the scores of keys first .. end-1, `vectors` wide, into P^T. With pairs, first is
+ * even, and an odd end is filled up with zeros. scale is 1 where it was put into Q. */
 HD_INLINE void flash_exponentials(const int vectors, const float *s, char *p, int first, int end,
                                   const vec_t *low, vec_t scale, vec_t *sum, const uint64_t *masks,
                                   int shift)
 {
     for (int j = first; j < end; j += CELL) {
+        vec_t y[CELL][FLASH_TILE];
+        HD_UNROLL
+        for (int e = 0; e < CELL; e++) {
+            bool beyond = e && j + e >= end;
+            HD_UNROLL
+            for (int r = 0; r < vectors; r++) {
+                const float *at = s + (beyond ? j : j + e) * LANES + r * VEC_LANES;
+                y[e][r] = flash_relative(vec_load(at), scale, low[r]);
+            }
+            flash_exp2(y[e], vectors);
+            HD_UNROLL
+            for (int r = 0; r < vectors; r++) {
+                if (masks || beyond)
+                    y[e][r] = vec_select(beyond ? 0 : (uint32_t)(masks[j + e] >> shift), y[e][r],
+                                         vec_zero());
+                sum[r] = vec_add(sum[r], y[e][r]);
+            }
+        }
         HD_UNROLL
         for (int r = 0; r < vectors; r++) {
-            vec_t y[CELL];
-            HD_UNROLL
-            for (int e = 0; e < CELL; e++) {
-                const float *at = s + (j + e) * LANES + r * VEC_LANES;
-                if (e && j + e >= end) {
-                    y[e] = vec_zero();
-                    continue;
-                }
-                y[e] = flash_weight(vec_load(at), scale, low[r]);
-                if (masks)
-                    y[e] = vec_select((uint32_t)(masks[j + e] >> shift), y[e], vec_zero());
-                sum[r] = vec_add(sum[r], y[e]);
-            }
-            flash_store_weights(p + (j / CELL * LANES + r * VEC_LANES) * 4, y);
+            flash_store_weights(p + (j / CELL * LANES + r * VEC_LANES) * 4, y[0][r],
+                                y[CELL - 1][r]);
         }
     }
 }

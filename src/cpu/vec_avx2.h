@@ -6,7 +6,8 @@
 
 #include <immintrin.h>
 
-#define VEC_LANES 8
+#define VEC_LANES     8
+#define VEC_EXP2_MOST 2
 typedef __m256 vec_t;
 
 HD_INLINE vec_t vec_set1(float x)
@@ -69,19 +70,40 @@ HD_INLINE vec_t vec_select(uint32_t bits, vec_t a, vec_t b)
 }
 
 /* 2^t = 2^n 2^f, n the nearest integer, f by a polynomial of degree 5 (minimax, 2.1e-7). */
+HD_INLINE void vec_exp2_all(vec_t *t, const int count)
+{
+    static const float coefficients[] = {0.00132764722f, 0.00967554133f, 0.0555071327f,
+                                         0.240221197f,   0.693146967f,   1.00000007f};
+    const vec_t magic = vec_set1(12582912.0f); /* 1.5 * 2^23: the sum's low bits are the integer */
+    vec_t z[VEC_EXP2_MOST], p[VEC_EXP2_MOST];
+    HD_UNROLL
+    for (int i = 0; i < count; i++) {
+        t[i] = vec_max(vec_set1(-126.0f), t[i]);
+        z[i] = vec_add(t[i], magic);
+        p[i] = vec_set1(coefficients[0]);
+    }
+    HD_UNROLL
+    for (int i = 0; i < count; i++) {
+        t[i] = vec_sub(t[i], vec_sub(z[i], magic));
+    }
+    HD_UNROLL
+    for (int c = 1; c < 6; c++) {
+        HD_UNROLL
+        for (int i = 0; i < count; i++) {
+            p[i] = vec_fma(p[i], t[i], vec_set1(coefficients[c]));
+        }
+    }
+    HD_UNROLL
+    for (int i = 0; i < count; i++) {
+        __m256i n = _mm256_slli_epi32(_mm256_castps_si256(z[i]), 23);
+        t[i] = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p[i]), n));
+    }
+}
+
 HD_INLINE vec_t vec_exp2(vec_t t)
 {
-    const vec_t magic = vec_set1(12582912.0f); /* 1.5 * 2^23: the sum's low bits are the integer */
-    t = vec_max(vec_set1(-126.0f), t);
-    vec_t z = vec_add(t, magic), f = vec_sub(t, vec_sub(z, magic));
-    vec_t p = vec_set1(0.00132764722f);
-    p = vec_fma(p, f, vec_set1(0.00967554133f));
-    p = vec_fma(p, f, vec_set1(0.0555071327f));
-    p = vec_fma(p, f, vec_set1(0.240221197f));
-    p = vec_fma(p, f, vec_set1(0.693146967f));
-    p = vec_fma(p, f, vec_set1(1.00000007f));
-    __m256i n = _mm256_slli_epi32(_mm256_castps_si256(z), 23);
-    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), n));
+    vec_exp2_all(&t, 1);
+    return t;
 }
 
 HD_INLINE void vec_transpose(vec_t *x)

@@ -6,7 +6,8 @@
 
 #include <immintrin.h>
 
-#define VEC_LANES 16
+#define VEC_LANES     16
+#define VEC_EXP2_MOST 4
 typedef __m512 vec_t;
 
 HD_INLINE vec_t vec_set1(float x)
@@ -79,26 +80,41 @@ HD_INLINE vec_t vec_exp2_table(void)
 /* 2^t = 2^(n/16) 2^r, n the nearest integer to 16 t: a table of sixteen and a polynomial of degree
  * 2 (minimax on 1/32, 5e-7), or 1 (1.2e-4) where the result is rounded to bf16 anyway. A permute is
  * cheaper than the three multiply-adds it replaces. */
-HD_INLINE vec_t vec_exp2_degree(vec_t t, int degree)
+HD_INLINE void vec_exp2_degree(vec_t *t, const int count, const int degree)
 {
     const vec_t magic = vec_set1(786432.0f); /* 1.5 * 2^19: four bits of fraction stay */
-    t = vec_max(vec_set1(-126.0f), t);
-    vec_t z = vec_add(t, magic), r = vec_sub(t, vec_sub(z, magic)), p;
-    __m512i n = _mm512_castps_si512(z);
-    __m512i base = _mm512_castps_si512(_mm512_permutexvar_ps(n, vec_exp2_table()));
-    vec_t power = _mm512_castsi512_ps(_mm512_add_epi32(base, _mm512_slli_epi32(n, 19)));
-    if (degree == 2) {
-        p = vec_fma(vec_set1(0.240219463f), r, vec_set1(0.693187831f));
-        p = vec_fma(p, r, vec_set1(1.0f));
-    } else {
-        p = vec_fma(vec_set1(0.693120076f), r, vec_set1(1.00011728f));
+    vec_t p[VEC_EXP2_MOST];
+    __m512i n[VEC_EXP2_MOST];
+    HD_UNROLL
+    for (int i = 0; i < count; i++) {
+        t[i] = vec_max(vec_set1(-126.0f), t[i]);
+        vec_t z = vec_add(t[i], magic);
+        t[i] = vec_sub(t[i], vec_sub(z, magic));
+        n[i] = _mm512_castps_si512(z);
     }
-    return vec_mul(power, p);
+    HD_UNROLL
+    for (int i = 0; i < count; i++) {
+        p[i] = degree == 2 ? vec_fma(vec_set1(0.240219463f), t[i], vec_set1(0.693187831f))
+                           : vec_set1(0.693120076f);
+        p[i] = vec_fma(p[i], t[i], vec_set1(degree == 2 ? 1.0f : 1.00011728f));
+    }
+    HD_UNROLL
+    for (int i = 0; i < count; i++) {
+        __m512i base = _mm512_castps_si512(_mm512_permutexvar_ps(n[i], vec_exp2_table()));
+        __m512i power = _mm512_add_epi32(base, _mm512_slli_epi32(n[i], 19));
+        t[i] = vec_mul(_mm512_castsi512_ps(power), p[i]);
+    }
+}
+
+HD_INLINE void vec_exp2_all(vec_t *t, const int count)
+{
+    vec_exp2_degree(t, count, 2);
 }
 
 HD_INLINE vec_t vec_exp2(vec_t t)
 {
-    return vec_exp2_degree(t, 2);
+    vec_exp2_all(&t, 1);
+    return t;
 }
 
 HD_INLINE void vec_transpose(vec_t *x)

@@ -89,6 +89,12 @@ HD_INLINE vec_t vec_exp2(vec_t t)
     return (vec_t)((vec_int_t)p + ((vec_int_t)z << 23));
 }
 
+HD_INLINE void vec_exp2_all(vec_t *t, const int count)
+{
+    for (int i = 0; i < count; i++)
+        t[i] = vec_exp2(t[i]);
+}
+
 HD_INLINE void vec_transpose(vec_t *x)
 {
     const vec_t a = x[0], b = x[1], c = x[2], d = x[3];

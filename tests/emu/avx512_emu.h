@@ -43,7 +43,7 @@ EMU_INLINE uint32_t emu_bits(float value)
     return bits;
 }
 
-/* ---- bf16 ----------------------------------------------------------------------------------- */
+/* ---- bf16 ------------------------------------------------------------------------------------ */
 
 /* A subnormal number as the zero of its sign. */
 EMU_INLINE float emu_flush(float value)
@@ -114,7 +114,7 @@ EMU_INLINE simde__m512bh emu_two_to_bf16_512(simde__m512 high, simde__m512 low)
 #undef _mm512_cvtne2ps_pbh
 #define _mm512_cvtne2ps_pbh(high, low) emu_two_to_bf16_512(high, low)
 
-/* ---- f16 ------------------------------------------------------------------------------------ */
+/* ---- f16 ------------------------------------------------------------------------------------- */
 
 EMU_INLINE simde__m512 emu_from_f16(simde__m256i x)
 {
@@ -144,7 +144,7 @@ EMU_INLINE simde__m256i emu_to_f16(simde__m512 x)
 #undef _mm512_cvtps_ph
 #define _mm512_cvtps_ph(x, rounding) emu_to_f16(x)
 
-/* ---- integers of other widths --------------------------------------------------------------- */
+/* ---- integers of other widths ---------------------------------------------------------------- */
 
 EMU_INLINE simde__m512i emu_widen(simde__m256i x)
 {
@@ -171,7 +171,7 @@ EMU_INLINE simde__m256i emu_narrow(simde__m512i x)
 #undef _mm512_cvtepi32_epi16
 #define _mm512_cvtepi32_epi16(x) emu_narrow(x)
 
-/* ---- moving lanes --------------------------------------------------------------------------- */
+/* ---- moving lanes ---------------------------------------------------------------------------- */
 
 /* Two blocks of 128 bits of a, then two of b. */
 EMU_INLINE simde__m512 emu_shuffle_blocks(simde__m512 a, simde__m512 b, int which)
@@ -201,8 +201,7 @@ EMU_INLINE simde__m512 emu_permute(simde__m512 a, int which)
 #undef _mm512_permute_ps
 #define _mm512_permute_ps(a, which) emu_permute(a, which)
 
-/* ---- one number of a vector
- * ----------------------------------------------------------------------- */
+/* ---- one number of a vector ------------------------------------------------------------------ */
 
 /* Halves are folded onto each other, as compilers expand these. */
 #define EMU_REDUCE(name, combine)                  \
@@ -224,8 +223,7 @@ EMU_REDUCE(emu_reduce_max, EMU_MAX)
 #undef _mm512_reduce_max_ps
 #define _mm512_reduce_max_ps(x) emu_reduce_max(x)
 
-/* ---- masked memory
- * -------------------------------------------------------------------------------- */
+/* ---- masked memory --------------------------------------------------------------------------- */
 
 #define EMU_MASKED(bits, element, vector)                                                \
     EMU_INLINE vector emu_load_##vector##_##bits(uint64_t mask, const void *at)          \

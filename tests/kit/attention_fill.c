@@ -1,6 +1,6 @@
 /* Inputs for attention. EXTREME picks one way of being difficult for each problem, and replaces
  * what no query sees by NaN and infinities. */
-#include "attention.h"
+#include "kit_attention.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -40,7 +40,7 @@ static void scale_by(double *values, int64_t count, double factor)
         values[i] *= factor;
 }
 
-/* ---- ways of being difficult ---------------------------------------------------------------- */
+/* ---- ways of being difficult ----------------------------------------------------------------- */
 
 /* Scores of about 10^2 to 10^4.5: nearly one-hot, exp overflows without the maximum. */
 static void huge_scores(inputs_t *in)
@@ -112,8 +112,8 @@ static void near_max(inputs_t *in)
     scale_by(in->k, count_k(&in->n), 64);
 }
 
-/* Scores that climb, fall or leap along the keys: the online maximum moves at every tile, or once.
- */
+/* Scores that climb, fall or leap along the keys: the online maximum moves often, or
+ * once. */
 static void moving_maximum(inputs_t *in)
 {
     const kit_sizes_t *n = &in->n;
@@ -127,7 +127,7 @@ static void moving_maximum(inputs_t *in)
     }
 }
 
-/* ---- what nobody sees ----------------------------------------------------------------------- */
+/* ---- what nobody sees ------------------------------------------------------------------------ */
 
 static double junk(kit_random_t *random)
 {
@@ -204,7 +204,7 @@ static void make_extreme(inputs_t *in)
     spoil_unseen(in);
 }
 
-/* ---- the state that is merged into ---------------------------------------------------------- */
+/* ---- the state that is merged into ----------------------------------------------------------- */
 
 /* Old states are rounded to the inputs' type, so that a problem with out=f32 gets the same ones. */
 static double rounded(heed_dtype_t dtype, double value)

@@ -21,7 +21,7 @@
  *           which count only where they are below 200.
  *
  * Values below the smallest normal number may be flushed to zero, in the result and on the way. */
-#include "attention.h"
+#include "kit_attention.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -33,13 +33,10 @@ typedef struct judged {
     const heed_attention_desc_t *desc;
     kit_sizes_t n;
     kit_verdict_t *verdict;
-    double *q, *k, *v;           /* inputs */
-    double *out, *lse;           /* of the implementation */
-    double *want_out, *want_lse; /* of the reference */
-    double *old_out, *old_lse;   /* merged into, else NULL */
-    double *k_norm, *v_max;      /* [B,Sk,Hk] */
-    uint8_t *sees;               /* [Sk] */
-    double *exact;               /* [Dv], then weights [Sk] */
+    kit_attention_t x;
+    double *k_norm, *v_max; /* [B,Sk,Hk] */
+    uint8_t *sees;          /* [Sk] */
+    double *exact;          /* [Dv], then weights [Sk] */
 } judged_t;
 
 /* What one row is allowed. */
@@ -69,7 +66,7 @@ static double scale_of(const heed_attention_desc_t *desc)
     return desc->scale != 0 ? (double)desc->scale : 1 / sqrt((double)desc->q.shape[3]);
 }
 
-/* ---- comparing one number ------------------------------------------------------------------- */
+/* ---- comparing one number -------------------------------------------------------------------- */
 
 static void complain(kit_verdict_t *verdict, double ratio, const char *what, const row_t *row,
                      int64_t d, double got, double want, double bound)
@@ -103,13 +100,13 @@ static void compare(kit_verdict_t *verdict, const char *what, const row_t *row, 
     complain(verdict, err == 0 ? 0 : err / bound, what, row, d, got, want, bound);
 }
 
-/* ---- the bound of a row --------------------------------------------------------------------- */
+/* ---- the bound of a row ---------------------------------------------------------------------- */
 
 /* The largest |scale| |q_i| |k_j| and the largest |v_j| that a row sees. */
 static void find_sizes(const judged_t *judged, row_t *row)
 {
     const kit_sizes_t *n = &judged->n;
-    const double *q = judged->q + kit_at(row->b, row->i, row->h, n->sq, n->h, n->d);
+    const double *q = judged->x.q + kit_at(row->b, row->i, row->h, n->sq, n->h, n->d);
     double square = 0, k_norm = 0;
     for (int64_t d = 0; d < n->d; d++)
         square += q[d] * q[d];
@@ -135,7 +132,7 @@ static void merge_bound(const judged_t *judged, row_t *row)
            new_lse = row->keys ? row->scores + log((double)row->keys) : 0;
     double old_max = 0;
     for (int64_t d = 0; d < n->dv; d++)
-        old_max = fmax(old_max, fabs(judged->old_out[at + d]));
+        old_max = fmax(old_max, fabs(judged->x.old_out[at + d]));
     double logs = 8 * U * (new_lse + fmin(fabs(row->old_lse), new_lse + 200));
     double moved = row->keys ? row->lse + logs + e : 8 * U;
     row->v_max = fmax(row->v_max, old_max);
@@ -155,15 +152,15 @@ static void find_bound(const judged_t *judged, row_t *row)
     row->out = row->keys ? fmin(weight, 2) : 0;
     row->lse = row->keys ? score + sums + e : 0;
     row->old_lse = -INFINITY;
-    if (!judged->old_lse)
+    if (!judged->x.old_lse)
         return;
     const kit_sizes_t *n = &judged->n;
-    row->old_lse = judged->old_lse[kit_at(row->b, row->h, row->i, n->h, n->sq, 1)];
+    row->old_lse = judged->x.old_lse[kit_at(row->b, row->h, row->i, n->h, n->sq, 1)];
     if (row->old_lse != -INFINITY)
         merge_bound(judged, row);
 }
 
-/* ---- judging a row -------------------------------------------------------------------------- */
+/* ---- judging a row --------------------------------------------------------------------------- */
 
 static bool is_empty(const row_t *row)
 {
@@ -189,9 +186,9 @@ static void judge_out(const judged_t *judged, const row_t *row)
     heed_dtype_t dtype = judged->desc->out.dtype;
     int64_t at = kit_at(row->b, row->i, row->h, n->sq, n->h, n->dv);
     for (int64_t d = 0; d < n->dv; d++) {
-        double want = is_empty(row) ? 0 : judged->want_out[at + d];
+        double want = is_empty(row) ? 0 : judged->x.want_out[at + d];
         double bound = is_empty(row) ? 0 : out_bound(row, dtype, want);
-        compare(judged->verdict, "out", row, d, judged->out[at + d], want, bound);
+        compare(judged->verdict, "out", row, d, judged->x.out[at + d], want, bound);
     }
 }
 
@@ -199,18 +196,18 @@ static void judge_lse(const judged_t *judged, const row_t *row)
 {
     const kit_sizes_t *n = &judged->n;
     int64_t at = kit_at(row->b, row->h, row->i, n->h, n->sq, 1);
-    double want = is_empty(row) ? -INFINITY : judged->want_lse[at];
+    double want = is_empty(row) ? -INFINITY : judged->x.want_lse[at];
     double bound = is_empty(row) ? 0 : row->lse + 4 * U * fabs(want);
-    compare(judged->verdict, "lse", row, -1, judged->lse[at], want, bound);
+    compare(judged->verdict, "lse", row, -1, judged->x.lse[at], want, bound);
 }
 
-/* ---- the reference itself ------------------------------------------------------------------- */
+/* ---- the reference itself -------------------------------------------------------------------- */
 
 /* The row in double, by the formula: exact[Dv], exact_lse. */
 static void compute_row(const judged_t *judged, row_t *row)
 {
     const kit_sizes_t *n = &judged->n;
-    const double *q = judged->q + kit_at(row->b, row->i, row->h, n->sq, n->h, n->d);
+    const double *q = judged->x.q + kit_at(row->b, row->i, row->h, n->sq, n->h, n->d);
     double *weight = judged->exact + n->dv, most = row->old_lse, sum = 0;
     int64_t group = row->h / (n->h / n->hk), at;
     for (int64_t j = 0; j < n->sk; j++) {
@@ -220,21 +217,21 @@ static void compute_row(const judged_t *judged, row_t *row)
         at = kit_at(row->b, j, group, n->sk, n->hk, n->d);
         double dot = 0;
         for (int64_t d = 0; d < n->d; d++)
-            dot += q[d] * judged->k[at + d];
+            dot += q[d] * judged->x.k[at + d];
         weight[j] = dot * scale_of(judged->desc);
         most = fmax(most, weight[j]);
     }
     double old = row->old_lse == -INFINITY ? 0 : exp(row->old_lse - most);
     at = kit_at(row->b, row->i, row->h, n->sq, n->h, n->dv);
     for (int64_t d = 0; d < n->dv; d++)
-        judged->exact[d] = old > 0 ? old * judged->old_out[at + d] : 0;
+        judged->exact[d] = old > 0 ? old * judged->x.old_out[at + d] : 0;
     for (int64_t j = 0; j < n->sk; j++) {
         if (!judged->sees[j])
             continue;
         double p = exp(weight[j] - most);
         at = kit_at(row->b, j, group, n->sk, n->hk, n->dv);
         for (int64_t d = 0; d < n->dv; d++)
-            judged->exact[d] += p * judged->v[at + d];
+            judged->exact[d] += p * judged->x.v[at + d];
         sum += p;
     }
     for (int64_t d = 0; d < n->dv; d++)
@@ -252,11 +249,11 @@ static void judge_reference(const judged_t *judged, row_t *row)
         return;
     compute_row(judged, row);
     for (int64_t d = 0; d < n->dv; d++)
-        compare(judged->verdict, "reference out", row, d, judged->want_out[at + d],
+        compare(judged->verdict, "reference out", row, d, judged->x.want_out[at + d],
                 judged->exact[d], out_bound(row, HEED_F32, judged->exact[d]));
-    if (judged->want_lse)
+    if (judged->x.want_lse)
         compare(judged->verdict, "reference lse", row, -1,
-                judged->want_lse[kit_at(row->b, row->h, row->i, n->h, n->sq, 1)], row->exact_lse,
+                judged->x.want_lse[kit_at(row->b, row->h, row->i, n->h, n->sq, 1)], row->exact_lse,
                 row->lse + 4 * U * fabs(row->exact_lse));
 }
 
@@ -269,20 +266,14 @@ static void judge_rows(const judged_t *judged)
         find_sizes(judged, &row);
         find_bound(judged, &row);
         judge_out(judged, &row);
-        if (judged->lse)
+        if (judged->x.lse)
             judge_lse(judged, &row);
         if ((r + every / 2) % every == 0)
             judge_reference(judged, &row);
     }
 }
 
-/* ---- all of them ---------------------------------------------------------------------------- */
-
-static double *gather(heed_problem_t *problem, int index, void *const *data)
-{
-    const heed_tensor_t *tensor = heed_problem_tensor(problem, index);
-    return tensor->ndim ? kit_gather(tensor, data[index]) : NULL;
-}
+/* ---- all of them ----------------------------------------------------------------------------- */
 
 /* Norms of keys and sizes of values, each over its last axis. */
 static bool find_norms(judged_t *judged)
@@ -297,10 +288,10 @@ static bool find_norms(judged_t *judged)
         return false;
     for (int64_t j = 0; j < keys; j++) {
         for (int64_t d = 0; d < n->d; d++)
-            judged->k_norm[j] += judged->k[j * n->d + d] * judged->k[j * n->d + d];
+            judged->k_norm[j] += judged->x.k[j * n->d + d] * judged->x.k[j * n->d + d];
         judged->k_norm[j] = sqrt(judged->k_norm[j]);
         for (int64_t d = 0; d < n->dv; d++) {
-            double size = fabs(judged->v[j * n->dv + d]);
+            double size = fabs(judged->x.v[j * n->dv + d]);
             if (!(size <= judged->v_max[j]) && !isnan(judged->v_max[j]))
                 judged->v_max[j] = size;
         }
@@ -308,49 +299,61 @@ static bool find_norms(judged_t *judged)
     return true;
 }
 
-static bool gather_all(judged_t *judged, heed_problem_t *problem, const kit_buffers_t *buffers,
-                       heed_problem_t *reference_problem, const kit_buffers_t *reference)
+static void no_memory(kit_verdict_t *verdict)
 {
-    judged->q = gather(problem, HEED_ATTENTION_Q, buffers->data);
-    judged->k = gather(problem, HEED_ATTENTION_K, buffers->data);
-    judged->v = gather(problem, HEED_ATTENTION_V, buffers->data);
-    judged->out = gather(problem, HEED_ATTENTION_OUT, buffers->data);
-    judged->lse = gather(problem, HEED_ATTENTION_LSE, buffers->data);
-    judged->want_out = gather(reference_problem, HEED_ATTENTION_OUT, reference->data);
-    judged->want_lse = gather(reference_problem, HEED_ATTENTION_LSE, reference->data);
-    if (judged->desc->merge) {
-        judged->old_out = gather(problem, HEED_ATTENTION_OUT, buffers->before);
-        judged->old_lse = gather(problem, HEED_ATTENTION_LSE, buffers->before);
-    }
-    return judged->q && judged->k && judged->v && judged->out && judged->want_out &&
-           !judged->lse == !judged->want_lse && !judged->desc->merge == !judged->old_lse &&
-           find_norms(judged);
+    verdict->worst_ratio = INFINITY;
+    snprintf(verdict->sentence, sizeof(verdict->sentence), "no memory to judge the outputs");
+}
+
+void kit_attention_judge_arrays(const heed_attention_desc_t *desc, const kit_attention_t *arrays,
+                                kit_verdict_t *verdict)
+{
+    judged_t judged = {.desc = desc, .verdict = verdict, .x = *arrays};
+    *verdict = (kit_verdict_t){0};
+    judged.n = kit_attention_sizes(desc);
+    if (find_norms(&judged))
+        judge_rows(&judged);
+    else
+        no_memory(verdict);
+    free(judged.k_norm);
+    free(judged.v_max);
+    free(judged.sees);
+    free(judged.exact);
+}
+
+static double *gather(heed_problem_t *problem, int index, void *const *data)
+{
+    const heed_tensor_t *tensor = heed_problem_tensor(problem, index);
+    return tensor && tensor->ndim ? kit_gather(tensor, data[index]) : NULL;
 }
 
 void kit_attention_judge(heed_problem_t *problem, const kit_buffers_t *buffers,
                          heed_problem_t *reference_problem, const kit_buffers_t *reference,
                          kit_verdict_t *verdict)
 {
-    void *desc, *unused;
+    void *at = NULL, *unused;
+    bool made = heed_problem_desc(problem, &at) == HEED_OK &&
+                heed_problem_desc(reference_problem, &unused) == HEED_OK;
+    const heed_attention_desc_t *desc = at;
+    kit_attention_t x = {.q = gather(problem, HEED_ATTENTION_Q, buffers->data),
+                         .k = gather(problem, HEED_ATTENTION_K, buffers->data),
+                         .v = gather(problem, HEED_ATTENTION_V, buffers->data),
+                         .out = gather(problem, HEED_ATTENTION_OUT, buffers->data),
+                         .lse = gather(problem, HEED_ATTENTION_LSE, buffers->data),
+                         .want_out = gather(reference_problem, HEED_ATTENTION_OUT, reference->data),
+                         .want_lse =
+                             gather(reference_problem, HEED_ATTENTION_LSE, reference->data)};
+    if (made && desc->merge) {
+        x.old_out = gather(problem, HEED_ATTENTION_OUT, buffers->before);
+        x.old_lse = gather(problem, HEED_ATTENTION_LSE, buffers->before);
+    }
     *verdict = (kit_verdict_t){0};
-    judged_t judged = {.verdict = verdict};
-    bool ready = heed_problem_desc(problem, &desc) == HEED_OK &&
-                 heed_problem_desc(reference_problem, &unused) == HEED_OK;
-    if (ready) {
-        judged.desc = desc;
-        judged.n = kit_attention_sizes(desc);
-        ready = gather_all(&judged, problem, buffers, reference_problem, reference);
-    }
-    if (ready) {
-        judge_rows(&judged);
-    } else {
-        verdict->worst_ratio = INFINITY;
-        snprintf(verdict->sentence, sizeof(verdict->sentence), "no memory to judge the outputs");
-    }
-    double *arrays[] = {judged.q,       judged.k,        judged.v,        judged.out,
-                        judged.lse,     judged.want_out, judged.want_lse, judged.old_out,
-                        judged.old_lse, judged.k_norm,   judged.v_max,    judged.exact};
+    if (made && x.q && x.k && x.v && x.out && x.want_out && !x.lse == !x.want_lse &&
+        !desc->merge == !x.old_lse && !desc->merge == !x.old_out)
+        kit_attention_judge_arrays(desc, &x, verdict);
+    else
+        no_memory(verdict);
+    double *arrays[] = {x.q, x.k, x.v, x.out, x.lse, x.want_out, x.want_lse, x.old_out, x.old_lse};
     for (size_t i = 0; i < sizeof(arrays) / sizeof(arrays[0]); i++)
         free(arrays[i]);
-    free(judged.sees);
 }

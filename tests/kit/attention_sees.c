@@ -1,4 +1,4 @@
-#include "attention.h"
+#include "kit_attention.h"
 
 #include <string.h>
 

@@ -58,7 +58,7 @@ double *kit_gather(const heed_tensor_t *tensor, const void *data)
     return values;
 }
 
-/* ---- life ----------------------------------------------------------------------------------- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 static bool is_output(heed_problem_t *problem, int index)
 {
@@ -126,7 +126,7 @@ void kit_buffers_restore(const kit_buffers_t *buffers)
             memcpy(buffers->data[i], buffers->before[i], buffers->bytes[i]);
 }
 
-/* ---- damage --------------------------------------------------------------------------------- */
+/* ---- damage ---------------------------------------------------------------------------------- */
 
 /* Whether the elements between strides are still poison. */
 static bool gaps_intact(const heed_tensor_t *tensor, const unsigned char *data)

@@ -25,7 +25,7 @@ __attribute__((format(printf, 2, 3))) static kit_outcome_t failed(kit_verdict_t 
     return KIT_FAILED;
 }
 
-/* ---- making a side -------------------------------------------------------------------------- */
+/* ---- making a side --------------------------------------------------------------------------- */
 
 static bool set_words(heed_problem_t *problem, const char *words)
 {
@@ -81,7 +81,7 @@ static void end_side(side_t *side)
     kit_buffers_free(&side->buffers);
 }
 
-/* ---- running -------------------------------------------------------------------------------- */
+/* ---- running --------------------------------------------------------------------------------- */
 
 /* A sum over all inputs that any changed bit changes. */
 static uint64_t sum_of_inputs(const kit_buffers_t *buffers)
@@ -114,7 +114,7 @@ static bool is_filled(const unsigned char *from, size_t bytes, int with)
  * canaries. */
 static kit_outcome_t execute(const side_t *side, int junk, kit_verdict_t *verdict)
 {
-    enum { CANARY = 0x5a, PAD = 512 };
+    enum { CANARY = 0x5a, PAD = 4096 };
     size_t bytes, align;
     if (heed_plan_workspace(side->plan, &bytes, &align) != HEED_OK)
         return failed(verdict, "workspace: %s", heed_last_error());
@@ -179,7 +179,7 @@ static kit_outcome_t run_again(const side_t *side, kit_verdict_t *verdict)
     return outcome;
 }
 
-/* ---- the check ------------------------------------------------------------------------------ */
+/* ---- the check ------------------------------------------------------------------------------- */
 
 static kit_outcome_t check(const kit_op_t *op, side_t *tested, side_t *reference, uint64_t seed,
                            kit_values_t values, kit_verdict_t *verdict)

@@ -7,7 +7,7 @@
 
 #include <stdbool.h>
 
-/* ---- random numbers (random.c): SplitMix64, the same on every machine ----------------------- */
+/* ---- random numbers (random.c): SplitMix64, the same on every machine ------------------------ */
 
 typedef struct kit_random {
     uint64_t state;
@@ -18,14 +18,14 @@ int64_t kit_random_int(kit_random_t *random, int64_t low, int64_t high); /* both
 double kit_random_unit(kit_random_t *random);                            /* [0, 1) */
 double kit_random_normal(kit_random_t *random);
 
-/* ---- elements (element.c): any float dtype from and to double, rounding to nearest even ----- */
+/* ---- elements (element.c): any float dtype from and to double, rounding to nearest even ------ */
 
 double kit_load(heed_dtype_t dtype, const void *data, int64_t index);
 void kit_store(heed_dtype_t dtype, void *data, int64_t index, double value);
 /* Half the distance between 1 and the next number: 2^-24, 2^-8, 2^-11 for f32, bf16, f16. */
 double kit_unit_roundoff(heed_dtype_t dtype);
 
-/* ---- buffers (buffers.c): one for each operand, with guard zones and poison ----------------- */
+/* ---- buffers (buffers.c): one for each operand, with guard zones and poison ------------------ */
 
 typedef struct kit_buffers {
     void *data[16]; /* for heed_plan_execute; NULL where absent */
@@ -40,7 +40,7 @@ typedef struct kit_buffers {
  * `guard` bytes of a known pattern on both sides. False: out of memory. Operands that the layout
  * makes views of one buffer (layout=fused) still get one buffer each. */
 bool kit_buffers_new(heed_problem_t *problem, size_t guard, kit_buffers_t *buffers);
-/* Name of an operand whose guard zone or whose elements between strides were written, NULL: none.
+/* Name of an operand whose guard zone or whose elements between strides were written; NULL: none.
  */
 const char *kit_buffers_damage(heed_problem_t *problem, const kit_buffers_t *buffers);
 /* Notes what the outputs hold now, and puts that back. New buffers hold poison; fill() calls keep
@@ -55,8 +55,7 @@ int64_t kit_elements(const heed_tensor_t *tensor);
 double *kit_gather(const heed_tensor_t *tensor, const void *data);
 void kit_scatter(const heed_tensor_t *tensor, void *data, const double *values);
 
-/* ---- one operation (op_attention.c, op_cast.c)
- * --------------------------------------------------- */
+/* ---- one operation (op_attention.c, op_cast.c) ----------------------------------------------- */
 
 typedef enum kit_values {
     KIT_VALUES_PLAIN,  /* unit normal */
@@ -93,15 +92,13 @@ typedef struct kit_op {
 const kit_op_t *kit_op_find(const char *op);
 const kit_op_t *kit_op_at(int index);
 
-/* ---- checking one implementation on one problem (check.c)
- * ---------------------------------------- */
+/* ---- checking one implementation on one problem (check.c) ------------------------------------ */
 
 typedef enum kit_outcome { KIT_PASSED, KIT_FAILED, KIT_REFUSED } kit_outcome_t;
 
 /* Runs `impl` and the reference "cpu:standard" on the problem with inputs from `seed`: poisoned
  * outputs, guard zones, canaries behind the workspace, inputs unchanged. context must allow only
- * `impl` for the operation, reference only cpu:standard. The verdict's sentence says what failed.
- */
+ * `impl` for the operation, reference only cpu:standard. The sentence says what failed. */
 kit_outcome_t kit_check(heed_context_t *context, heed_context_t *reference, const char *problem,
                         uint64_t seed, kit_values_t values, kit_verdict_t *verdict);
 

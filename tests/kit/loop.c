@@ -1,6 +1,8 @@
 #define _GNU_SOURCE
 #include "loop.h"
 
+#include "crash.h"
+
 #include <argp.h>
 #include <fnmatch.h>
 #include <stdio.h>
@@ -43,7 +45,7 @@ static double now(void)
     return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
 }
 
-/* ---- contexts ------------------------------------------------------------------------------- */
+/* ---- contexts -------------------------------------------------------------------------------- */
 
 /* A context whose only implementation of `op` is `impl`. */
 static heed_context_t *make_context(const loop_t *loop, const char *op, const char *impl,
@@ -93,7 +95,7 @@ static bool begin_tested(const loop_t *loop, const heed_impl_t *impl, tested_t *
     return false;
 }
 
-/* ---- one problem ---------------------------------------------------------------------------- */
+/* ---- one problem ----------------------------------------------------------------------------- */
 
 /* Whether the problem asks for no more than the implementation declares. */
 static bool is_declared(const tested_t *tested, const char *text)
@@ -107,13 +109,21 @@ static bool is_declared(const tested_t *tested, const char *text)
     return declared;
 }
 
-static void report_failure(const loop_t *loop, const tested_t *tested, const char *text,
-                           uint64_t seed, kit_values_t values, int threads, const char *sentence)
+/* The command that repeats a problem. */
+static void write_command(const loop_t *loop, const tested_t *tested, const char *text,
+                          uint64_t seed, kit_values_t values, int threads, char *to, size_t size)
 {
-    printf("FAIL %s %s: %s\n  repeat: %s --op %s --impl %s --threads %d --seed %llu --values %s "
-           "--prob '%s'\n",
-           tested->impl->op, tested->impl->name, sentence, loop->program, tested->impl->op,
-           tested->impl->name, threads, (unsigned long long)seed, value_names[values], text);
+    snprintf(to, size, "%s --op %s --impl %s --threads %d --seed %llu --values %s --prob '%s'",
+             loop->program, tested->impl->op, tested->impl->name, threads, (unsigned long long)seed,
+             value_names[values], text);
+}
+
+/* Output that is still buffered would be lost with a program that dies. */
+static void prepare_for_the_worst(const char *command)
+{
+    char line[TEXT * 2];
+    snprintf(line, sizeof(line), "died in\n  repeat: %.*s\n", TEXT * 2 - 32, command);
+    kit_crash_note(line);
     fflush(stdout);
 }
 
@@ -123,7 +133,10 @@ static void check_one(const loop_t *loop, tested_t *tested, const char *text, ui
 {
     kit_verdict_t verdict;
     char sentence[320];
+    char command[TEXT * 2];
     int threads = loop->threads ? loop->threads : team + 1;
+    write_command(loop, tested, text, seed, values, threads, command, sizeof(command));
+    prepare_for_the_worst(command);
     kit_outcome_t outcome =
         kit_check(tested->contexts[team], tested->reference, text, seed, values, &verdict);
     snprintf(sentence, sizeof(sentence), "%s", verdict.sentence);
@@ -135,7 +148,10 @@ static void check_one(const loop_t *loop, tested_t *tested, const char *text, ui
                                        : "refused",
                verdict.worst_ratio);
     if (outcome == KIT_REFUSED && is_declared(tested, text)) {
-        snprintf(sentence, sizeof(sentence), "refuses what it declares: %.280s", verdict.sentence);
+        /* The sentence of the plan has the reasons of all. */
+        const char *why = strstr(heed_last_error(), tested->impl->name);
+        snprintf(sentence, sizeof(sentence), "refuses what it declares: %.280s",
+                 why ? why : heed_last_error());
         outcome = KIT_FAILED;
     }
     tested->passed += outcome == KIT_PASSED;
@@ -145,7 +161,9 @@ static void check_one(const loop_t *loop, tested_t *tested, const char *text, ui
     if (outcome != KIT_FAILED)
         return;
     tested->failed++;
-    report_failure(loop, tested, text, seed, values, threads, sentence);
+    printf("FAIL %s %s: %s\n  repeat: %s\n", tested->impl->op, tested->impl->name, sentence,
+           command);
+    fflush(stdout);
 }
 
 static void check_corners(const loop_t *loop, tested_t *tested)
@@ -193,7 +211,7 @@ static void check_impl(loop_t *loop, const heed_impl_t *impl, double seconds)
     end_tested(&tested);
 }
 
-/* ---- all of them ---------------------------------------------------------------------------- */
+/* ---- all of them ----------------------------------------------------------------------------- */
 
 static bool is_extra(const loop_t *loop, const heed_impl_t *impl)
 {
@@ -261,7 +279,7 @@ static int run_loop(loop_t *loop)
     return loop->failed;
 }
 
-/* ---- the command line ----------------------------------------------------------------------- */
+/* ---- the command line ------------------------------------------------------------------------ */
 
 static const struct argp_option options[] = {
     {"impl", 'i', "PATTERN", 0, "Only implementations whose name matches; * matches anything", 0},
@@ -347,5 +365,6 @@ int kit_loop_main(int argc, char **argv, const heed_impl_t *const *extra)
     }
     if (!loop.seed_given)
         loop.seed = loop.problem ? 1 : (uint64_t)time(NULL) * 1000;
+    kit_crash_watch();
     return run_loop(&loop);
 }

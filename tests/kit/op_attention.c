@@ -1,6 +1,6 @@
 /* Attention for the kit: random problems. Inputs are in attention_fill.c, the bounds of the results
  * in attention_judge.c, what a query sees in attention_sees.c. */
-#include "attention.h"
+#include "kit_attention.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -40,7 +40,7 @@ static bool can(const draw_t *draw, uint64_t feature)
     return draw->features & feature;
 }
 
-/* ---- sizes ---------------------------------------------------------------------------------- */
+/* ---- sizes ----------------------------------------------------------------------------------- */
 
 static int64_t draw_length(draw_t *draw)
 {
@@ -112,7 +112,7 @@ static void draw_dtype(draw_t *draw)
         add(draw, " out=f32");
 }
 
-/* ---- visibility ----------------------------------------------------------------------------- */
+/* ---- visibility ------------------------------------------------------------------------------ */
 
 static int64_t draw_side(draw_t *draw)
 {
@@ -170,7 +170,7 @@ static void draw_scale(draw_t *draw)
     add(draw, " scale=%.6g", kind <= 20 ? scale : kind <= 32 ? -scale : kind <= 36 ? 40 : 1e-20);
 }
 
-/* ---- where things lie ----------------------------------------------------------------------- */
+/* ---- where things lie ------------------------------------------------------------------------ */
 
 /* Strides of one tensor: axes in a random order, gaps between their rows. Inputs may repeat an axis
  * by a stride of 0; the last axis is unit unless it may be strided. */
@@ -240,7 +240,7 @@ static void draw_problem(kit_random_t *random, uint64_t features, char *text, si
     draw_layout(&draw);
 }
 
-/* ---- corners -------------------------------------------------------------------------------- */
+/* ---- corners --------------------------------------------------------------------------------- */
 
 static const char *const corners[] = {
     /* nothing, or nearly nothing */
@@ -285,7 +285,7 @@ static const char *const corners[] = {
     NULL,
 };
 
-/* ---- what a problem asks for ---------------------------------------------------------------- */
+/* ---- what a problem asks for ----------------------------------------------------------------- */
 
 static bool dim_is_strided(const heed_tensor_t *tensor)
 {

@@ -53,7 +53,7 @@ static uint64_t needs(const void *at)
            (strided && desc->src.shape[0] > 1 ? HEED_CAST_CAN_STRIDED : 0);
 }
 
-/* ---- inputs --------------------------------------------------------------------------------- */
+/* ---- inputs ---------------------------------------------------------------------------------- */
 
 /* A double next to a point between two numbers of `dtype`, or on it: where rounding is decided. */
 static double near_midpoint(kit_random_t *random, heed_dtype_t dtype)
@@ -117,7 +117,7 @@ static void fill(kit_random_t *random, kit_values_t values, heed_problem_t *prob
     free(drawn);
 }
 
-/* ---- judging -------------------------------------------------------------------------------- */
+/* ---- judging --------------------------------------------------------------------------------- */
 
 static uint32_t bits_at(const heed_tensor_t *tensor, const void *data, int64_t index)
 {

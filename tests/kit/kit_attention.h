@@ -23,6 +23,18 @@ static inline int64_t kit_at(int64_t b, int64_t i, int64_t h, int64_t s, int64_t
     return ((b * s + i) * heads + h) * dim;
 }
 
+/* What is judged, dense [B,S,H,D] and [B,H,Sq]. lse, want_lse, and the old state that was merged
+ * into may be NULL. */
+typedef struct kit_attention {
+    double *q, *k, *v;
+    double *out, *lse;
+    double *want_out, *want_lse;
+    double *old_out, *old_lse;
+} kit_attention_t;
+
+void kit_attention_judge_arrays(const heed_attention_desc_t *desc, const kit_attention_t *arrays,
+                                kit_verdict_t *verdict);
+
 /* fill and judge of kit_op_t. */
 void kit_attention_fill(kit_random_t *random, kit_values_t values, heed_problem_t *problem,
                         const kit_buffers_t *buffers);
