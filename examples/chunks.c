@@ -1,5 +1,6 @@
-/* Keys and values that come in chunks: each call merges its chunk into the state (out, lse), and the
- * end result is that of one call over all keys. Streaming, ring and split-KV attention are this loop. */
+/* Keys and values that come in chunks: each call merges its chunk into the state (out, lse), and
+ * the end result is that of one call over all keys. Streaming, ring and split-KV attention are this
+ * loop. */
 #include <heed/heed.h>
 
 #include <math.h>

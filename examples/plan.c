@@ -1,5 +1,5 @@
-/* What an inference engine does: plan once, keep the workspace, execute many times; ask the plan what
- * it chose and why. */
+/* What an inference engine does: plan once, keep the workspace, execute many times; ask the plan
+ * what it chose and why. */
 #include <heed/heed.h>
 
 #include <stdio.h>

@@ -4,9 +4,9 @@
  *     s_ij = scale * <q[b,i,h,:], k[b,j,h/g,:]>   g = H / Hk
  *     lse[b,h,i] = log sum_j exp(s_ij)            natural logarithm
  *
- * The blocked algorithm with an online softmax: Dao et al., FlashAttention (2022) and FlashAttention-2
- * (2023); its partial states (out, lse) merge as in Milakov and Gimelshein (2018). No implementation
- * stores the Sq x Sk scores, except cpu:standard.
+ * The blocked algorithm with an online softmax: Dao et al., FlashAttention (2022) and
+ * FlashAttention-2 (2023); its partial states (out, lse) merge as in Milakov and Gimelshein (2018).
+ * No implementation stores the Sq x Sk scores, except cpu:standard.
  *
  * A complete program:
  *
@@ -41,43 +41,43 @@ enum {
 
 /* Where the causal diagonal and the window's centre lie when Sq differs from Sk. */
 typedef enum heed_align {
-    HEED_ALIGN_BOTTOM_RIGHT = 0, /* query i sits at key i + Sk - Sq (FlashAttention 2.1 and later) */
+    HEED_ALIGN_BOTTOM_RIGHT = 0, /* query i sits at key i + Sk - Sq: FlashAttention 2.1 and later */
     HEED_ALIGN_TOP_LEFT = 1      /* query i sits at key i */
 } heed_align_t;
 
-/* A visibility as tiles: for each tile of queries, the key tiles that it may see, in compressed rows.
- * Pairs outside the listed tiles are masked; causal and window still apply inside them. The arrays
- * belong to the caller and must outlive the plan. */
+/* A visibility as tiles: for each tile of queries, the key tiles that it may see, in compressed
+ * rows. Pairs outside the listed tiles are masked; causal and window still apply inside them. The
+ * arrays belong to the caller and must outlive the plan. */
 typedef struct heed_tile_list {
     uint32_t struct_size;
-    int32_t tile_q;          /* queries in a tile: 64 or 128 */
-    int32_t tile_k;          /* keys in a tile: 64 or 128 */
-    int64_t batches;         /* B, or 1: the same for all */
-    int64_t heads;           /* H, or 1: the same for all */
-    int64_t rows;            /* ceil(Sq / tile_q) */
+    int32_t tile_q;           /* queries in a tile: 64 or 128 */
+    int32_t tile_k;           /* keys in a tile: 64 or 128 */
+    int64_t batches;          /* B, or 1: the same for all */
+    int64_t heads;            /* H, or 1: the same for all */
+    int64_t rows;             /* ceil(Sq / tile_q) */
     const int64_t *row_start; /* [batches*heads*rows + 1], entries of row (b*heads + h)*rows + r */
-    const int32_t *column;   /* [entries] key tile, ascending within a row */
-    const int32_t *mask;     /* [entries] -1: full, else number of its mask; NULL: all full */
-    const uint64_t *bits;    /* [masks][tile_k][tile_q/64], bit i%64 of word [j][i/64]: query i of
-                                the tile sees key j of the tile */
+    const int32_t *column;    /* [entries] key tile, ascending within a row */
+    const int32_t *mask;      /* [entries] -1: full, else number of its mask; NULL: all full */
+    const uint64_t *bits;     /* [masks][tile_k][tile_q/64], bit i%64 of word [j][i/64]: query i of
+                                 the tile sees key j of the tile */
     int64_t masks;
 } heed_tile_list_t;
 
 /* Zero is the default of every field but the window. Fields are only ever added at the end. */
 typedef struct heed_attention_desc {
-    uint32_t struct_size;   /* set by heed_attention_desc() */
-    int32_t causal;         /* 1: query i sees keys up to its position */
+    uint32_t struct_size; /* set by heed_attention_desc() */
+    int32_t causal;       /* 1: query i sees keys up to its position */
     heed_align_t align;
-    float scale;            /* 0: 1/sqrt(D); may be negative */
-    int64_t window_left;    /* keys visible before the position, -1: all */
-    int64_t window_right;   /* keys visible after the position, -1: all */
-    heed_tensor_t q;        /* [B,Sq,H,D]   f32, bf16, f16; any strides, also of D */
-    heed_tensor_t k;        /* [B,Sk,Hk,D]  q's dtype; H a multiple of Hk */
-    heed_tensor_t v;        /* [B,Sk,Hk,Dv] q's dtype */
-    heed_tensor_t out;      /* [B,Sq,H,Dv]  q's dtype or f32; no two elements at one address */
-    heed_tensor_t lse;      /* [B,H,Sq] f32, optional */
+    float scale;          /* 0: 1/sqrt(D); may be negative */
+    int64_t window_left;  /* keys visible before the position, -1: all */
+    int64_t window_right; /* keys visible after the position, -1: all */
+    heed_tensor_t q;      /* [B,Sq,H,D]   f32, bf16, f16; any strides, also of D */
+    heed_tensor_t k;      /* [B,Sk,Hk,D]  q's dtype; H a multiple of Hk */
+    heed_tensor_t v;      /* [B,Sk,Hk,Dv] q's dtype */
+    heed_tensor_t out;    /* [B,Sq,H,Dv]  q's dtype or f32; no two elements at one address */
+    heed_tensor_t lse;    /* [B,H,Sq] f32, optional */
     const heed_tile_list_t *tiles; /* NULL: every pair that causal and window leave */
-    int32_t merge;          /* 1: (out, lse) hold a partial state over other keys: merge into it */
+    int32_t merge; /* 1: (out, lse) hold a partial state over other keys: merge into it */
 } heed_attention_desc_t;
 
 /* A row that sees no key gives out 0 and lse -inf; a state with lse -inf merges as empty, whatever
@@ -98,37 +98,37 @@ static inline heed_attention_desc_t heed_attention_desc(void)
 }
 
 /* Feature bits of an implementation and of a problem. */
-#define HEED_ATTENTION_FEATURE_LIST(X)                                                             \
-    X(F32, 0, "f32")                                                                               \
-    X(BF16, 1, "bf16")                                                                             \
-    X(F16, 2, "f16")                                                                               \
-    X(OUT_F32, 3, "f32 output of 16-bit input")                                                    \
-    X(CAUSAL, 4, "causal")                                                                         \
-    X(WINDOW, 5, "window")                                                                         \
-    X(GROUPED, 6, "grouped heads")                                                                 \
-    X(LSE, 7, "lse")                                                                               \
-    X(TILES, 8, "tile list")                                                                       \
-    X(MERGE, 9, "merge")                                                                           \
-    X(STRIDED_DIM, 10, "strided head dim")                                                         \
-    X(ODD_DIM, 11, "head dims that are no multiple of 16")                                         \
+#define HEED_ATTENTION_FEATURE_LIST(X)                     \
+    X(F32, 0, "f32")                                       \
+    X(BF16, 1, "bf16")                                     \
+    X(F16, 2, "f16")                                       \
+    X(OUT_F32, 3, "f32 output of 16-bit input")            \
+    X(CAUSAL, 4, "causal")                                 \
+    X(WINDOW, 5, "window")                                 \
+    X(GROUPED, 6, "grouped heads")                         \
+    X(LSE, 7, "lse")                                       \
+    X(TILES, 8, "tile list")                               \
+    X(MERGE, 9, "merge")                                   \
+    X(STRIDED_DIM, 10, "strided head dim")                 \
+    X(ODD_DIM, 11, "head dims that are no multiple of 16") \
     X(DV, 12, "Dv other than D")
 
-enum {
 #define HEED_ATTENTION_ENUM_(name, bit, text) HEED_ATTENTION_CAN_##name = 1 << bit,
-    HEED_ATTENTION_FEATURE_LIST(HEED_ATTENTION_ENUM_)
-#undef HEED_ATTENTION_ENUM_
-#define HEED_ATTENTION_OR_(name, bit, text) | 1 << bit
+#define HEED_ATTENTION_OR_(name, bit, text)   | 1 << bit
+enum {
+    HEED_ATTENTION_FEATURE_LIST(HEED_ATTENTION_ENUM_) /* one bit for each line */
     HEED_ATTENTION_CAN_ALL = 0 HEED_ATTENTION_FEATURE_LIST(HEED_ATTENTION_OR_)
-#undef HEED_ATTENTION_OR_
 };
+#undef HEED_ATTENTION_ENUM_
+#undef HEED_ATTENTION_OR_
 
 /* heed_plan_create for attention. */
 HEED_API HEED_MUST_USE heed_status_t heed_attention_plan(heed_context_t *context,
                                                          const heed_attention_desc_t *desc,
                                                          heed_plan_t **plan);
 
-/* Plan, workspace from the context's allocator, execute on the tensors' data, clean up. For repeated
- * calls keep the plan instead. */
+/* Plan, workspace from the context's allocator, execute on the tensors' data, clean up. For
+ * repeated calls keep the plan instead. */
 HEED_API HEED_MUST_USE heed_status_t heed_attention(heed_context_t *context,
                                                     const heed_attention_desc_t *desc);
 

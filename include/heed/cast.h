@@ -31,20 +31,20 @@ static inline heed_cast_desc_t heed_cast_desc(void)
     return desc;
 }
 
-#define HEED_CAST_FEATURE_LIST(X)                                                                  \
-    X(F32, 0, "f32")                                                                               \
-    X(BF16, 1, "bf16")                                                                             \
-    X(F16, 2, "f16")                                                                               \
+#define HEED_CAST_FEATURE_LIST(X) \
+    X(F32, 0, "f32")              \
+    X(BF16, 1, "bf16")            \
+    X(F16, 2, "f16")              \
     X(STRIDED, 3, "strides")
 
-enum {
 #define HEED_CAST_ENUM_(name, bit, text) HEED_CAST_CAN_##name = 1 << bit,
-    HEED_CAST_FEATURE_LIST(HEED_CAST_ENUM_)
-#undef HEED_CAST_ENUM_
-#define HEED_CAST_OR_(name, bit, text) | 1 << bit
+#define HEED_CAST_OR_(name, bit, text)   | 1 << bit
+enum {
+    HEED_CAST_FEATURE_LIST(HEED_CAST_ENUM_) /* one bit for each line */
     HEED_CAST_CAN_ALL = 0 HEED_CAST_FEATURE_LIST(HEED_CAST_OR_)
-#undef HEED_CAST_OR_
 };
+#undef HEED_CAST_ENUM_
+#undef HEED_CAST_OR_
 
 /* heed_plan_create for casts. */
 HEED_API HEED_MUST_USE heed_status_t heed_cast_plan(heed_context_t *context,

@@ -10,9 +10,9 @@ extern "C" {
 
 /* Instruction sets that kernels name. Each contains those above it. A bit is set only if the
  * operating system saves the registers too (XCR0). */
-#define HEED_ISA_LIST(X)                                                                           \
-    X(AVX2, 0, "avx2", "AVX2, FMA, F16C, BMI2")                                                    \
-    X(AVX512, 1, "avx512", "AVX-512 F, BW, DQ, VL")                                                \
+#define HEED_ISA_LIST(X)                            \
+    X(AVX2, 0, "avx2", "AVX2, FMA, F16C, BMI2")     \
+    X(AVX512, 1, "avx512", "AVX-512 F, BW, DQ, VL") \
     X(AVX512BF16, 2, "avx512bf16", "AVX-512 bf16 dot product")
 
 enum {
@@ -30,10 +30,10 @@ typedef struct heed_cache_info {
 typedef struct heed_device_info {
     uint32_t struct_size;
     heed_device_t device;
-    char name[96];     /* "AMD EPYC 9654 96-Core Processor" */
-    uint64_t isa;      /* HEED_ISA_* that may be used: what the CPU has, capped by policy */
-    uint64_t isa_cpu;  /* HEED_ISA_* that the CPU and the system have */
-    int32_t packages;  /* of the machine, as far as this process may use it */
+    char name[96];    /* "AMD EPYC 9654 96-Core Processor" */
+    uint64_t isa;     /* HEED_ISA_* that may be used: what the CPU has, capped by policy */
+    uint64_t isa_cpu; /* HEED_ISA_* that the CPU and the system have */
+    int32_t packages; /* of the machine, as far as this process may use it */
     int32_t numa_nodes;
     int32_t cores;
     int32_t hardware_threads;
@@ -42,7 +42,7 @@ typedef struct heed_device_info {
     int32_t cache_count;
     heed_cache_info_t caches[4]; /* data and unified caches, level 1 first */
     int64_t memory_bytes;
-    char cpuset[128]; /* processors that may be used, such as "0-15,32" */
+    char cpuset[128];  /* processors that may be used, such as "0-15,32" */
     char topology[32]; /* where the facts come from: "native", "synthetic", "xml", "none" */
 } heed_device_info_t;
 
@@ -53,8 +53,8 @@ HEED_API int heed_device_count(const heed_context_t *context);
 HEED_API HEED_MUST_USE heed_status_t heed_device_info(const heed_context_t *context, int index,
                                                       heed_device_info_t *info);
 
-/* Why there is no device of that type (HEED_DEVICE_*); NULL where there is one. Lives as long as the
- * context. */
+/* Why there is no device of that type (HEED_DEVICE_*); NULL where there is one. Lives as long as
+ * the context. */
 HEED_API const char *heed_device_missing(const heed_context_t *context, int32_t type);
 
 /* Writes the names of an instruction-set mask, "avx2 avx512" or "scalar", and returns text. */

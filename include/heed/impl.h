@@ -15,14 +15,14 @@ typedef struct heed_why {
     char text[160];
 } heed_why_t;
 
-/* What run() gets. desc is the plan's own copy of the operation's descriptor, complete: defaults are
- * filled in, shape and strides are never NULL, tensor data is NULL. */
+/* What run() gets. desc is the plan's own copy of the operation's descriptor, complete: defaults
+ * are filled in, shape and strides are never NULL, tensor data is NULL. */
 typedef struct heed_launch {
     const void *desc;
     void *const *buffers; /* in operand order, byte_offset added, NULL where absent */
     void *workspace;      /* aligned to 64 */
     size_t workspace_bytes;
-    int32_t threads;      /* team size to use at most */
+    int32_t threads; /* team size to use at most */
     heed_stream_t stream;
     void *user;
 } heed_launch_t;
@@ -30,12 +30,12 @@ typedef struct heed_launch {
 /* All functions may be called from many threads at once. */
 typedef struct heed_impl {
     uint32_t struct_size;
-    const char *op;       /* "attention" */
-    const char *name;     /* <device>:<method>[_<isa>], lower case: "cpu:flash_avx2" */
-    const char *about;    /* one line */
-    int32_t device_type;  /* HEED_DEVICE_* */
+    const char *op;        /* "attention" */
+    const char *name;      /* <device>:<method>[_<isa>], lower case: "cpu:flash_avx2" */
+    const char *about;     /* one line */
+    int32_t device_type;   /* HEED_DEVICE_* */
     uint64_t required_isa; /* HEED_ISA_*, 0: any */
-    uint64_t features;    /* the operation's feature bits that it honours (HEED_ATTENTION_CAN_*) */
+    uint64_t features;     /* the operation's feature bits that it honours (HEED_ATTENTION_CAN_*) */
     /* Says yes, or no with a reason. Asked only where ISA and features fit. NULL: always yes. */
     int (*supports)(const void *desc, const heed_device_info_t *device, heed_why_t *why);
     /* Predicted nanoseconds. NULL or NaN: unknown, which sorts last. */
@@ -43,7 +43,7 @@ typedef struct heed_impl {
     /* Workspace bytes for a team of at most `threads`. NULL: none. */
     size_t (*workspace)(const void *desc, const heed_device_info_t *device, int32_t threads);
     heed_status_t (*run)(const heed_launch_t *launch);
-    void *user;           /* handed to run */
+    void *user; /* handed to run */
 } heed_impl_t;
 
 /* Adds a copy of *impl to this context (its strings are copied too). It stands ahead of the builtin
@@ -52,8 +52,8 @@ typedef struct heed_impl {
 HEED_API HEED_MUST_USE heed_status_t heed_register_impl(heed_context_t *context,
                                                         const heed_impl_t *impl);
 
-/* Implementation number `index` of the context, user's first, then builtin in list order, whether or
- * not this machine can run it. NULL past the end. Lives as long as the context. */
+/* Implementation number `index` of the context, user's first, then builtin in list order, whether
+ * or not this machine can run it. NULL past the end. Lives as long as the context. */
 HEED_API const heed_impl_t *heed_impl_at(const heed_context_t *context, int index);
 
 /* Whether this context could run the implementation at all (device, instruction set, HEED_IMPL and

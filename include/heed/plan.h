@@ -24,9 +24,10 @@ typedef struct heed_stream {
     void *native;
 } heed_stream_t;
 
-/* Plans operation `op` ("attention") for the descriptor of that operation, desc. The typed functions
- * call this. Errors: NULL, STRUCT_SIZE, VALUE, SHAPE, STRIDE, DTYPE, UNKNOWN_IMPL (no such
- * operation), UNSUPPORTED, NO_DEVICE, FALLBACK, OUT_OF_MEMORY. *plan is NULL after an error. */
+/* Plans operation `op` ("attention") for the descriptor of that operation, desc. The typed
+ * functions call this. Errors: NULL, STRUCT_SIZE, VALUE, SHAPE, STRIDE, DTYPE, UNKNOWN_IMPL (no
+ * such operation), UNSUPPORTED, NO_DEVICE, FALLBACK, OUT_OF_MEMORY. *plan is NULL after an error.
+ */
 HEED_API HEED_MUST_USE heed_status_t heed_plan_create(heed_context_t *context, const char *op,
                                                       const void *desc, heed_plan_t **plan);
 
@@ -38,11 +39,11 @@ HEED_API HEED_MUST_USE heed_status_t heed_plan_workspace(const heed_plan_t *plan
                                                          size_t *alignment);
 
 /* Runs the plan. buffers are the operands' addresses in the operation's order (HEED_ATTENTION_Q,
- * ...), each the first element of a tensor with the planned layout, byte_offset not added; an absent
- * operand is NULL, trailing absent ones may be left out. Any thread, many at once, each with its own
- * workspace; inside a caller's OpenMP parallel region it stays in the calling thread.
- * Errors: NULL (an operand is missing), VALUE (buffers for absent operands, or too many), ALIGNMENT,
- * WORKSPACE, and what the implementation reports. */
+ * ...), each the first element of a tensor with the planned layout, byte_offset not added; an
+ * absent operand is NULL, trailing absent ones may be left out. Any thread, many at once, each with
+ * its own workspace; inside a caller's OpenMP parallel region it stays in the calling thread.
+ * Errors: NULL (an operand is missing), VALUE (buffers for absent operands, or too many),
+ * ALIGNMENT, WORKSPACE, and what the implementation reports. */
 HEED_API HEED_MUST_USE heed_status_t heed_plan_execute(const heed_plan_t *plan,
                                                        void *const *buffers, int buffer_count,
                                                        void *workspace, size_t workspace_bytes,
@@ -50,15 +51,15 @@ HEED_API HEED_MUST_USE heed_status_t heed_plan_execute(const heed_plan_t *plan,
 
 typedef struct heed_plan_info {
     uint32_t struct_size;
-    int32_t threads;        /* team size asked for */
-    heed_device_t device;   /* where it runs */
-    char op[32];            /* "attention" */
-    char impl[64];          /* "cpu:flash_avx2" */
-    double estimate_ns;     /* predicted time, NaN where unknown */
-    double flops;           /* useful floating-point operations: masked pairs count for nothing */
-    double bytes;           /* each operand's bytes once */
+    int32_t threads;      /* team size asked for */
+    heed_device_t device; /* where it runs */
+    char op[32];          /* "attention" */
+    char impl[64];        /* "cpu:flash_avx2" */
+    double estimate_ns;   /* predicted time, NaN where unknown */
+    double flops;         /* useful floating-point operations: masked pairs count for nothing */
+    double bytes;         /* each operand's bytes once */
     uint64_t workspace_bytes;
-    int32_t fallback;       /* 1: this is not the device that was asked for */
+    int32_t fallback; /* 1: this is not the device that was asked for */
     char fallback_why[160];
 } heed_plan_info_t;
 

@@ -10,24 +10,24 @@ extern "C" {
 
 /* Groups: -1xx the arguments, -2xx what is not supported, -3xx resources, -5xx the environment,
  * -9xx a fault of an implementation. Values are pinned: they never change meaning. */
-#define HEED_STATUS_LIST(X)                                                                        \
-    X(HEED_OK, 0, "success")                                                                       \
-    X(HEED_ERROR_NULL, -101, "a required pointer is null")                                         \
-    X(HEED_ERROR_STRUCT_SIZE, -102, "a struct has an unknown size")                                \
-    X(HEED_ERROR_VALUE, -103, "a field is outside its range")                                      \
-    X(HEED_ERROR_SHAPE, -104, "a shape is negative, too large or does not match")                  \
-    X(HEED_ERROR_STRIDE, -105, "strides overlap, overflow or are negative")                        \
-    X(HEED_ERROR_DTYPE, -106, "a dtype does not fit its place")                                    \
-    X(HEED_ERROR_ALIGNMENT, -107, "an address is not aligned to its element")                      \
-    X(HEED_ERROR_SYNTAX, -108, "a problem string cannot be read")                                  \
-    X(HEED_ERROR_UNSUPPORTED, -201, "no implementation takes this problem")                        \
-    X(HEED_ERROR_UNKNOWN_IMPL, -202, "no implementation or operation has this name")               \
-    X(HEED_ERROR_NAME_TAKEN, -203, "an implementation with this name exists")                      \
-    X(HEED_ERROR_NO_DEVICE, -204, "the device is not there")                                       \
-    X(HEED_ERROR_FALLBACK, -205, "the policy forbids falling back to another device")              \
-    X(HEED_ERROR_OUT_OF_MEMORY, -301, "memory could not be allocated")                             \
-    X(HEED_ERROR_WORKSPACE, -302, "the workspace is missing, too small or misaligned")             \
-    X(HEED_ERROR_ENVIRONMENT, -501, "an environment variable has an unknown value")                \
+#define HEED_STATUS_LIST(X)                                                            \
+    X(HEED_OK, 0, "success")                                                           \
+    X(HEED_ERROR_NULL, -101, "a required pointer is null")                             \
+    X(HEED_ERROR_STRUCT_SIZE, -102, "a struct has an unknown size")                    \
+    X(HEED_ERROR_VALUE, -103, "a field is outside its range")                          \
+    X(HEED_ERROR_SHAPE, -104, "a shape is negative, too large or does not match")      \
+    X(HEED_ERROR_STRIDE, -105, "strides overlap, overflow or are negative")            \
+    X(HEED_ERROR_DTYPE, -106, "a dtype does not fit its place")                        \
+    X(HEED_ERROR_ALIGNMENT, -107, "an address is not aligned to its element")          \
+    X(HEED_ERROR_SYNTAX, -108, "a problem string cannot be read")                      \
+    X(HEED_ERROR_UNSUPPORTED, -201, "no implementation takes this problem")            \
+    X(HEED_ERROR_UNKNOWN_IMPL, -202, "no implementation or operation has this name")   \
+    X(HEED_ERROR_NAME_TAKEN, -203, "an implementation with this name exists")          \
+    X(HEED_ERROR_NO_DEVICE, -204, "the device is not there")                           \
+    X(HEED_ERROR_FALLBACK, -205, "the policy forbids falling back to another device")  \
+    X(HEED_ERROR_OUT_OF_MEMORY, -301, "memory could not be allocated")                 \
+    X(HEED_ERROR_WORKSPACE, -302, "the workspace is missing, too small or misaligned") \
+    X(HEED_ERROR_ENVIRONMENT, -501, "an environment variable has an unknown value")    \
     X(HEED_ERROR_INTERNAL, -901, "an implementation broke its contract")
 
 typedef enum heed_status {

@@ -82,8 +82,8 @@ static inline heed_tensor_t heed_tensor(void *data, heed_dtype_t dtype, int32_t 
 /* A dense CPU tensor with its shape in place, C only:
  *     desc.q = HEED_TENSOR(data, HEED_F32, B, S, H, D);
  * The shape lives until the enclosing block ends. */
-#define HEED_TENSOR(data, dtype, ...)                                                              \
-    heed_tensor((data), (dtype), (int32_t)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)),    \
+#define HEED_TENSOR(data, dtype, ...)                                                           \
+    heed_tensor((data), (dtype), (int32_t)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), \
                 (int64_t[]){__VA_ARGS__}, NULL)
 #endif
 

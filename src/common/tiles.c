@@ -99,11 +99,8 @@ static double walk_pairs(const hd_visibility_t *visible, int64_t batch, int64_t 
 double hd_visible_pairs(const hd_visibility_t *visible, int64_t batch, int64_t heads)
 {
     double pairs = 0;
-    if (!visible->tiles) {
-        for (int64_t i = 0; i < visible->queries; i++)
-            pairs += (double)hd_max(hd_end_key(visible, i) - hd_first_key(visible, i), 0);
-        return pairs * (double)batch * (double)heads;
-    }
+    if (!visible->tiles)
+        return hd_band_pairs(visible) * (double)batch * (double)heads;
     int64_t batches = visible->tiles->batches, planes = visible->tiles->heads;
     for (int64_t b = 0; b < batches; b++)
         for (int64_t h = 0; h < planes; h++)

@@ -40,16 +40,20 @@ static inline int64_t hd_end_key(const hd_visibility_t *visible, int64_t query)
     return hd_min(hd_max(query + visible->offset + visible->right + 1, 0), visible->keys);
 }
 
-/* Visible pairs of a band, from a few rows: for estimates. */
-static inline double hd_visible_pairs_estimate(const hd_visibility_t *visible)
+/* Sum over all queries i of i + from, clamped to 0 .. keys. */
+static inline double hd_clamped_sum(const hd_visibility_t *visible, int64_t from)
 {
-    enum { SAMPLES = 16 };
-    double pairs = 0;
-    for (int s = 0; s < SAMPLES; s++) {
-        int64_t i = (2 * s + 1) * visible->queries / (2 * SAMPLES);
-        pairs += (double)hd_max(hd_end_key(visible, i) - hd_first_key(visible, i), 0);
-    }
-    return pairs / SAMPLES * (double)visible->queries;
+    int64_t low = hd_min(hd_max(-from, 0), visible->queries);
+    int64_t high = hd_min(hd_max(visible->keys - from, 0), visible->queries);
+    double slope = ((double)(low + high - 1) / 2 + (double)from) * (double)(high - low);
+    return slope + (double)(visible->queries - high) * (double)visible->keys;
+}
+
+/* Visible pairs of the band of one head: what hd_end_key less hd_first_key sums up to. */
+static inline double hd_band_pairs(const hd_visibility_t *visible)
+{
+    return hd_clamped_sum(visible, visible->offset + visible->right + 1) -
+           hd_clamped_sum(visible, visible->offset - visible->left);
 }
 
 /* Bits of the queries first .. first+count-1 (count <= 64) that the band lets see a key. */

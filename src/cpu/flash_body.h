@@ -131,8 +131,8 @@ static double flash_estimate(const void *at, const heed_device_info_t *device, i
     double lanes = (double)hd_ceil_div(hd_min(a.queries * z.fold, ROWS), VEC_LANES) * VEC_LANES;
     double fill = (double)hd_min(a.queries * z.fold, ROWS) / hd_max((int64_t)lanes, 1);
     double pairs = (double)(a.batch * a.heads) * (double)a.queries * (double)a.keys;
-    if (a.queries > 0 && a.keys > 0 && !a.visible.tiles)
-        pairs = hd_visible_pairs_estimate(&a.visible) * (double)(a.batch * a.heads);
+    if (!a.visible.tiles)
+        pairs = hd_band_pairs(&a.visible) * (double)(a.batch * a.heads);
     double flops = 2 * pairs * (a.d + a.dv) / (fill > 0 ? fill : 1);
     double bytes =
         (double)(a.batch * a.key_heads * a.keys) * (a.d + a.dv) * (double)hd_dtype_bytes(a.k.dtype);
