@@ -156,6 +156,9 @@ heed_plan_t *bench_plan(const bench_run_t *run, const bench_contender_t *contend
 /* Checks and times one problem with all contenders and appends to the results (run.c). */
 void bench_problem(bench_run_t *run, const bench_problem_t *problem);
 
+/* Frees the results and misses of a run. */
+void bench_clear(bench_run_t *run);
+
 /* The result's words: "cpu", "cuda:0" (run.c). */
 void bench_device_name(heed_device_t device, char *name, size_t size);
 

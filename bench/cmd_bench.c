@@ -212,21 +212,10 @@ static int report(const bench_run_t *run)
 
 static void free_run(bench_run_t *run)
 {
-    for (int r = 0; r < run->result_count; r++) {
-        free(run->results[r].prob);
-        free(run->results[r].label);
-        free(run->results[r].samples);
-        free(run->results[r].checked);
-    }
-    for (int m = 0; m < run->miss_count; m++) {
-        free(run->misses[m].prob);
-        free(run->misses[m].why);
-    }
+    bench_clear(run);
     for (int i = 0; i < run->contender_count; i++)
         heed_context_destroy(run->contenders[i].context);
     heed_context_destroy(run->context);
-    free(run->results);
-    free(run->misses);
     free(run->contenders);
 }
 

@@ -339,3 +339,20 @@ void bench_problem(bench_run_t *run, const bench_problem_t *item)
     heed_problem_destroy(problem);
     free(runners);
 }
+
+void bench_clear(bench_run_t *run)
+{
+    for (int r = 0; r < run->result_count; r++) {
+        free(run->results[r].prob);
+        free(run->results[r].label);
+        free(run->results[r].samples);
+        free(run->results[r].checked);
+    }
+    for (int m = 0; m < run->miss_count; m++) {
+        free(run->misses[m].prob);
+        free(run->misses[m].why);
+    }
+    free(run->results);
+    free(run->misses);
+    run->result_count = run->miss_count = 0;
+}

@@ -463,23 +463,6 @@ static bench_run_t broken_run(const bench_options_t *options, bench_contender_t 
     return run;
 }
 
-static void free_broken(bench_run_t *run)
-{
-    for (int r = 0; r < run->result_count; r++) {
-        free(run->results[r].prob);
-        free(run->results[r].label);
-        free(run->results[r].samples);
-        free(run->results[r].checked);
-    }
-    for (int m = 0; m < run->miss_count; m++) {
-        free(run->misses[m].prob);
-        free(run->misses[m].why);
-    }
-    free(run->results);
-    free(run->misses);
-    heed_context_destroy(run->context);
-}
-
 /* Runs it on a problem that is too large to be checked itself; `why` NULL: there is a result. */
 static void assert_broken(bool check, const char *why)
 {
@@ -503,7 +486,8 @@ static void assert_broken(bool check, const char *why)
         assert_int_equal(run.results[0].sample_count, 2);
         assert_int_equal(run.results[0].checked != NULL, check);
     }
-    free_broken(&run);
+    bench_clear(&run);
+    heed_context_destroy(run.context);
 }
 
 static void test_wrong(void **state)

@@ -29,12 +29,12 @@
 
 /* Keeps a value in a register: GCC else folds a broadcast or a load into every multiply-add that
  * uses it, and the load ports become the limit. */
-#if defined(HD_EMULATED)
-#define HD_OPAQUE(x)
-#elif defined(__x86_64__)
+#if defined(__x86_64__) && !defined(HD_EMULATED)
 #define HD_OPAQUE(x) __asm__("" : "+v"(x))
-#else
+#elif defined(__aarch64__) && !defined(HD_EMULATED)
 #define HD_OPAQUE(x) __asm__("" : "+w"(x))
+#else
+#define HD_OPAQUE(x)
 #endif
 
 /* The emulated twin of a kernel, built for the tests, goes by another name. */
