@@ -1,18 +1,17 @@
 /* cuda:flash_simt, flash attention without tensor cores, for any card and any problem but tile
- * lists.
+ * lists. Simple on purpose: the kernel that faster ones are compared with.
  *
  * A block of 4 warps takes 16 queries of one head, 4 a warp, and walks the keys in blocks of 64
  * with an online softmax. Everything is f32 inside.
  *
- *     scores   a lane holds keys `lane` and `lane + 32`; K passes through shared memory in pieces
- * of 64 keys by 32 columns, queries lie there whole weights  through shared memory too, each warp
- * its own output   a lane holds the columns lane, lane + 32, ...; V passes in pieces like K's
+ * - Scores: a lane holds keys `lane` and `lane + 32`. K passes through shared memory in pieces of
+ *   64 keys by 32 columns; the queries lie there whole.
+ * - Weights pass through shared memory too, each warp its own.
+ * - Output: a lane holds the columns lane, lane + 32, ... V passes in pieces like K's.
  *
- * The softmax is a warp's own: rows never meet, and no atomics are used, so that a result is the
- * same each time. A weight of zero, masked or underflowed, selects the old sum instead of adding a
- * product, so that no masked value gets in, not even a NaN.
- *
- * Simple on purpose: the kernel that the faster ones are compared with. */
+ * Rows never meet and no atomics are used, so that a result is the same each time. The weight of a
+ * masked key is MASKED, which selects the old sum in place of a product: no masked value gets in,
+ * not even a NaN. */
 #include "simt.cuh"
 #include "cuda.h"
 
@@ -30,6 +29,9 @@ enum {
     PIECE = 32,        /* columns of K or V at a time */
     STRIDE = PIECE + 4 /* of a row of the piece: 16-byte reads by 8 lanes touch 32 banks */
 };
+
+/* In place of a weight, which is 0 to 1 or NaN. */
+#define MASKED -1.0f
 
 typedef struct params {
     hd_attention_t a;
@@ -99,9 +101,10 @@ static __device__ void load_queries(const params_t *p, const task_t *task, const
 
 /* Columns from .. from+PIECE-1 of the block's keys, zeros where there are none. A barrier on either
  * side: all are done with the former piece, all see this one. */
-static __device__ __noinline__ void load_piece(const hd_view_t *view, const task_t *task,
-                                               const hd_block_t *block, int from, int width,
-                                               const shared_t *s)
+static __device__ __attribute__((noinline)) void load_piece(const hd_view_t *view,
+                                                            const task_t *task,
+                                                            const hd_block_t *block, int from,
+                                                            int width, const shared_t *s)
 {
     int column = (int)threadIdx.x % PIECE;
     __syncthreads();
@@ -158,7 +161,8 @@ typedef struct state {
 } state_t;
 
 /* Turns a row's scores into weights and returns the factor for what was summed before. */
-static __device__ float weigh(float score0, float score1, state_t *state, float *weights)
+static __device__ float weigh(float score0, float score1, bool seen0, bool seen1, state_t *state,
+                              float *weights)
 {
     int lane = (int)threadIdx.x % 32;
     float most = fmaxf(state->most, hd_warp_max(fmaxf(score0, score1)));
@@ -166,8 +170,8 @@ static __device__ float weigh(float score0, float score1, state_t *state, float 
     float reference = most == -INFINITY ? 0 : most;
     float weight0 = expf(score0 - reference), weight1 = expf(score1 - reference);
     float factor = expf(state->most - reference);
-    weights[lane] = weight0;
-    weights[lane + 32] = weight1;
+    weights[lane] = seen0 ? weight0 : MASKED;
+    weights[lane + 32] = seen1 ? weight1 : MASKED;
     state->sum = fmaf(state->sum, factor, weight0 + weight1);
     state->most = most;
     return factor;
@@ -192,7 +196,7 @@ static __device__ void add_values(const params_t *p, const task_t *task, const h
 #pragma unroll
             for (int r = 0; r < WARP_ROWS; r++) {
                 float weight = weights[r * KEYS + key];
-                out[r][t] = weight == 0 ? out[r][t] : fmaf(weight, value, out[r][t]);
+                out[r][t] = weight == MASKED ? out[r][t] : fmaf(weight, value, out[r][t]);
             }
         }
     }
@@ -248,9 +252,10 @@ static __device__ void attend_block(const params_t *p, const task_t *task, const
 #pragma unroll
     for (int r = 0; r < WARP_ROWS; r++) {
         int row = warp * WARP_ROWS + r;
-        float score0 = sees(block, s, row, lane) ? p->a.scale * scores[r][0] : -INFINITY;
-        float score1 = sees(block, s, row, lane + 32) ? p->a.scale * scores[r][1] : -INFINITY;
-        float factor = weigh(score0, score1, &states[r], s->weights + row * KEYS);
+        bool seen0 = sees(block, s, row, lane), seen1 = sees(block, s, row, lane + 32);
+        float score0 = seen0 ? p->a.scale * scores[r][0] : -INFINITY;
+        float score1 = seen1 ? p->a.scale * scores[r][1] : -INFINITY;
+        float factor = weigh(score0, score1, seen0, seen1, &states[r], s->weights + row * KEYS);
 #pragma unroll
         for (int t = 0; t < COLUMNS; t++)
             out[r][t] *= factor;
