@@ -35,3 +35,13 @@ if(TARGET heed_cuda)
   heed_test(cuda.exports cuda ${heed_files} exports "${CMAKE_NM}" "$<TARGET_FILE:heed_cuda>")
 endif()
 heed_test(cuda.needed cuda ${heed_files} needed "${CMAKE_READELF}" ${heed_cuda_files})
+
+# ---- the backend's host side on a runtime of the test's own --------------------------------------
+
+if(heed_cuda_built)
+  add_executable(test_cuda_backend cuda/test_backend.c $<TARGET_OBJECTS:heed_cuda_objects>)
+  target_include_directories(test_cuda_backend PRIVATE "${PROJECT_SOURCE_DIR}/src/cuda")
+  target_include_directories(test_cuda_backend SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS})
+  target_link_libraries(test_cuda_backend PRIVATE heed_kit heed_static PkgConfig::CMOCKA)
+  heed_test(cuda.backend cuda test_cuda_backend)
+endif()
