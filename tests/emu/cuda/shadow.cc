@@ -25,6 +25,8 @@ static void read_cell(cell &c, const char *space, size_t at, const void *site)
 {
     const clock_vector &clock = m.cur->clock;
     epoch mine = my_epoch(), *forgotten = &c.readers[0];
+    if (c.readers[0] == mine) /* nothing happened since */
+        return;
     if (c.writer && !is_before(c.writer, clock))
         report_race("reads", space, at, c.writer, c.site, site);
     for (epoch &reader : c.readers) {
@@ -52,18 +54,28 @@ static void write_cell(cell &c, const char *space, size_t at, const void *site)
     c.site = site_number(site);
 }
 
+static void visit_shared(cell &c, bool write, size_t at, const void *site)
+{
+    if (write) {
+        write_cell(c, "shared", at, site);
+        return;
+    }
+    if (!c.writer)
+        report(site, "uninitialised: thread reads shared+%zu, which nobody wrote", at);
+    read_cell(c, "shared", at, site);
+}
+
+/* The cells of one access mostly share their history: then the first speaks for all. */
 static void saw_shared(const void *at, size_t bytes, bool write, const void *site)
 {
-    size_t offset = shared_offset(at, bytes, site);
-    for (size_t i = offset / 2; i <= (offset + bytes - 1) / 2; i++) {
-        cell &c = m.now->shadow[i];
-        if (write) {
-            write_cell(c, "shared", 2 * i, site);
-            continue;
-        }
-        if (!c.writer)
-            report(site, "uninitialised: thread reads shared+%zu, which nobody wrote", 2 * i);
-        read_cell(c, "shared", 2 * i, site);
+    size_t offset = shared_offset(at, bytes, site), last = (offset + bytes - 1) / 2;
+    cell *cells = m.now->shadow.data(), before = cells[offset / 2];
+    visit_shared(cells[offset / 2], write, offset / 2 * 2, site);
+    for (size_t i = offset / 2 + 1; i <= last; i++) {
+        if (memcmp(&cells[i], &before, sizeof(before)) == 0)
+            cells[i] = cells[offset / 2];
+        else
+            visit_shared(cells[i], write, 2 * i, site);
     }
 }
 
