@@ -286,7 +286,7 @@ static __global__ void __launch_bounds__(THREADS) attend(const __grid_constant__
     hd_block_t block;
     hd_walk_begin(&walk, &p.a.visible, task.batch, task.head, task.first, task.rows);
     while (hd_walk_next(&walk, &block)) {
-        __syncthreads(); /* all are done with the former masks */
+        /* The former masks were read before the barriers of add_values. */
         if (!block.full && (int)threadIdx.x < block.count)
             s.masks[threadIdx.x] = hd_walk_mask(&walk, &block, (int)threadIdx.x);
         attend_block<COLUMNS>(&p, &task, &block, &s, states, out);

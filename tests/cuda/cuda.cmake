@@ -34,6 +34,12 @@ if(TARGET heed_cuda)
   list(APPEND heed_cuda_files "$<TARGET_FILE:heed_cuda>")
   heed_test(cuda.exports cuda ${heed_files} exports "${CMAKE_NM}" "$<TARGET_FILE:heed_cuda>")
 endif()
+# Without a toolkit there is no backend, without a driver no card: both are sentences.
+set(heed_cuda_reason "the CUDA backend is not installed: there is no libheed-cuda.so in /")
+if(heed_cuda_built)
+  set(heed_cuda_reason "no NVIDIA driver is installed|the NVIDIA driver |CUDA could not|cuda:")
+endif()
+heed_test(cuda.info cuda ${heed_files} info "$<TARGET_FILE:heed_cli>" "(${heed_cuda_reason})")
 heed_test(cuda.needed cuda ${heed_files} needed "${CMAKE_READELF}" ${heed_cuda_files})
 
 # ---- the backend's host side on a runtime of the test's own --------------------------------------
