@@ -2,7 +2,8 @@
  * the rules allow, when the thread that asked for them waits for their group. */
 #include "state.h"
 
-namespace emu {
+namespace emu
+{
 
 void cp_async(void *to, const void *from, int bytes, int valid)
 {

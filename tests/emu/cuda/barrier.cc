@@ -3,7 +3,8 @@
 
 #include <algorithm>
 
-namespace emu {
+namespace emu
+{
 
 static void open_barrier(meeting_point &point)
 {
@@ -77,8 +78,7 @@ void exchange(unsigned mask, const void *mine, size_t bytes, void *all)
     if (bytes > 64)
         fatal(site, "exchange: %zu bytes a lane", bytes);
     maybe_yield();
-    lane_meeting &meeting =
-        join_lanes(m.now->exchanges[m.cur->warp], mask, "warp operation", site);
+    lane_meeting &meeting = join_lanes(m.now->exchanges[m.cur->warp], mask, "warp operation", site);
     char *values = meeting.values[meeting.generation % 2];
     if (meeting.waiters.empty())
         meeting.bytes = bytes;

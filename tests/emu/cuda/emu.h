@@ -10,12 +10,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-namespace emu {
+namespace emu
+{
 
 /* ---- for tests and launchers ----------------------------------------------------------------- */
 
 struct config {
-    uint64_t seed = 1;    /* fixes the schedule: even seeds are fair to warps, odd ones starve some */
+    uint64_t seed = 1; /* fixes the schedule: even seeds are fair to warps, odd ones starve some */
     bool verbose = false; /* messages also go to stderr */
     int resident = 2;     /* blocks alive at a time, in launch order, 16 at most */
 };

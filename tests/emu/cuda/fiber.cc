@@ -16,7 +16,8 @@ asm(".text\n"
     "ret\n"
     ".size emu_switch, .-emu_switch\n");
 
-namespace emu {
+namespace emu
+{
 
 void fiber_prepare(fiber *f, char *stack, void (*entry)())
 {
@@ -44,7 +45,8 @@ void fiber_leave(fiber *f)
 
 #include <ucontext.h>
 
-namespace emu {
+namespace emu
+{
 
 static ucontext_t scheduler;
 

@@ -1,28 +1,30 @@
-/* What -fsanitize=thread calls in a kernel's file, without the library that usually goes with it. */
+/* What -fsanitize=thread calls in a kernel's file, without the library that usually goes with it.
+ */
 #include "state.h"
 
 static bool instrumented;
 
-namespace emu {
+namespace emu
+{
 bool is_instrumented()
 {
     return instrumented;
 }
 } // namespace emu
 
-#define HOOK(name, bytes)                          \
-    void __tsan_##name##read##bytes(void *at)      \
-    {                                              \
-        emu::saw_read(at, bytes, EMU_SITE);        \
-    }                                              \
-    void __tsan_##name##write##bytes(void *at)     \
-    {                                              \
-        emu::saw_write(at, bytes, EMU_SITE);       \
-    }                                              \
+#define HOOK(name, bytes)                           \
+    void __tsan_##name##read##bytes(void *at)       \
+    {                                               \
+        emu::saw_read(at, bytes, EMU_SITE);         \
+    }                                               \
+    void __tsan_##name##write##bytes(void *at)      \
+    {                                               \
+        emu::saw_write(at, bytes, EMU_SITE);        \
+    }                                               \
     void __tsan_##name##read_write##bytes(void *at) \
-    {                                              \
-        emu::saw_read(at, bytes, EMU_SITE);        \
-        emu::saw_write(at, bytes, EMU_SITE);       \
+    {                                               \
+        emu::saw_read(at, bytes, EMU_SITE);         \
+        emu::saw_write(at, bytes, EMU_SITE);        \
     }
 
 extern "C" {

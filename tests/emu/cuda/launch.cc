@@ -3,7 +3,8 @@
 
 #include <algorithm>
 
-namespace emu {
+namespace emu
+{
 
 machine m;
 static config next_config;

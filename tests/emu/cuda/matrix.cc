@@ -1,7 +1,8 @@
 /* Warp-wide matrix instructions, lane by lane, and 16-bit floats. */
 #include "state.h"
 
-namespace emu {
+namespace emu
+{
 
 /* ---- 16-bit floats --------------------------------------------------------------------------- */
 
@@ -103,7 +104,8 @@ static float half_of(uint32_t pair, int which, bool bf16)
     return bf16 ? from_bf16(bits) : from_f16(bits);
 }
 
-/* Products and sums are f32, in the order of k: a device rounds less often, in an order of its own. */
+/* Products and sums are f32, in the order of k: a device rounds less often, in an order of its own.
+ */
 void multiply_matrices(float *d, const uint32_t *a, const uint32_t *b, bool bf16)
 {
     need_whole_warp(EMU_SITE);

@@ -8,7 +8,8 @@
 #include <sys/mman.h>
 #include <ucontext.h>
 
-namespace emu {
+namespace emu
+{
 
 enum { THREADS_MOST = 1024, PAGE = 4096 };
 constexpr size_t ROOM = 228 << 10;
@@ -67,7 +68,8 @@ bool is_on_stack(const void *at)
 
 bool is_near_shared(const void *at)
 {
-    return (const char *)at >= shared_arena && (const char *)at < shared_arena + SLOTS * SLOT + GUARD;
+    return (const char *)at >= shared_arena &&
+           (const char *)at < shared_arena + SLOTS * SLOT + GUARD;
 }
 
 size_t shared_offset(const void *at, size_t bytes, const void *site)

@@ -8,7 +8,8 @@
 
 extern "C" const Elf64_Ehdr __ehdr_start __attribute__((visibility("hidden")));
 
-namespace emu {
+namespace emu
+{
 
 enum { MESSAGES_MOST = 20 };
 
@@ -41,7 +42,8 @@ static std::string ask_addr2line(uint32_t number)
     while (fgets(line, sizeof(line), pipe)) {
         line[strcspn(line, " \n")] = 0;
         any = line;
-        if (found.empty() && !strstr(line, "_emu.h:") && !strstr(line, "ptx.cuh:") && line[0] != '?')
+        if (found.empty() && !strstr(line, "_emu.h:") && !strstr(line, "ptx.cuh:") &&
+            line[0] != '?')
             found = line;
     }
     pclose(pipe);
@@ -90,10 +92,10 @@ static void add(const void *site, const char *text)
         fprintf(stderr, "emulator: %s\n", message.c_str());
 }
 
-#define EMU_FORMAT(text)                         \
-    char text[1000];                             \
-    va_list arguments;                           \
-    va_start(arguments, format);                 \
+#define EMU_FORMAT(text)                              \
+    char text[1000];                                  \
+    va_list arguments;                                \
+    va_start(arguments, format);                      \
     vsnprintf(text, sizeof(text), format, arguments); \
     va_end(arguments)
 

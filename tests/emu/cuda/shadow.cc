@@ -5,7 +5,8 @@
 
 #include <unordered_map>
 
-namespace emu {
+namespace emu
+{
 
 static epoch my_epoch()
 {

@@ -14,7 +14,8 @@
 #include <string>
 #include <vector>
 
-namespace emu {
+namespace emu
+{
 
 enum { WARPS = 32, BARRIERS = 16, SLOTS = 16, READERS = 3 };
 enum { TIME_BITS = 21 };
@@ -42,7 +43,7 @@ inline void join(clock_vector &into, const clock_vector &other)
 /* The history of two bytes. 0 is no access yet. */
 struct cell {
     epoch writer;
-    uint32_t site;          /* of the write */
+    uint32_t site; /* of the write */
     epoch readers[READERS];
 };
 /* Global memory is seen by several blocks: number is the block's, counted from 1, and stamp the
@@ -107,8 +108,8 @@ struct machine {
     result res;
     std::vector<std::string> messages;
     uint64_t random;
-    block *now;    /* whose thread runs or ran last */
-    fiber *cur;    /* NULL in the scheduler */
+    block *now; /* whose thread runs or ran last */
+    fiber *cur; /* NULL in the scheduler */
     void *scheduler;
     void (*thread)(void *);
     void *closure;

@@ -19,11 +19,13 @@ enum fault {
     NO_LAST_WAIT,
     FAULTS
 };
-static const char *const fault_names[] = {
-    "correct",         "no __syncthreads",    "no wait_group",      "wait_group one too many",
-    "no commit_group", "no zero fill",        "wrong row",          "wrong stage",
-    "B transposed",    "shared overrun",      "global overrun",     "blocks write the same tile",
-    "a warp leaves",   "copies in flight at the end"};
+static const char *const fault_names[] = {"correct",         "no __syncthreads",
+                                          "no wait_group",   "wait_group one too many",
+                                          "no commit_group", "no zero fill",
+                                          "wrong row",       "wrong stage",
+                                          "B transposed",    "shared overrun",
+                                          "global overrun",  "blocks write the same tile",
+                                          "a warp leaves",   "copies in flight at the end"};
 
 enum { TILE = 64, STEP = 32, PITCH = 80, STAGES = 3, OPERAND = TILE * PITCH };
 enum { SHARED = STAGES * 2 * OPERAND, M = 100, N = 72, K = 136 };
@@ -43,7 +45,8 @@ static __device__ void load_operand(const gemm &p, unsigned char *to, const uint
         int row = i / 4, column = from + i % 4 * 8;
         bool inside = first + row < rows && column < p.k;
         const uint16_t *source = x + (int64_t)(first + row) * p.k + column;
-        hd_cp_async_16(to + row * PITCH + i % 4 * 16, inside || p.fault == NO_ZERO_FILL ? source : x,
+        hd_cp_async_16(to + row * PITCH + i % 4 * 16,
+                       inside || p.fault == NO_ZERO_FILL ? source : x,
                        inside || p.fault == NO_ZERO_FILL ? 16 : 0);
     }
 }
@@ -64,7 +67,8 @@ static __device__ void multiply_stage(const gemm &p, const unsigned char *stage,
         uint32_t a[4], b[4];
         hd_ldmatrix_x4(a, stage + row * PITCH + (k + lane / 16 * 8) * 2);
         for (int n = 0; n < 4; n++) {
-            const unsigned char *at = stage + OPERAND + (16 * n + lane % 8 + lane / 16 * 8) * PITCH +
+            const unsigned char *at = stage + OPERAND +
+                                      (16 * n + lane % 8 + lane / 16 * 8) * PITCH +
                                       (k + lane / 8 % 2 * 8) * 2;
             if (p.fault == TRANSPOSED)
                 hd_ldmatrix_x4_trans(b, at);
@@ -142,7 +146,8 @@ static bool is_right(const gemm &p)
         for (int j = 0; j < p.n; j++) {
             double sum = 0;
             for (int k = 0; k < p.k; k++)
-                sum += (double)value_of(p.a[i * p.k + k], p.bf16) * value_of(p.b[j * p.k + k], p.bf16);
+                sum +=
+                    (double)value_of(p.a[i * p.k + k], p.bf16) * value_of(p.b[j * p.k + k], p.bf16);
             if (!(fabs(sum - p.c[i * p.n + j]) < 1e-4))
                 return false;
         }
@@ -175,8 +180,8 @@ static void try_fault(gemm p, int fault, uint64_t seeds)
         bool right = is_right(p);
         expect((right && result.ok()) == (fault == NONE), fault_names[fault]);
         if (seed == 1)
-            printf("%-28s %-12s %.150s\n", fault_names[fault], right ? "right values" : "wrong values",
-                   emu::message(0) ? emu::message(0) : "");
+            printf("%-28s %-12s %.150s\n", fault_names[fault],
+                   right ? "right values" : "wrong values", emu::message(0) ? emu::message(0) : "");
         if (fault == NONE)
             expect(result.tensor_macs == (uint64_t)4 * TILE * TILE * ((K + 31) / 32 * 32),
                    "work: multiply-adds");
@@ -186,8 +191,14 @@ static void try_fault(gemm p, int fault, uint64_t seeds)
 int main()
 {
     for (int bf16 = 0; bf16 < 2; bf16++) {
-        gemm p = {random_matrix(M * K, bf16), random_matrix(N * K, bf16), array<float>(M * N), M, N,
-                  K, NONE, bf16 != 0};
+        gemm p = {random_matrix(M * K, bf16),
+                  random_matrix(N * K, bf16),
+                  array<float>(M * N),
+                  M,
+                  N,
+                  K,
+                  NONE,
+                  bf16 != 0};
         for (int fault = 0; fault < FAULTS; fault++)
             if (bf16 || fault == NONE)
                 try_fault(p, fault, fault == NONE ? 4 : 2);

@@ -75,7 +75,8 @@ static void test_tile(bool bf16)
         run_kernel("copies read too early", "race: thread overwrites", use_tile, dim3(1), dim3(32),
                    1024, p);
     p.fault = 2;
-    run_kernel("misaligned row", "is not aligned to 16 bytes", use_tile, dim3(1), dim3(32), 1024, p);
+    run_kernel("misaligned row", "is not aligned to 16 bytes", use_tile, dim3(1), dim3(32), 1024,
+               p);
     p.fault = 0;
     run_kernel("half a warp", "matrix: the warp has only the lanes 0000ffff", use_tile, dim3(1),
                dim3(16), 1024, p);
