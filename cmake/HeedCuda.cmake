@@ -10,8 +10,8 @@ if(NOT HEED_CUDA MATCHES "^(AUTO|ON|OFF)$")
   message(FATAL_ERROR "HEED_CUDA=${HEED_CUDA} is unknown: it takes AUTO, ON, OFF")
 endif()
 
-# Real code for these, and PTX of the first, which every other card from there on compiles for itself
-# when it is loaded.
+# Real code for these, and PTX of the first, which every other card from there on compiles for
+# itself when it is loaded.
 set(HEED_CUDA_ARCHITECTURES 80 86 89 90a 100 120 CACHE STRING "Architectures of the CUDA backend")
 set(heed_cuda_oldest 12.4)
 
@@ -111,8 +111,8 @@ endif()
 
 # ---- objects -------------------------------------------------------------------------------------
 
-# heed_cuda_objects holds the host's side; the kernels' objects are in heed_cuda_kernels, to be added
-# as sources. heed_cuda_linked: they are part of libheed.
+# heed_cuda_objects holds the host's side; the kernels' objects are in heed_cuda_kernels, to be
+# added as sources. heed_cuda_linked: they are part of libheed.
 set(heed_cuda_built OFF)
 set(heed_cuda_linked OFF)
 set(heed_cuda_kernels)

@@ -1,8 +1,9 @@
 /* Heed: the context. It knows the machine, holds the policy, and makes plans.
  *
  * Creating one detects the devices and reads the environment; nothing global is kept but a loaded
- * backend. A context may be used from many threads at once, except that heed_register_impl must not run beside other calls
- * on the same context. Plans hold a reference: a context may be destroyed before its plans.
+ * backend. A context may be used from many threads at once, except that heed_register_impl must not
+ * run beside other calls on the same context. Plans hold a reference: a context may be destroyed
+ * before its plans.
  *
  * Environment, read when a context is created. Each fills what the config leaves at its default;
  * an unknown value is HEED_ERROR_ENVIRONMENT with a sentence that lists the known ones.

@@ -59,7 +59,8 @@ typedef struct heed_device_info {
 /* How many devices there are; the CPU is always number 0. */
 HEED_API int heed_device_count(const heed_context_t *context);
 
-/* Fills as much of *info as its struct_size, which the caller has set, has room for. Errors: NULL, STRUCT_SIZE, NO_DEVICE. */
+/* Fills as much of *info as its struct_size, which the caller has set, has room for.
+ * Errors: NULL, STRUCT_SIZE, NO_DEVICE. */
 HEED_API HEED_MUST_USE heed_status_t heed_device_info(const heed_context_t *context, int index,
                                                       heed_device_info_t *info);
 
