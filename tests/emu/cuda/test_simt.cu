@@ -170,11 +170,12 @@ enum fault {
     DEEP_STACK
 };
 
-static __attribute__((noinline)) int burn_stack(int depth)
+/* Each depth reads the frame above, so that no compiler makes a loop of it. */
+static __attribute__((noinline)) int burn_stack(int depth, volatile char *above)
 {
     volatile char room[4096];
-    room[0] = (char)depth;
-    return depth ? burn_stack(depth - 1) + room[0] : 0;
+    room[0] = (char)(depth + *above);
+    return depth ? burn_stack(depth - 1, room) + room[0] : 0;
 }
 
 static __device__ int fail_by_warp(int which, int x)
@@ -191,8 +192,10 @@ static __device__ int fail_by_warp(int which, int x)
         return x == 5 ? 0 : __shfl_sync(~0u, x, 1);
     case WRONG_MASK:
         return __shfl_sync(0xffff, x, 1);
-    default:
-        return burn_stack(100);
+    default: {
+        volatile char first = 1;
+        return burn_stack(100, &first);
+    }
     }
 }
 
