@@ -6,6 +6,10 @@ include(CMakePackageConfigHelpers)
 install(TARGETS heed EXPORT heed-targets
         LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}
         ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
+if(TARGET heed_cuda)
+  # Beside libheed, which looks there first. No package names it: Heed works without.
+  install(TARGETS heed_cuda LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
+endif()
 install(DIRECTORY include/heed DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN *.h)
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
 
@@ -66,6 +70,9 @@ set(HEED_PC_LIBS)
 if(NOT BUILD_SHARED_LIBS)
   set(HEED_PC_REQUIRES "hwloc >= 2.4")
   set(HEED_PC_LIBS " ${heed_team_flags} -lm")
+  if(heed_cuda_linked)
+    string(APPEND HEED_PC_LIBS " -L${CUDAToolkit_LIBRARY_DIR} -lcudart_static -lrt -ldl -lpthread")
+  endif()
 endif()
 configure_file(cmake/heed.pc.in "${PROJECT_BINARY_DIR}/heed.pc" @ONLY)
 install(FILES "${PROJECT_BINARY_DIR}/heed.pc" DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)

@@ -2,6 +2,7 @@
  * so that a new code without a way to get it fails here. */
 #define _GNU_SOURCE
 #include "expect.h"
+#include "internal.h"
 
 #include <stdlib.h>
 
@@ -189,6 +190,23 @@ static heed_status_t get_out_of_memory(void)
     return heed_context_create(&config, &poor);
 }
 
+static heed_status_t run_on_a_lost_device(const heed_launch_t *launch)
+{
+    (void)launch;
+    return hd_fail(HEED_ERROR_DEVICE, "the device fell off the bus");
+}
+
+/* Devices fail at will: an implementation stands in for one. */
+static heed_status_t get_device(void)
+{
+    heed_context_t *with = expect_context("cpu:lost");
+    heed_impl_t impl = user_impl("cpu:lost", run_on_a_lost_device);
+    expect_ok(heed_register_impl(with, &impl));
+    heed_status_t status = heed_attention(with, &small.desc);
+    heed_context_destroy(with);
+    return status;
+}
+
 static heed_status_t get_environment(void)
 {
     heed_context_t *made = NULL;
@@ -231,6 +249,7 @@ static const struct {
     {HEED_ERROR_FALLBACK, get_fallback},
     {HEED_ERROR_OUT_OF_MEMORY, get_out_of_memory},
     {HEED_ERROR_WORKSPACE, get_workspace},
+    {HEED_ERROR_DEVICE, get_device},
     {HEED_ERROR_ENVIRONMENT, get_environment},
     {HEED_ERROR_INTERNAL, get_internal},
 };
@@ -301,6 +320,7 @@ static void names_and_texts(void **state)
     assert_int_equal(HEED_ERROR_NULL, -101);
     assert_int_equal(HEED_ERROR_UNSUPPORTED, -201);
     assert_int_equal(HEED_ERROR_OUT_OF_MEMORY, -301);
+    assert_int_equal(HEED_ERROR_DEVICE, -401);
     assert_int_equal(HEED_ERROR_ENVIRONMENT, -501);
     assert_int_equal(HEED_ERROR_INTERNAL, -901);
 }

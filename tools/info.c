@@ -74,8 +74,29 @@ static void print_isa(const json_t *device)
     printf("\n");
 }
 
+/* A CUDA version is thousands and tens: 12040 is 12.4. */
+static void print_cuda(const json_t *device)
+{
+    char shared[TOOL_NUMBER_SIZE], memory[TOOL_NUMBER_SIZE];
+    long long driver = integer_of(device, "driver_version");
+    long long runtime = integer_of(device, "runtime_version");
+    printf("%s: %s\n", string_of(device, "device"), string_of(device, "name"));
+    printf("  compute     capability %s, %lld multiprocessors at %lld MHz, %s shared memory\n",
+           string_of(device, "compute_capability"), integer_of(device, "multiprocessors"),
+           integer_of(device, "clock_khz") / 1000,
+           tool_bytes((double)integer_of(device, "shared_bytes"), shared));
+    print_caches(json_object_get(device, "caches"));
+    printf("  memory      %s\n", tool_bytes((double)integer_of(device, "memory_bytes"), memory));
+    printf("  CUDA        driver for %lld.%lld, backend for %lld.%lld\n", driver / 1000,
+           driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
+}
+
 static void print_device(const json_t *device)
 {
+    if (json_object_get(device, "compute_capability")) {
+        print_cuda(device);
+        return;
+    }
     char bytes[TOOL_NUMBER_SIZE];
     long long packages = integer_of(device, "packages"), cores = integer_of(device, "cores");
     long long units = integer_of(device, "hardware_threads"),

@@ -37,6 +37,18 @@ static json_t *cache_list(const heed_device_info_t *info)
     return list;
 }
 
+/* What only a CUDA device has. */
+static void add_cuda(json_t *entry, const heed_device_info_t *info)
+{
+    json_object_set_new(entry, "compute_capability",
+                        json_sprintf("%d.%d", info->compute_major, info->compute_minor));
+    json_object_set_new(entry, "multiprocessors", json_integer(info->multiprocessors));
+    json_object_set_new(entry, "clock_khz", json_integer(info->clock_khz));
+    json_object_set_new(entry, "shared_bytes", json_integer(info->shared_bytes));
+    json_object_set_new(entry, "driver_version", json_integer(info->driver_version));
+    json_object_set_new(entry, "runtime_version", json_integer(info->runtime_version));
+}
+
 static json_t *device_entry(const heed_device_info_t *info)
 {
     char name[TOOL_NUMBER_SIZE];
@@ -53,6 +65,8 @@ static json_t *device_entry(const heed_device_info_t *info)
     json_object_set_new(entry, "topology", json_string(info->topology));
     json_object_set_new(entry, "isa", isa_list(info->isa));
     json_object_set_new(entry, "isa_cpu", isa_list(info->isa_cpu));
+    if (info->device.type == HEED_DEVICE_CUDA)
+        add_cuda(entry, info);
     return entry;
 }
 

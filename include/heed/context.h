@@ -1,8 +1,9 @@
 /* Heed: the context. It knows the machine, holds the policy, and makes plans.
  *
- * Creating one detects the devices and reads the environment; nothing global is kept. A context may
- * be used from many threads at once, except that heed_register_impl must not run beside other calls
- * on the same context. Plans hold a reference: a context may be destroyed before its plans.
+ * Creating one detects the devices and reads the environment; nothing global is kept but a loaded
+ * backend. A context may be used from many threads at once, except that heed_register_impl must not
+ * run beside other calls on the same context. Plans hold a reference: a context may be destroyed
+ * before its plans.
  *
  * Environment, read when a context is created. Each fills what the config leaves at its default;
  * an unknown value is HEED_ERROR_ENVIRONMENT with a sentence that lists the known ones.
@@ -13,7 +14,11 @@
  *     HEED_MAX_CPU_ISA  scalar | avx2 | avx512 | avx512bf16: pretend that the CPU has no more
  *     HEED_NUM_THREADS  a number of threads, 1 or more
  *     HEED_DEVICE       auto | cpu | cuda | cuda:N: where to run
- *     HEED_FALLBACK     deny | warn | allow: when that device cannot be used */
+ *     HEED_FALLBACK     deny | warn | allow: when that device cannot be used
+ *     HEED_PLUGIN_PATH  an absolute path | none: the file of the CUDA backend. Not set:
+ *                       libheed-cuda.so in the folder of libheed itself, else in LIBDIR/heed. It is
+ *                       loaded once a process and stays; what goes wrong is no error but the reason
+ *                       that heed_device_missing tells */
 #ifndef HEED_CONTEXT_H
 #define HEED_CONTEXT_H
 

@@ -1,4 +1,5 @@
-/* Heed: the machine as Heed sees it. Detected once per context through hwloc and CPUID. */
+/* Heed: the machine as Heed sees it. Detected once per context through hwloc, CPUID and the
+ * CUDA backend. */
 #ifndef HEED_DEVICE_H
 #define HEED_DEVICE_H
 
@@ -43,13 +44,23 @@ typedef struct heed_device_info {
     heed_cache_info_t caches[4]; /* data and unified caches, level 1 first */
     int64_t memory_bytes;
     char cpuset[128];  /* processors that may be used, such as "0-15,32" */
-    char topology[32]; /* where the facts come from: "native", "synthetic", "xml", "none" */
+    char topology[32]; /* where the facts come from: "native", "synthetic", "xml", "none", "cuda" */
+    /* CUDA devices, 0 for the CPU. Of the fields above they fill device, name, memory_bytes, one
+     * cache of level 2, and threads, which is 1. */
+    int32_t compute_major; /* compute capability, 9.0 */
+    int32_t compute_minor;
+    int32_t multiprocessors;
+    int32_t clock_khz;       /* 0 where the driver does not tell */
+    int32_t shared_bytes;    /* shared memory that one block may ask for */
+    int32_t driver_version;  /* CUDA version of the driver, 13000 for 13.0 */
+    int32_t runtime_version; /* that the backend was built with */
 } heed_device_info_t;
 
 /* How many devices there are; the CPU is always number 0. */
 HEED_API int heed_device_count(const heed_context_t *context);
 
-/* Fills *info, whose struct_size the caller has set. Errors: NULL, STRUCT_SIZE, NO_DEVICE. */
+/* Fills as much of *info as its struct_size, which the caller has set, has room for.
+ * Errors: NULL, STRUCT_SIZE, NO_DEVICE. */
 HEED_API HEED_MUST_USE heed_status_t heed_device_info(const heed_context_t *context, int index,
                                                       heed_device_info_t *info);
 

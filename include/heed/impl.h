@@ -52,8 +52,9 @@ typedef struct heed_impl {
 HEED_API HEED_MUST_USE heed_status_t heed_register_impl(heed_context_t *context,
                                                         const heed_impl_t *impl);
 
-/* Implementation number `index` of the context, user's first, then builtin in list order, whether
- * or not this machine can run it. NULL past the end. Lives as long as the context. */
+/* Implementation number `index` of the context, user's first, then builtin in list order, then the
+ * CUDA backend's if it is there, whether or not this machine can run it. NULL past the end. Lives
+ * as long as the context. */
 HEED_API const heed_impl_t *heed_impl_at(const heed_context_t *context, int index);
 
 /* Whether this context could run the implementation at all (device, instruction set, HEED_IMPL and

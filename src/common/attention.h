@@ -24,7 +24,8 @@ typedef struct hd_attention {
     bool merge; /* (out, lse) hold a state to merge into */
 } hd_attention_t;
 
-static inline char *hd_view_row(const hd_view_t *view, int64_t batch, int64_t row, int64_t head)
+HD_DEVICE static inline char *hd_view_row(const hd_view_t *view, int64_t batch, int64_t row,
+                                          int64_t head)
 {
     return view->data + batch * view->batch + row * view->row + head * view->head;
 }
@@ -37,7 +38,7 @@ static inline bool hd_view_is_plain(const hd_view_t *view, heed_dtype_t dtype)
 
 static inline hd_view_t hd_view(const heed_tensor_t *tensor, void *data)
 {
-    hd_view_t view = {.data = data, .dtype = tensor->dtype};
+    hd_view_t view = {.data = (char *)data, .dtype = tensor->dtype};
     int64_t size = hd_dtype_bytes(tensor->dtype);
     view.batch = tensor->strides[0] * size;
     view.row = tensor->strides[1] * size;
@@ -56,7 +57,7 @@ static inline hd_attention_t hd_attention(const heed_attention_desc_t *desc, voi
     a.v = hd_view(&desc->v, data ? data[HEED_ATTENTION_V] : NULL);
     a.out = hd_view(&desc->out, data ? data[HEED_ATTENTION_OUT] : NULL);
     if (desc->lse.ndim) {
-        a.lse.data = data ? data[HEED_ATTENTION_LSE] : NULL;
+        a.lse.data = (char *)(data ? data[HEED_ATTENTION_LSE] : NULL);
         a.lse.dtype = HEED_F32;
         a.lse.batch = desc->lse.strides[0] * 4;
         a.lse.head = desc->lse.strides[1] * 4;

@@ -1,3 +1,4 @@
+#include "backend.h"
 #include "internal.h"
 
 #include <stdio.h>
@@ -72,6 +73,18 @@ static void detect(heed_context_t *context)
     cpu->threads = context->settings.threads ? context->settings.threads : threads;
 }
 
+static void detect_backend(heed_context_t *context, int ignore_environment)
+{
+    const char *why;
+    context->backend = hd_backend_get(ignore_environment, &why);
+    snprintf(context->backend_why, sizeof(context->backend_why), "%s", why);
+    if (!context->backend)
+        return;
+    context->device_count +=
+        context->backend->detect(&context->devices[1], HD_MAX_DEVICES - 1, context->backend_why,
+                                 sizeof(context->backend_why));
+}
+
 heed_status_t heed_context_create(const heed_context_config_t *config, heed_context_t **context)
 {
     if (!context)
@@ -98,6 +111,7 @@ heed_status_t heed_context_create(const heed_context_config_t *config, heed_cont
     made->log = full.log;
     made->log_user = full.log_user;
     detect(made);
+    detect_backend(made, full.ignore_environment);
     *context = made;
     return HEED_OK;
 }

@@ -2,11 +2,6 @@
 
 #include <string.h>
 
-const char *hd_cuda_missing(void)
-{
-    return "this build of Heed has no CUDA backend";
-}
-
 int heed_device_count(const heed_context_t *context)
 {
     return context ? context->device_count : 0;
@@ -26,21 +21,27 @@ heed_status_t heed_device_info(const heed_context_t *context, int index, heed_de
 {
     if (!context || !info)
         return hd_fail(HEED_ERROR_NULL, "%s is null", context ? "info" : "context");
-    if (info->struct_size < sizeof(*info))
+    size_t smallest = offsetof(heed_device_info_t, compute_major);
+    if (info->struct_size < smallest)
         return hd_fail(HEED_ERROR_STRUCT_SIZE, "info.struct_size=%u, the smallest known is %zu",
-                       info->struct_size, sizeof(*info));
+                       info->struct_size, smallest);
     if (index < 0 || index >= heed_device_count(context))
         return hd_fail(HEED_ERROR_NO_DEVICE, "device number %d: there are %d", index,
                        heed_device_count(context));
-    *info = context->devices[index];
+    size_t size = info->struct_size < sizeof(*info) ? info->struct_size : sizeof(*info);
+    memcpy(info, &context->devices[index], size);
+    info->struct_size = (uint32_t)size;
     return HEED_OK;
 }
 
 const char *heed_device_missing(const heed_context_t *context, int32_t type)
 {
-    if (!context || type == HEED_DEVICE_CPU)
+    if (!context)
         return NULL;
-    return type == HEED_DEVICE_CUDA ? hd_cuda_missing() : "Heed knows no such device type";
+    for (int i = 0; i < context->device_count; i++)
+        if (context->devices[i].device.type == type)
+            return NULL;
+    return type == HEED_DEVICE_CUDA ? context->backend_why : "Heed knows no such device type";
 }
 
 const char *heed_isa_names(uint64_t isa, char *text, size_t size)

@@ -17,7 +17,7 @@ static const char *const fallback_names[] = {"deny", "warn", "allow"};
 
 #define ISA_NAME(name, bit, text, about) " | " text
 
-enum { VERBOSE, IMPL, SKIP_IMPL, MAX_CPU_ISA, NUM_THREADS, DEVICE, FALLBACK };
+enum { VERBOSE, IMPL, SKIP_IMPL, MAX_CPU_ISA, NUM_THREADS, DEVICE, FALLBACK, PLUGIN_PATH };
 
 static const heed_env_info_t variables[] = {
     [VERBOSE] = {"HEED_VERBOSE", "none | error | warn | select | exec | all",
@@ -30,6 +30,8 @@ static const heed_env_info_t variables[] = {
     [NUM_THREADS] = {"HEED_NUM_THREADS", "a number from 1 to 4096", "threads of a plan", NULL},
     [DEVICE] = {"HEED_DEVICE", "auto | cpu | cuda | cuda:N", "where to run", NULL},
     [FALLBACK] = {"HEED_FALLBACK", "deny | warn | allow", "when that device cannot be used", NULL},
+    [PLUGIN_PATH] = {"HEED_PLUGIN_PATH", "an absolute path | none",
+                     "the CUDA backend's file, in place of the one beside libheed", NULL},
 };
 
 int heed_env_info(int index, heed_env_info_t *info)

@@ -2,13 +2,10 @@
 #ifndef HD_INTERNAL_H
 #define HD_INTERNAL_H
 
-#include <heed/heed.h>
+#include "base.h"
 
 #include <stdarg.h>
 #include <stdatomic.h>
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
 
 #if defined(__x86_64__)
 #define HD_X86 1
@@ -70,32 +67,6 @@ bool hd_next_item(const char **list, const char *separators, char *item, size_t 
 bool hd_mul(int64_t a, int64_t b, int64_t *product);
 bool hd_add(int64_t a, int64_t b, int64_t *sum);
 
-/* heed_dtype_size of a dtype that is known to be good. */
-static inline int64_t hd_dtype_bytes(heed_dtype_t dtype)
-{
-    return (dtype >> 8 & 0xff) / 8;
-}
-
-static inline int64_t hd_min(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
-static inline int64_t hd_max(int64_t a, int64_t b)
-{
-    return a > b ? a : b;
-}
-
-static inline int64_t hd_ceil_div(int64_t a, int64_t b)
-{
-    return (a + b - 1) / b;
-}
-
-static inline size_t hd_round_up(size_t bytes, size_t to)
-{
-    return (bytes + to - 1) / to * to;
-}
-
 /* ---- tensors (tensor.c) ---------------------------------------------------------------------- */
 
 /* A tensor with its axes in place: shape and strides point into the struct that holds it. */
@@ -128,9 +99,6 @@ uint64_t hd_cpuid_isa(void);
 /* The CPU's own name, "" where it has none. */
 void hd_cpuid_name(char *name, size_t size);
 
-/* Why there is no CUDA device: NULL where there is one. */
-const char *hd_cuda_missing(void);
-
 /* ---- environment (env.c) --------------------------------------------------------------------- */
 
 /* Settings of a context: the config's, then the environment's, then defaults. */
@@ -150,7 +118,7 @@ heed_status_t hd_settings_read(const heed_context_config_t *config, hd_settings_
 
 /* ---- the context (context.c) ----------------------------------------------------------------- */
 
-enum { HD_MAX_DEVICES = 1 };
+enum { HD_MAX_DEVICES = 1 + 16 };
 
 struct heed_context {
     atomic_int references;
@@ -160,6 +128,8 @@ struct heed_context {
     void *log_user;
     heed_device_info_t devices[HD_MAX_DEVICES]; /* the CPU is number 0 */
     int device_count;
+    const struct hd_backend *backend; /* NULL: none (backend.h) */
+    char backend_why[384];            /* what it lacks, or why there is none; "" if all is well */
     heed_impl_t **user_impls;
     int user_impl_count;
 };

@@ -42,7 +42,10 @@ static heed_status_t choose_device(heed_plan_t *plan, const heed_device_info_t *
     if (!*device) {
         const char *missing = heed_device_missing(context, where.type);
         return hd_fail(HEED_ERROR_NO_DEVICE, "the tensors are on device %d:%d: %s", where.type,
-                       where.id, missing ? missing : "there is none with that number");
+                       where.id,
+                       missing                   ? missing
+                       : context->backend_why[0] ? context->backend_why
+                                                 : "there is none with that number");
     }
     plan->info.device = where;
     if (settings->device.type == 0 || settings->device.type == where.type)
@@ -297,6 +300,12 @@ heed_status_t heed_plan_execute(const heed_plan_t *plan, void *const *buffers, i
     if (stream && stream->native && stream->device.type == HEED_DEVICE_CPU)
         return hd_fail(HEED_ERROR_VALUE, "stream.native=%p: the CPU has no streams",
                        stream->native);
+    if (stream && stream->native && plan->info.device.type != HEED_DEVICE_CPU &&
+        (stream->device.type != plan->info.device.type ||
+         stream->device.id != plan->info.device.id))
+        return hd_fail(HEED_ERROR_VALUE, "stream.device is %d:%d, but the plan runs on %d:%d",
+                       stream->device.type, stream->device.id, plan->info.device.type,
+                       plan->info.device.id);
     void *full[HD_MAX_OPERANDS];
     HD_TRY(check_buffers(plan, buffers, buffer_count, full));
     HD_TRY(check_workspace(plan, workspace, workspace_bytes));

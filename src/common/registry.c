@@ -1,3 +1,4 @@
+#include "backend.h"
 #include "op.h"
 
 #include <stdio.h>
@@ -57,7 +58,11 @@ const heed_impl_t *heed_impl_at(const heed_context_t *context, int index)
     if (index < context->user_impl_count)
         return context->user_impls[index];
     index -= context->user_impl_count;
-    return index < HD_COUNT(builtin_impls) ? builtin_impls[index] : NULL;
+    if (index < HD_COUNT(builtin_impls))
+        return builtin_impls[index];
+    index -= HD_COUNT(builtin_impls);
+    const hd_backend_t *backend = context->backend;
+    return backend && index < backend->impl_count ? backend->impls[index] : NULL;
 }
 
 /* ---- registering ----------------------------------------------------------------------------- */

@@ -1,4 +1,5 @@
 #include "tiles.h"
+#include "internal.h"
 
 #include <stdio.h>
 #include <stdlib.h>

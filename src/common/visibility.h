@@ -7,7 +7,7 @@
 #ifndef HD_VISIBILITY_H
 #define HD_VISIBILITY_H
 
-#include "internal.h"
+#include "base.h"
 
 enum { HD_BLOCK_KEYS = 64 }; /* keys of a block at most, and its alignment */
 enum { HD_BLOCK_ROWS = 64 }; /* queries that share a walk at most */
@@ -30,12 +30,12 @@ static inline hd_visibility_t hd_visibility(const heed_attention_desc_t *desc)
     return visible;
 }
 
-static inline int64_t hd_first_key(const hd_visibility_t *visible, int64_t query)
+HD_DEVICE static inline int64_t hd_first_key(const hd_visibility_t *visible, int64_t query)
 {
     return hd_min(hd_max(query + visible->offset - visible->left, 0), visible->keys);
 }
 
-static inline int64_t hd_end_key(const hd_visibility_t *visible, int64_t query)
+HD_DEVICE static inline int64_t hd_end_key(const hd_visibility_t *visible, int64_t query)
 {
     return hd_min(hd_max(query + visible->offset + visible->right + 1, 0), visible->keys);
 }
@@ -57,8 +57,8 @@ static inline double hd_band_pairs(const hd_visibility_t *visible)
 }
 
 /* Bits of the queries first .. first+count-1 (count <= 64) that the band lets see a key. */
-static inline uint64_t hd_band_mask(const hd_visibility_t *visible, int64_t key, int64_t first,
-                                    int count)
+HD_DEVICE static inline uint64_t hd_band_mask(const hd_visibility_t *visible, int64_t key,
+                                              int64_t first, int count)
 {
     int64_t low = hd_max(key - visible->offset - visible->right - first, 0);
     int64_t high = hd_min(key - visible->offset + visible->left + 1 - first, count);
@@ -89,8 +89,8 @@ typedef struct hd_walk {
 
 /* Walks the blocks that any of the queries first .. first+rows-1 of (batch, head) may see. With a
  * tile list, the range crosses no multiple of 64. */
-static inline void hd_walk_begin(hd_walk_t *walk, const hd_visibility_t *visible, int64_t batch,
-                                 int64_t head, int64_t first, int rows)
+HD_DEVICE static inline void hd_walk_begin(hd_walk_t *walk, const hd_visibility_t *visible,
+                                           int64_t batch, int64_t head, int64_t first, int rows)
 {
     const heed_tile_list_t *tiles = visible->tiles;
     int64_t low = hd_first_key(visible, first);
@@ -111,7 +111,7 @@ static inline void hd_walk_begin(hd_walk_t *walk, const hd_visibility_t *visible
     }
 }
 
-static inline void hd_walk_block(const hd_walk_t *walk, int64_t key, hd_block_t *block)
+HD_DEVICE static inline void hd_walk_block(const hd_walk_t *walk, int64_t key, hd_block_t *block)
 {
     const hd_visibility_t *visible = walk->visible;
     int64_t end = hd_min(key + HD_BLOCK_KEYS, walk->high);
@@ -123,7 +123,7 @@ static inline void hd_walk_block(const hd_walk_t *walk, int64_t key, hd_block_t 
 }
 
 /* The next block of an entry of the tile list. walk->next counts keys within the tile. */
-static inline bool hd_walk_next_tile(hd_walk_t *walk, hd_block_t *block)
+HD_DEVICE static inline bool hd_walk_next_tile(hd_walk_t *walk, hd_block_t *block)
 {
     const heed_tile_list_t *tiles = walk->visible->tiles;
     for (; walk->entry < walk->entry_end; walk->entry++, walk->next = 0) {
@@ -146,7 +146,7 @@ static inline bool hd_walk_next_tile(hd_walk_t *walk, hd_block_t *block)
     return false;
 }
 
-static inline bool hd_walk_next(hd_walk_t *walk, hd_block_t *block)
+HD_DEVICE static inline bool hd_walk_next(hd_walk_t *walk, hd_block_t *block)
 {
     if (walk->visible->tiles)
         return hd_walk_next_tile(walk, block);
@@ -157,14 +157,21 @@ static inline bool hd_walk_next(hd_walk_t *walk, hd_block_t *block)
     return true;
 }
 
-/* One word for each key of the block: bit x is query first + x. */
-static inline void hd_walk_masks(const hd_walk_t *walk, const hd_block_t *block, uint64_t *masks)
+/* The word of key j of the block: bit x is query first + x. */
+HD_DEVICE static inline uint64_t hd_walk_mask(const hd_walk_t *walk, const hd_block_t *block, int j)
 {
-    for (int j = 0; j < block->count; j++) {
-        masks[j] = hd_band_mask(walk->visible, block->key + j, walk->first, walk->rows);
-        if (block->bits)
-            masks[j] &= block->bits[(int64_t)j * walk->words] >> walk->first % 64;
-    }
+    uint64_t mask = hd_band_mask(walk->visible, block->key + j, walk->first, walk->rows);
+    if (block->bits)
+        mask &= block->bits[(int64_t)j * walk->words] >> walk->first % 64;
+    return mask;
+}
+
+/* One word for each key of the block. */
+HD_DEVICE static inline void hd_walk_masks(const hd_walk_t *walk, const hd_block_t *block,
+                                           uint64_t *masks)
+{
+    for (int j = 0; j < block->count; j++)
+        masks[j] = hd_walk_mask(walk, block, j);
 }
 
 #endif

@@ -2,7 +2,7 @@
  * float64. The reference that every other kernel is checked against; slow, any problem. A row's
  * scores are stored, one row a thread at a time. */
 #include "../common/attention.h"
-#include "element.h"
+#include "../common/element.h"
 #include "parallel.h"
 
 #include <math.h>

@@ -6,7 +6,7 @@
 #ifndef HD_CAST_BODY_H
 #define HD_CAST_BODY_H
 
-#include "element.h"
+#include "../common/element.h"
 #include "parallel.h"
 
 enum { CAST_CHUNK = 1 << 14, CAST_SERIAL = 1 << 16 };

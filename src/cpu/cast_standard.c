@@ -1,5 +1,5 @@
 /* cpu:standard for casts: element by element in portable C. The reference. */
-#include "element.h"
+#include "../common/element.h"
 
 static void cast_row(heed_dtype_t from_dtype, const char *from, heed_dtype_t to_dtype, char *to,
                      int64_t n)

@@ -4,6 +4,8 @@
 
 #include "flash_sizes.h"
 
+#include <stdatomic.h>
+
 typedef struct flash_job {
     hd_attention_t a;
     flash_sizes_t z;

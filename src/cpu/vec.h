@@ -14,7 +14,7 @@
 #ifndef HD_VEC_H
 #define HD_VEC_H
 
-#include "element.h"
+#include "../common/element.h"
 
 #define HD_INLINE   static inline __attribute__((always_inline))
 #define HD_NOINLINE static __attribute__((noinline))

@@ -1,32 +1,33 @@
-/* One element of any float dtype, in portable C. The vector files have their own for whole rows. */
+/* One element of any float dtype, in portable C, on any device. The vector files have their own for
+ * whole rows. */
 #ifndef HD_ELEMENT_H
 #define HD_ELEMENT_H
 
-#include "../common/internal.h"
+#include "base.h"
 
 #include <string.h>
 
-static inline float hd_from_bits(uint32_t bits)
+HD_DEVICE static inline float hd_from_bits(uint32_t bits)
 {
     float value;
     memcpy(&value, &bits, sizeof(value));
     return value;
 }
 
-static inline uint32_t hd_to_bits(float value)
+HD_DEVICE static inline uint32_t hd_to_bits(float value)
 {
     uint32_t bits;
     memcpy(&bits, &value, sizeof(bits));
     return bits;
 }
 
-static inline float hd_bf16_to_f32(uint16_t half)
+HD_DEVICE static inline float hd_bf16_to_f32(uint16_t half)
 {
     return hd_from_bits((uint32_t)half << 16);
 }
 
 /* Nearest even; NaN stays a quiet NaN with its sign. */
-static inline uint16_t hd_f32_to_bf16(float value)
+HD_DEVICE static inline uint16_t hd_f32_to_bf16(float value)
 {
     uint32_t bits = hd_to_bits(value);
     if ((bits & 0x7fffffff) > 0x7f800000)
@@ -34,7 +35,7 @@ static inline uint16_t hd_f32_to_bf16(float value)
     return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
-static inline float hd_f16_to_f32(uint16_t half)
+HD_DEVICE static inline float hd_f16_to_f32(uint16_t half)
 {
     uint32_t sign = (uint32_t)(half & 0x8000) << 16, rest = half & 0x7fff;
     if (rest >= 0x7c00) /* infinity, NaN (made quiet) */
@@ -47,7 +48,7 @@ static inline float hd_f16_to_f32(uint16_t half)
 }
 
 /* Nearest even; overflow gives infinity. */
-static inline uint16_t hd_f32_to_f16(float value)
+HD_DEVICE static inline uint16_t hd_f32_to_f16(float value)
 {
     uint32_t bits = hd_to_bits(value), sign = bits >> 16 & 0x8000, rest = bits & 0x7fffffff;
     if (rest > 0x7f800000)
@@ -61,7 +62,7 @@ static inline uint16_t hd_f32_to_f16(float value)
     return (uint16_t)(sign | (rest - (112u << 23) + 0xfff + (rest >> 13 & 1)) >> 13);
 }
 
-static inline float hd_element_load(heed_dtype_t dtype, const void *at)
+HD_DEVICE static inline float hd_element_load(heed_dtype_t dtype, const void *at)
 {
     uint16_t half;
     float value;
@@ -73,7 +74,7 @@ static inline float hd_element_load(heed_dtype_t dtype, const void *at)
     return dtype == HEED_BF16 ? hd_bf16_to_f32(half) : hd_f16_to_f32(half);
 }
 
-static inline void hd_element_store(heed_dtype_t dtype, void *at, float value)
+HD_DEVICE static inline void hd_element_store(heed_dtype_t dtype, void *at, float value)
 {
     if (dtype == HEED_F32) {
         memcpy(at, &value, sizeof(value));

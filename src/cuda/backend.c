@@ -1,0 +1,231 @@
+/* The CUDA backend on the host: which cards there are, what their errors mean in words, where an
+ * operand's memory lies. The runtime is linked in statically and finds the driver by itself:
+ * without one, detection says so and nothing else happens. */
+#include "../common/backend.h"
+#include "cuda.h"
+
+#include <cuda_runtime_api.h>
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+static const hd_host_t *host;
+
+__attribute__((format(printf, 2, 3))) static heed_status_t fail(heed_status_t status,
+                                                                const char *format, ...)
+{
+    char sentence[512];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(sentence, sizeof(sentence), format, args);
+    va_end(args);
+    return host->fail(status, sentence);
+}
+
+int hd_cuda_refuse(heed_why_t *why, heed_status_t status, const char *format, ...)
+{
+    if (!why)
+        return 0;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(why->text, sizeof(why->text), format, args);
+    va_end(args);
+    why->status = status;
+    return 0;
+}
+
+/* ---- the machine ----------------------------------------------------------------------------- */
+
+static int attribute(int id, enum cudaDeviceAttr which)
+{
+    int value = 0;
+    return cudaDeviceGetAttribute(&value, which, id) == cudaSuccess ? value : 0;
+}
+
+static void version_text(int version, char *text, size_t size)
+{
+    snprintf(text, size, "%d.%d", version / 1000, version % 1000 / 10);
+}
+
+/* Why no device could be counted. */
+static void explain(cudaError_t error, char *why, size_t size)
+{
+    int driver = 0;
+    char of_driver[16], of_runtime[16];
+    if (cudaDriverGetVersion(&driver) != cudaSuccess)
+        driver = 0;
+    version_text(driver, of_driver, sizeof(of_driver));
+    version_text(CUDART_VERSION, of_runtime, sizeof(of_runtime));
+    if (error == cudaErrorInsufficientDriver && driver == 0)
+        snprintf(why, size,
+                 "no NVIDIA driver is installed (the CUDA backend needs one for CUDA %s)",
+                 of_runtime);
+    else if (error == cudaErrorInsufficientDriver)
+        snprintf(why, size, "the NVIDIA driver is too old: it is for CUDA %s, the backend for %s",
+                 of_driver, of_runtime);
+    else if (error == cudaErrorNoDevice)
+        snprintf(why, size, "the NVIDIA driver finds no card that this process may use");
+    else
+        snprintf(why, size, "CUDA could not be started: %s (%s)", cudaGetErrorString(error),
+                 cudaGetErrorName(error));
+}
+
+static cudaError_t describe(int id, heed_device_info_t *info)
+{
+    struct cudaDeviceProp properties;
+    cudaError_t error = cudaGetDeviceProperties(&properties, id);
+    if (error != cudaSuccess)
+        return error;
+    memset(info, 0, sizeof(*info));
+    info->struct_size = sizeof(*info);
+    info->device.type = HEED_DEVICE_CUDA;
+    info->device.id = id;
+    snprintf(info->name, sizeof(info->name), "%.*s", (int)sizeof(info->name) - 1, properties.name);
+    snprintf(info->topology, sizeof(info->topology), "cuda");
+    info->threads = 1;
+    info->memory_bytes = (int64_t)properties.totalGlobalMem;
+    info->compute_major = properties.major;
+    info->compute_minor = properties.minor;
+    info->multiprocessors = properties.multiProcessorCount;
+    info->clock_khz = attribute(id, cudaDevAttrClockRate);
+    info->shared_bytes = (int32_t)properties.sharedMemPerBlockOptin;
+    info->runtime_version = CUDART_VERSION;
+    if (cudaDriverGetVersion(&info->driver_version) != cudaSuccess)
+        info->driver_version = 0;
+    if (properties.l2CacheSize > 0) {
+        info->cache_count = 1;
+        info->caches[0].level = 2;
+        info->caches[0].sharing = properties.multiProcessorCount;
+        info->caches[0].bytes = properties.l2CacheSize;
+    }
+    return cudaSuccess;
+}
+
+static int is_new_enough(const heed_device_info_t *info)
+{
+    return info->compute_major > HD_CUDA_MIN_MAJOR ||
+           (info->compute_major == HD_CUDA_MIN_MAJOR && info->compute_minor >= HD_CUDA_MIN_MINOR);
+}
+
+/* Adds card `id` to infos, or says why not; the last reason is kept. */
+static int add_card(int id, heed_device_info_t *info, char *why, size_t why_size)
+{
+    cudaError_t error = describe(id, info);
+    if (error != cudaSuccess) {
+        snprintf(why, why_size, "cuda:%d cannot be asked: %s", id, cudaGetErrorString(error));
+        return 0;
+    }
+    if (is_new_enough(info))
+        return 1;
+    snprintf(why, why_size, "cuda:%d, %s, has compute capability %d.%d: Heed needs %d.%d", id,
+             info->name, info->compute_major, info->compute_minor, HD_CUDA_MIN_MAJOR,
+             HD_CUDA_MIN_MINOR);
+    return 0;
+}
+
+static int detect(heed_device_info_t *infos, int max, char *why, size_t why_size)
+{
+    int cards = 0, count = 0;
+    snprintf(why, why_size, "%s", "");
+    cudaError_t error = cudaGetDeviceCount(&cards);
+    if (error == cudaSuccess && cards == 0)
+        error = cudaErrorNoDevice;
+    if (error != cudaSuccess) {
+        explain(error, why, why_size);
+        return 0;
+    }
+    for (int id = 0; id < cards; id++) {
+        if (count == max) {
+            snprintf(why, why_size, "there are %d cards: Heed uses at most %d", cards, max);
+            break;
+        }
+        count += add_card(id, &infos[count], why, why_size);
+    }
+    return count;
+}
+
+/* ---- launching ------------------------------------------------------------------------------- */
+
+/* Whether a kernel on the device may use this address. */
+static heed_status_t check_operand(const char *name, const void *at, int id)
+{
+    struct cudaPointerAttributes attributes;
+    cudaError_t error = cudaPointerGetAttributes(&attributes, at);
+    if (error != cudaSuccess)
+        return fail(HEED_ERROR_DEVICE, "%s at %p: CUDA cannot tell where it lies: %s", name, at,
+                    cudaGetErrorString(error));
+    if (attributes.type == cudaMemoryTypeUnregistered)
+        return fail(HEED_ERROR_VALUE, "%s at %p is host memory, but the plan runs on cuda:%d", name,
+                    at, id);
+    if (attributes.type == cudaMemoryTypeDevice && attributes.device != id)
+        return fail(HEED_ERROR_VALUE, "%s at %p lies on cuda:%d, but the plan runs on cuda:%d",
+                    name, at, attributes.device, id);
+    return HEED_OK;
+}
+
+heed_status_t hd_cuda_enter(const heed_launch_t *launch, heed_device_t device,
+                            const char *const *names, int count, hd_cuda_scope_t *scope)
+{
+    for (int i = 0; i < count; i++) {
+        const void *at = launch->buffers[i];
+        heed_status_t status = at ? check_operand(names[i], at, device.id) : HEED_OK;
+        if (status != HEED_OK)
+            return status;
+    }
+    cudaError_t error = cudaGetDevice(&scope->before);
+    if (error == cudaSuccess && scope->before != device.id)
+        error = cudaSetDevice(device.id);
+    if (error != cudaSuccess)
+        return fail(HEED_ERROR_DEVICE, "cuda:%d cannot be used: %s", device.id,
+                    cudaGetErrorString(error));
+    return HEED_OK;
+}
+
+heed_status_t hd_cuda_leave(const hd_cuda_scope_t *scope, int error, const char *what)
+{
+    int now = scope->before;
+    if (cudaGetDevice(&now) == cudaSuccess && now != scope->before)
+        (void)cudaSetDevice(scope->before);
+    if (error == cudaSuccess)
+        return HEED_OK;
+    if (error == cudaErrorMemoryAllocation)
+        return fail(HEED_ERROR_OUT_OF_MEMORY, "%s: cuda:%d is out of memory", what, now);
+    if (error == cudaErrorNoKernelImageForDevice)
+        return fail(HEED_ERROR_UNSUPPORTED, "%s: the backend holds no code for cuda:%d", what, now);
+    return fail(HEED_ERROR_DEVICE, "%s could not be launched on cuda:%d: %s (%s)", what, now,
+                cudaGetErrorString((cudaError_t)error), cudaGetErrorName((cudaError_t)error));
+}
+
+/* ---- the backend ----------------------------------------------------------------------------- */
+
+#define HEED_OP(name)
+#define HEED_IMPL(op, symbol)
+#define HEED_CUDA_IMPL(op, symbol) extern const heed_impl_t hd_impl_##symbol;
+#include "../common/impls.def"
+#undef HEED_CUDA_IMPL
+
+static const heed_impl_t *const impls[] = {
+#define HEED_CUDA_IMPL(op, symbol) &hd_impl_##symbol,
+#include "../common/impls.def"
+};
+
+static const hd_backend_t backend = {
+    .abi = HD_BACKEND_ABI,
+    .struct_size = sizeof(hd_backend_t),
+    .version = HEED_VERSION_STRING,
+    .name = "cuda",
+    .build = HD_CUDA_BUILD,
+    .device_type = HEED_DEVICE_CUDA,
+    .impl_count = sizeof(impls) / sizeof(impls[0]),
+    .impls = impls,
+    .detect = detect,
+};
+
+hd_backend_enter_t hd_cuda_backend;
+
+const hd_backend_t *hd_cuda_backend(const hd_host_t *from)
+{
+    host = from;
+    return &backend;
+}

@@ -1,0 +1,37 @@
+/* The host's side of CUDA implementations: refusing, entering a device, leaving it with a status.
+ * In C, without the toolkit's headers, so that a kernel's file can be compiled without them too. */
+#ifndef HD_CUDA_H
+#define HD_CUDA_H
+
+#include <heed/heed.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The oldest cards that Heed runs on. */
+enum { HD_CUDA_MIN_MAJOR = 8, HD_CUDA_MIN_MINOR = 0 };
+
+/* Fills *why (which may be NULL) and returns 0: `return hd_cuda_refuse(why, ...)`. */
+int hd_cuda_refuse(heed_why_t *why, heed_status_t status, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* What hd_cuda_enter changed, for hd_cuda_leave. */
+typedef struct hd_cuda_scope {
+    int before; /* the thread's current device */
+} hd_cuda_scope_t;
+
+/* Checks that the launch's operands are in memory that the device may use, and makes it the calling
+ * thread's current device. names[i] is the operand of buffers[i], for sentences. After an error
+ * nothing has to be left. Neither call waits for the device. */
+heed_status_t hd_cuda_enter(const heed_launch_t *launch, heed_device_t device,
+                            const char *const *names, int count, hd_cuda_scope_t *scope);
+
+/* Makes the former device current and returns the status of `error`, a cudaError_t that launching
+ * `what` gave. */
+heed_status_t hd_cuda_leave(const hd_cuda_scope_t *scope, int error, const char *what);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,53 @@
+# Tests of the backend that need no GPU, included by tests/CMakeLists.txt.
+
+# ---- fake plugins, each in a folder of its own under the default name ----------------------------
+
+set(heed_fakes "${CMAKE_CURRENT_BINARY_DIR}/plugins")
+function(heed_fake_plugin name)
+  add_library(heed_fake_${name} MODULE cuda/plugin_fake.c)
+  target_include_directories(heed_fake_${name} PRIVATE "${heed_include}"
+                                                       "${PROJECT_SOURCE_DIR}/src/common")
+  target_compile_definitions(heed_fake_${name} PRIVATE ${ARGN})
+  set_target_properties(heed_fake_${name} PROPERTIES
+    OUTPUT_NAME heed-cuda LIBRARY_OUTPUT_DIRECTORY "${heed_fakes}/${name}")
+  add_dependencies(test_plugin heed_fake_${name})
+endfunction()
+heed_fake_plugin(good)
+heed_fake_plugin(abi FAKE_ABI=4711)
+heed_fake_plugin(size FAKE_SIZE=8)
+heed_fake_plugin(version FAKE_VERSION="0.0.7")
+heed_fake_plugin(enter FAKE_ENTER=heed_plugin_v0)
+target_compile_definitions(test_plugin PRIVATE HEED_FAKE_PLUGINS="${heed_fakes}")
+
+# ---- what the files need and hold ----------------------------------------------------------------
+
+set(heed_files sh "${CMAKE_CURRENT_SOURCE_DIR}/cuda/files")
+set(heed_cuda_files "$<TARGET_FILE:heed_cli>")
+if(BUILD_SHARED_LIBS)
+  list(APPEND heed_cuda_files "$<TARGET_FILE:heed>")
+  if(NOT HEED_SANITIZE)
+    heed_test(cuda.beside cuda ${heed_files} beside "$<TARGET_FILE:heed_cli>"
+              "$<TARGET_SONAME_FILE:heed>" "$<TARGET_FILE:heed_fake_good>")
+  endif()
+endif()
+if(TARGET heed_cuda)
+  list(APPEND heed_cuda_files "$<TARGET_FILE:heed_cuda>")
+  heed_test(cuda.exports cuda ${heed_files} exports "${CMAKE_NM}" "$<TARGET_FILE:heed_cuda>")
+endif()
+# Without a toolkit there is no backend, without a driver no card: both are sentences.
+set(heed_cuda_reason "the CUDA backend is not installed: there is no libheed-cuda.so in /")
+if(heed_cuda_built)
+  set(heed_cuda_reason "no NVIDIA driver is installed|the NVIDIA driver |CUDA could not|cuda:")
+endif()
+heed_test(cuda.info cuda ${heed_files} info "$<TARGET_FILE:heed_cli>" "(${heed_cuda_reason})")
+heed_test(cuda.needed cuda ${heed_files} needed "${CMAKE_READELF}" ${heed_cuda_files})
+
+# ---- the backend's host side on a runtime of the test's own --------------------------------------
+
+if(heed_cuda_built)
+  add_executable(test_cuda_backend cuda/test_backend.c $<TARGET_OBJECTS:heed_cuda_objects>)
+  target_include_directories(test_cuda_backend PRIVATE "${PROJECT_SOURCE_DIR}/src/cuda")
+  target_include_directories(test_cuda_backend SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS})
+  target_link_libraries(test_cuda_backend PRIVATE heed_kit heed_static PkgConfig::CMOCKA)
+  heed_test(cuda.backend cuda test_cuda_backend)
+endif()

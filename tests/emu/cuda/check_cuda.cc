@@ -1,0 +1,80 @@
+/* heed-check-cuda: the CUDA kernels, compiled for the emulator, through the checker. They are
+ * registered as implementations of a user that run on the CPU; any message of the emulator makes a
+ * run fail. */
+#include "simt_emu.h"
+
+#include "../../../src/cuda/cuda.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+extern "C" {
+#include "loop.h"
+
+heed_status_t hd_fail(heed_status_t status, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+extern const heed_impl_t hd_impl_emu_flash_simt;
+}
+
+/* ---- the host's side of src/cuda/cuda.h ------------------------------------------------------ */
+
+int hd_cuda_refuse(heed_why_t *why, heed_status_t status, const char *format, ...)
+{
+    if (!why)
+        return 0;
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(why->text, sizeof(why->text), format, arguments);
+    va_end(arguments);
+    why->status = status;
+    return 0;
+}
+
+/* The schedule follows from the problem's shape, so that a repeated problem fails again. */
+static uint64_t seed_of(const heed_launch_t *launch)
+{
+    const heed_attention_desc_t *desc = (const heed_attention_desc_t *)launch->desc;
+    uint64_t seed = (uint64_t)launch->threads;
+    for (int i = 0; i < 4; i++)
+        seed = seed * 1000003 + (uint64_t)(desc->q.shape[i] + 31 * desc->k.shape[i]);
+    return seed;
+}
+
+heed_status_t hd_cuda_enter(const heed_launch_t *launch, heed_device_t, const char *const *, int,
+                            hd_cuda_scope_t *)
+{
+    emu::config config;
+    config.seed = seed_of(launch);
+    config.resident = 1 + (int)(config.seed / 2 % 3);
+    emu::set_config(config);
+    return HEED_OK;
+}
+
+heed_status_t hd_cuda_leave(const hd_cuda_scope_t *, int error, const char *what)
+{
+    if (!error)
+        return HEED_OK;
+    return hd_fail(HEED_ERROR_INTERNAL, "%s: %s", what, emu::message(0));
+}
+
+/* ---- implementations ------------------------------------------------------------------------- */
+
+/* The device that supports() is asked about. */
+static int supports(const void *desc, const heed_device_info_t *host, heed_why_t *why)
+{
+    heed_device_info_t device = *host;
+    device.compute_major = 9;
+    device.compute_minor = 0;
+    return hd_impl_emu_flash_simt.supports(desc, &device, why);
+}
+
+int main(int argc, char **argv)
+{
+    heed_impl_t simt = hd_impl_emu_flash_simt;
+    simt.name = "cpu:emulated_cuda_simt";
+    simt.device_type = HEED_DEVICE_CPU;
+    simt.supports = supports;
+    simt.estimate = NULL;
+    const heed_impl_t *const all[] = {&simt, NULL};
+    return kit_loop_main(argc, argv, all);
+}

@@ -1,0 +1,176 @@
+/* What the parts of the emulator share: fibers, blocks, clocks and the shadow of memory.
+ *
+ * A vector clock has a component for each thread of the block and, behind them, for each unit that
+ * works on its own. An epoch is a component and its time; "a happened before b" is
+ * time(a) <= clock(b)[component(a)]. */
+#ifndef HEED_EMU_STATE_H
+#define HEED_EMU_STATE_H
+
+#include "simt_emu.h"
+
+#include <deque>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace emu
+{
+
+enum { WARPS = 32, BARRIERS = 16, SLOTS = 16, READERS = 3 };
+enum { TIME_BITS = 21 };
+constexpr size_t SHARED_MOST = 227 << 10; /* what a block may ask for */
+constexpr size_t GUARD = 1 << 20;
+constexpr size_t STACK = 256 << 10;
+
+using clock_vector = std::vector<uint32_t>;
+using epoch = uint32_t;
+
+inline epoch make_epoch(uint32_t component, uint32_t time)
+{
+    return component << TIME_BITS | time;
+}
+inline bool is_before(epoch e, const clock_vector &clock)
+{
+    return (e & ((1u << TIME_BITS) - 1)) <= clock[e >> TIME_BITS];
+}
+inline void join(clock_vector &into, const clock_vector &other)
+{
+    for (size_t i = 0, n = into.size(); i < n; i++)
+        into[i] = into[i] > other[i] ? into[i] : other[i];
+}
+
+/* The history of two bytes. 0 is no access yet. */
+struct cell {
+    epoch writer;
+    uint32_t site; /* of the write */
+    epoch readers[READERS];
+};
+/* Global memory is seen by several blocks: number is the block's, counted from 1, and stamp the
+ * count of atomics at the time of the access. */
+struct global_cell {
+    cell in_block; /* of the block that wrote or, before any write, read it last */
+    uint32_t owner, write_block, write_stamp, write_site, read_block, read_stamp;
+};
+
+struct copy_order { /* a cp.async on its way */
+    char *to;
+    const char *from;
+    int bytes, valid;
+    const void *site;
+};
+
+struct fiber {
+    void *stack_pointer;
+    place at;
+    int id, lane, warp;
+    bool done;
+    const char *waits_for; /* for the report of a deadlock; "" while it runs */
+    int64_t detail;
+    clock_vector clock;
+    std::vector<copy_order> copies;
+    std::deque<std::vector<copy_order>> copy_groups;
+};
+
+struct meeting_point { /* a barrier */
+    int expected = 0, arrived = 0;
+    clock_vector gathered, released;
+    std::vector<fiber *> waiters;
+};
+struct lane_meeting { /* of the lanes of one mask */
+    unsigned arrived = 0;
+    size_t bytes = 0;
+    uint64_t generation = 0;
+    char values[2][32 * 64];
+    clock_vector gathered;
+    std::vector<fiber *> waiters;
+};
+
+struct block {
+    int slot, threads, left, components;
+    uint32_t number; /* counted from 1, in launch order */
+    char *memory;
+    std::vector<fiber> fibers;
+    std::vector<fiber *> ready[WARPS];
+    uint32_t ready_warps;
+    size_t ready_count;
+    uint32_t priority[WARPS];
+    meeting_point barriers[BARRIERS];
+    std::map<unsigned, lane_meeting> exchanges[WARPS], warp_barriers[WARPS];
+    std::map<const void *, clock_vector> atomics;
+    std::vector<cell> shadow;
+};
+
+/* ---- the one launch (launch.cc) -------------------------------------------------------------- */
+
+struct machine {
+    config cfg;
+    result res;
+    std::vector<std::string> messages;
+    uint64_t random;
+    block *now; /* whose thread runs or ran last */
+    fiber *cur; /* NULL in the scheduler */
+    void *scheduler;
+    void (*thread)(void *);
+    void *closure;
+    size_t shared_bytes;
+    uint64_t spins;
+    bool abandoned;
+    uint32_t serial;                   /* of the launch */
+    uint32_t atomics;                  /* so far */
+    std::vector<uint32_t> last_atomic; /* of each block */
+};
+extern machine m;
+
+uint32_t draw(uint32_t below);
+void make_ready(fiber *f);
+void suspend();
+void maybe_yield();
+void block_on(std::vector<fiber *> &queue, const char *what, int64_t detail);
+void wake(std::vector<fiber *> &queue);
+inline void tick() /* after every release */
+{
+    m.cur->clock[m.cur->id]++;
+}
+
+/* ---- fiber.cc -------------------------------------------------------------------------------- */
+
+void fiber_prepare(fiber *f, char *stack, void (*entry)());
+void fiber_enter(fiber *f); /* from the scheduler; returns at its next fiber_leave */
+void fiber_leave(fiber *f);
+
+/* ---- report.cc ------------------------------------------------------------------------------- */
+
+/* Adds a message, once for each place and kind (the text up to the first colon). site is a return
+ * address or NULL. */
+void report(const void *site, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Reports, and ends the launch. From a fiber only. */
+void fatal(const void *site, const char *format, ...)
+    __attribute__((format(printf, 2, 3), noreturn));
+[[noreturn]] void abandon();
+void report_deadlock();
+uint32_t site_number(const void *site);
+std::string site_text(uint32_t number);
+std::string epoch_text(epoch e);
+
+#define EMU_SITE __builtin_return_address(0)
+
+/* ---- memory.cc, shadow.cc -------------------------------------------------------------------- */
+
+void memory_begin(); /* of a launch: maps what is needed, takes over faults */
+void memory_end();
+char *memory_of_slot(int slot);
+char *stack_of(int slot, int thread);
+
+size_t shared_offset(const void *at, size_t bytes, const void *site); /* fatal outside */
+bool is_near_shared(const void *at);
+bool is_on_stack(const void *at);
+/* Any access of the running thread, wherever it lies. */
+void saw_read(const void *at, size_t bytes, const void *site);
+void saw_write(const void *at, size_t bytes, const void *site);
+void saw_global(const void *at, size_t bytes, bool write, bool atomic, const void *site);
+
+void cp_async_end(fiber *f); /* complains of what is still on its way */
+
+} // namespace emu
+#endif
