@@ -136,14 +136,14 @@ static void quotas_round_up(void **state)
 static void version_1(void **state)
 {
     (void)state;
-    put_process("9:name=systemd:/a\n4:memory:/box/in\n3:cpuset:/c\n1:cpu,cpuacct:/app/work\n",
+    put_process("9:name=systemd:/a\n4:memory:/box/in\n3:cpuset:/c\n1:cpu,cpuacct:/app/jobs\n",
                 OTHER_MOUNTS CPU_MOUNT MEMORY_MOUNT);
     put("/sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us", "-1\n");
     put("/sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us", "100000\n");
     put("/sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n");
     check(0, 0);
-    put("/sys/fs/cgroup/cpu,cpuacct/app/work/cpu.cfs_quota_us", "450000\n");
-    put("/sys/fs/cgroup/cpu,cpuacct/app/work/cpu.cfs_period_us", "100000\n");
+    put("/sys/fs/cgroup/cpu,cpuacct/app/jobs/cpu.cfs_quota_us", "450000\n");
+    put("/sys/fs/cgroup/cpu,cpuacct/app/jobs/cpu.cfs_period_us", "100000\n");
     put("/sys/fs/cgroup/memory/box/in/memory.limit_in_bytes", "4194304\n");
     check(5, 4 * MIB);
     put("/sys/fs/cgroup/cpu,cpuacct/app/cpu.cfs_quota_us", "40000\n");

@@ -1,7 +1,8 @@
 /* cpu:flash_avx512bf16, flash attention of bf16 through the bf16 dot product, two multiply-adds a
  * lane: cells are pairs of bf16. K is read in its natural pairs; two rows of V are interleaved,
  * once for each key head. Weights are rounded to bf16 between the products. The scale is applied to
- * the f32 scores, for rounding it into bf16 queries would cost accuracy. */
+ * the f32 scores, for rounding it into bf16 queries would cost accuracy. Has run in emulation only;
+ * its speed was never measured. */
 #include "vec_avx512.h"
 
 #define FLASH_ISA_FLOPS 96 /* twice those of flash_avx512.c */

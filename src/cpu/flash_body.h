@@ -121,7 +121,7 @@ static size_t flash_workspace(const void *desc, const heed_device_info_t *device
     return (size_t)(z.wave * (z.k_head + z.v_head)) + z.state * (size_t)z.threads;
 }
 
-/* A roofline with what this kernel reaches of it on common machines: 85 % of 3 GHz, 10 GB/s a core,
+/* A roofline of assumed figures, the same for every machine: 85 % of 3 GHz, 10 GB/s a core,
  * 5 us to start a team. */
 static double flash_estimate(const void *at, const heed_device_info_t *device, int32_t threads)
 {
