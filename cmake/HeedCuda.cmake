@@ -134,7 +134,7 @@ if(NOT heed_cuda_missing)
     set_source_files_properties("${object}" PROPERTIES EXTERNAL_OBJECT ON GENERATED ON)
     list(APPEND heed_cuda_kernels "${object}")
   endforeach()
-  add_library(heed_cuda_objects OBJECT src/cuda/backend.c)
+  add_library(heed_cuda_objects OBJECT src/cuda/backend.c src/cuda/tensor_map.c)
   target_include_directories(heed_cuda_objects PRIVATE include)
   target_include_directories(heed_cuda_objects SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS})
   target_compile_definitions(heed_cuda_objects PRIVATE

@@ -62,6 +62,17 @@ HD_DEVICE static inline uint16_t hd_f32_to_f16(float value)
     return (uint16_t)(sign | (rest - (112u << 23) + 0xfff + (rest >> 13 & 1)) >> 13);
 }
 
+/* OCP E4M3: no infinities, NaN is 0x7f and 0xff. */
+HD_DEVICE static inline float hd_e4m3_to_f32(uint8_t code)
+{
+    uint32_t sign = (uint32_t)(code & 0x80) << 24, rest = code & 0x7f;
+    if (rest == 0x7f)
+        return hd_from_bits(sign | 0x7fc00000);
+    if (rest >= 8)
+        return hd_from_bits(sign | ((rest << 20) + (120u << 23)));
+    return hd_from_bits(sign | hd_to_bits((float)rest * 0x1p-9f));
+}
+
 HD_DEVICE static inline float hd_element_load(heed_dtype_t dtype, const void *at)
 {
     uint16_t half;
@@ -70,6 +81,8 @@ HD_DEVICE static inline float hd_element_load(heed_dtype_t dtype, const void *at
         memcpy(&value, at, sizeof(value));
         return value;
     }
+    if (dtype == HEED_E4M3)
+        return hd_e4m3_to_f32(*(const uint8_t *)at);
     memcpy(&half, at, sizeof(half));
     return dtype == HEED_BF16 ? hd_bf16_to_f32(half) : hd_f16_to_f32(half);
 }

@@ -12,8 +12,7 @@
 
 static const hd_host_t *host;
 
-__attribute__((format(printf, 2, 3))) static heed_status_t fail(heed_status_t status,
-                                                                const char *format, ...)
+heed_status_t hd_cuda_fail(heed_status_t status, const char *format, ...)
 {
     char sentence[512];
     va_list args;
@@ -153,14 +152,15 @@ static heed_status_t check_operand(const char *name, const void *at, int id)
     struct cudaPointerAttributes attributes;
     cudaError_t error = cudaPointerGetAttributes(&attributes, at);
     if (error != cudaSuccess)
-        return fail(HEED_ERROR_DEVICE, "%s at %p: CUDA cannot tell where it lies: %s", name, at,
-                    cudaGetErrorString(error));
+        return hd_cuda_fail(HEED_ERROR_DEVICE, "%s at %p: CUDA cannot tell where it lies: %s", name,
+                            at, cudaGetErrorString(error));
     if (attributes.type == cudaMemoryTypeUnregistered)
-        return fail(HEED_ERROR_VALUE, "%s at %p is host memory, but the plan runs on cuda:%d", name,
-                    at, id);
+        return hd_cuda_fail(HEED_ERROR_VALUE,
+                            "%s at %p is host memory, but the plan runs on cuda:%d", name, at, id);
     if (attributes.type == cudaMemoryTypeDevice && attributes.device != id)
-        return fail(HEED_ERROR_VALUE, "%s at %p lies on cuda:%d, but the plan runs on cuda:%d",
-                    name, at, attributes.device, id);
+        return hd_cuda_fail(HEED_ERROR_VALUE,
+                            "%s at %p lies on cuda:%d, but the plan runs on cuda:%d", name, at,
+                            attributes.device, id);
     return HEED_OK;
 }
 
@@ -177,8 +177,8 @@ heed_status_t hd_cuda_enter(const heed_launch_t *launch, heed_device_t device,
     if (error == cudaSuccess && scope->before != device.id)
         error = cudaSetDevice(device.id);
     if (error != cudaSuccess)
-        return fail(HEED_ERROR_DEVICE, "cuda:%d cannot be used: %s", device.id,
-                    cudaGetErrorString(error));
+        return hd_cuda_fail(HEED_ERROR_DEVICE, "cuda:%d cannot be used: %s", device.id,
+                            cudaGetErrorString(error));
     return HEED_OK;
 }
 
@@ -190,11 +190,13 @@ heed_status_t hd_cuda_leave(const hd_cuda_scope_t *scope, int error, const char 
     if (error == cudaSuccess)
         return HEED_OK;
     if (error == cudaErrorMemoryAllocation)
-        return fail(HEED_ERROR_OUT_OF_MEMORY, "%s: cuda:%d is out of memory", what, now);
+        return hd_cuda_fail(HEED_ERROR_OUT_OF_MEMORY, "%s: cuda:%d is out of memory", what, now);
     if (error == cudaErrorNoKernelImageForDevice)
-        return fail(HEED_ERROR_UNSUPPORTED, "%s: the backend holds no code for cuda:%d", what, now);
-    return fail(HEED_ERROR_DEVICE, "%s could not be launched on cuda:%d: %s (%s)", what, now,
-                cudaGetErrorString((cudaError_t)error), cudaGetErrorName((cudaError_t)error));
+        return hd_cuda_fail(HEED_ERROR_UNSUPPORTED, "%s: the backend holds no code for cuda:%d",
+                            what, now);
+    return hd_cuda_fail(HEED_ERROR_DEVICE, "%s could not be launched on cuda:%d: %s (%s)", what,
+                        now, cudaGetErrorString((cudaError_t)error),
+                        cudaGetErrorName((cudaError_t)error));
 }
 
 /* ---- the backend ----------------------------------------------------------------------------- */

@@ -16,6 +16,10 @@ enum { HD_CUDA_MIN_MAJOR = 8, HD_CUDA_MIN_MINOR = 0 };
 int hd_cuda_refuse(heed_why_t *why, heed_status_t status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* Stores the sentence for heed_last_error() and returns status. */
+heed_status_t hd_cuda_fail(heed_status_t status, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
 /* What hd_cuda_enter changed, for hd_cuda_leave. */
 typedef struct hd_cuda_scope {
     int before; /* the thread's current device */

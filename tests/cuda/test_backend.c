@@ -50,6 +50,17 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr which, int id
     return which == cudaDevAttrClockRate ? cudaSuccess : cudaErrorInvalidValue;
 }
 
+/* A driver without the encoder of tensor maps. */
+cudaError_t cudaGetDriverEntryPointByVersion(const char *symbol, void **function, unsigned version,
+                                             unsigned long long flags,
+                                             enum cudaDriverEntryPointQueryResult *result)
+{
+    (void)symbol, (void)version, (void)flags;
+    *function = NULL;
+    *result = cudaDriverEntryPointSymbolNotFound;
+    return cudaErrorNotSupported;
+}
+
 cudaError_t cudaPointerGetAttributes(struct cudaPointerAttributes *attributes, const void *at)
 {
     (void)at;

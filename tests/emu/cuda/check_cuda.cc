@@ -13,7 +13,11 @@ extern "C" {
 
 heed_status_t hd_fail(heed_status_t status, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
-extern const heed_impl_t hd_impl_emu_flash_simt;
+#define HEED_OP(name)
+#define HEED_IMPL(op, symbol)
+#define HEED_CUDA_IMPL(op, symbol) extern const heed_impl_t hd_impl_emu_##symbol;
+#include "../../../src/common/impls.def"
+#undef HEED_CUDA_IMPL
 }
 
 /* ---- the host's side of src/cuda/cuda.h ------------------------------------------------------ */
@@ -40,6 +44,16 @@ static uint64_t seed_of(const heed_launch_t *launch)
     return seed;
 }
 
+heed_status_t hd_cuda_fail(heed_status_t status, const char *format, ...)
+{
+    char sentence[512];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(sentence, sizeof(sentence), format, arguments);
+    va_end(arguments);
+    return hd_fail(status, "%s", sentence);
+}
+
 heed_status_t hd_cuda_enter(const heed_launch_t *launch, heed_device_t, const char *const *, int,
                             hd_cuda_scope_t *)
 {
@@ -59,22 +73,50 @@ heed_status_t hd_cuda_leave(const hd_cuda_scope_t *, int error, const char *what
 
 /* ---- implementations ------------------------------------------------------------------------- */
 
-/* The device that supports() is asked about. */
-static int supports(const void *desc, const heed_device_info_t *host, heed_why_t *why)
+/* The card that kernels are asked about: a Hopper one with as much as an H200 has. */
+static heed_device_info_t card(const heed_device_info_t *host)
 {
     heed_device_info_t device = *host;
     device.compute_major = 9;
     device.compute_minor = 0;
-    return hd_impl_emu_flash_simt.supports(desc, &device, why);
+    device.multiprocessors = 4;
+    device.shared_bytes = 232448;
+    return device;
+}
+
+template <const heed_impl_t *impl>
+static int supports(const void *desc, const heed_device_info_t *host, heed_why_t *why)
+{
+    heed_device_info_t device = card(host);
+    return !impl->supports || impl->supports(desc, &device, why);
+}
+
+template <const heed_impl_t *impl>
+static size_t workspace(const void *desc, const heed_device_info_t *host, int32_t threads)
+{
+    heed_device_info_t device = card(host);
+    return impl->workspace ? impl->workspace(desc, &device, threads) : 0;
+}
+
+/* cuda:NAME as cpu:emulated_cuda_NAME. */
+template <const heed_impl_t *impl> static const heed_impl_t *emulated()
+{
+    static char name[64];
+    static heed_impl_t copy = *impl;
+    snprintf(name, sizeof(name), "cpu:emulated_cuda_%s", impl->name + sizeof("cuda:") - 1);
+    copy.name = name;
+    copy.device_type = HEED_DEVICE_CPU;
+    copy.supports = supports<impl>;
+    copy.workspace = workspace<impl>;
+    copy.estimate = NULL;
+    return &copy;
 }
 
 int main(int argc, char **argv)
 {
-    heed_impl_t simt = hd_impl_emu_flash_simt;
-    simt.name = "cpu:emulated_cuda_simt";
-    simt.device_type = HEED_DEVICE_CPU;
-    simt.supports = supports;
-    simt.estimate = NULL;
-    const heed_impl_t *const all[] = {&simt, NULL};
+    const heed_impl_t *const all[] = {
+#define HEED_CUDA_IMPL(op, symbol) emulated<&hd_impl_emu_##symbol>(),
+#include "../../../src/common/impls.def"
+        NULL};
     return kit_loop_main(argc, argv, all);
 }

@@ -4,82 +4,82 @@
 
 #include "simt_emu.h"
 
-#define HD_DEVICE inline __attribute__((always_inline))
+#define HD_PTX inline __attribute__((always_inline))
 
 /* ---- addresses, arithmetic ------------------------------------------------------------------- */
 
 /* Shared addresses start somewhere above 0, as on a device. */
-HD_DEVICE uint32_t hd_shared_address(const void *at)
+HD_PTX uint32_t hd_shared_address(const void *at)
 {
     return (uint32_t)((const char *)at - (const char *)emu::shared()) + 1024;
 }
-HD_DEVICE float hd_ex2(float x)
+HD_PTX float hd_ex2(float x)
 {
     float y = exp2f(x);
     return fabsf(y) < 0x1p-126f ? 0 : y;
 }
-HD_DEVICE float hd_lg2(float x)
+HD_PTX float hd_lg2(float x)
 {
     return log2f(fabsf(x) < 0x1p-126f ? 0 : x);
 }
-HD_DEVICE uint32_t hd_pack_bf16(float low, float high)
+HD_PTX uint32_t hd_pack_bf16(float low, float high)
 {
     return emu::to_bf16(low) | emu::to_bf16(high) << 16;
 }
-HD_DEVICE uint32_t hd_pack_f16(float low, float high)
+HD_PTX uint32_t hd_pack_f16(float low, float high)
 {
     return emu::to_f16(low) | emu::to_f16(high) << 16;
 }
 
 /* ---- barriers -------------------------------------------------------------------------------- */
 
-HD_DEVICE void hd_barrier_sync(int number, int threads)
+HD_PTX void hd_barrier_sync(int number, int threads)
 {
     emu::barrier(number, threads, true);
 }
-HD_DEVICE void hd_barrier_arrive(int number, int threads)
+HD_PTX void hd_barrier_arrive(int number, int threads)
 {
     emu::barrier(number, threads, false);
 }
 
 /* ---- cp.async -------------------------------------------------------------------------------- */
 
-HD_DEVICE void hd_cp_async_16(void *to, const void *from, int valid)
+HD_PTX void hd_cp_async_16(void *to, const void *from, int valid)
 {
     emu::cp_async(to, from, 16, valid);
 }
-HD_DEVICE void hd_cp_async_4(void *to, const void *from, int valid)
+HD_PTX void hd_cp_async_4(void *to, const void *from, int valid)
 {
     emu::cp_async(to, from, 4, valid);
 }
-HD_DEVICE void hd_cp_async_commit()
+HD_PTX void hd_cp_async_commit()
 {
     emu::cp_async_commit();
 }
-template <int groups> HD_DEVICE void hd_cp_async_wait()
+template <int groups> HD_PTX void hd_cp_async_wait()
 {
     emu::cp_async_wait(groups);
 }
 
 /* ---- matrices -------------------------------------------------------------------------------- */
 
-HD_DEVICE void hd_ldmatrix_x4(uint32_t (&r)[4], const void *row)
+HD_PTX void hd_ldmatrix_x4(uint32_t (&r)[4], const void *row)
 {
     emu::load_matrices(r, row, false);
 }
-HD_DEVICE void hd_ldmatrix_x4_trans(uint32_t (&r)[4], const void *row)
+HD_PTX void hd_ldmatrix_x4_trans(uint32_t (&r)[4], const void *row)
 {
     emu::load_matrices(r, row, true);
 }
-HD_DEVICE void hd_stmatrix_x4(void *row, const uint32_t (&r)[4])
+HD_PTX void hd_stmatrix_x4(void *row, const uint32_t (&r)[4])
 {
     emu::store_matrices(row, r);
 }
-HD_DEVICE void hd_mma_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2])
+HD_PTX void hd_mma_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2])
 {
     emu::multiply_matrices(d, a, b, true);
 }
-HD_DEVICE void hd_mma_f16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2])
+HD_PTX void hd_mma_f16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2])
 {
     emu::multiply_matrices(d, a, b, false);
 }
