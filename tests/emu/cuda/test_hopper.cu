@@ -1,33 +1,5 @@
 /* Hopper's units against plain loops, and faults that must be noticed. */
-#include "test.h"
-
-#include "../../../src/cuda/tensor_map.h"
-
-/* ---- helpers --------------------------------------------------------------------------------- */
-
-static hd_tensor_map_t make_map(const hd_map_desc_t &desc)
-{
-    hd_tensor_map_t map;
-    const char *complaint = emu::encode_map(&map, &desc);
-    expect(!complaint, complaint ? complaint : "");
-    return map;
-}
-
-/* rows x columns, elements of one type, boxes of box_rows x box_columns. */
-static hd_tensor_map_t matrix_map(heed_dtype_t dtype, int bytes, const void *data, int rows,
-                                  int columns, int box_rows, int box_columns)
-{
-    hd_map_desc_t desc = {};
-    desc.dtype = dtype;
-    desc.data = data;
-    desc.swizzle = 128;
-    for (int i = 0; i < HD_MAP_AXES; i++) {
-        desc.sizes[i] = i == 0 ? columns : i == 1 ? rows : 1;
-        desc.strides[i] = i == 0 ? bytes : (int64_t)columns * bytes;
-        desc.box[i] = i == 0 ? box_columns : i == 1 ? box_rows : 1;
-    }
-    return make_map(desc);
-}
+#include "test_sm90.h"
 
 /* ---- wgmma: d (64 x N) = a (64 x K) b, K four steps ------------------------------------------ */
 
@@ -88,41 +60,16 @@ static __global__ void multiply(const __grid_constant__ product_params p)
         p.d[(row + i / 2 % 2 * 8) * N + i / 4 * 8 + column + i % 2] = early ? NAN : d[i];
 }
 
-static float element(hd_mma_type type, const unsigned char *at, int index)
-{
-    uint16_t half;
-    if (type == HD_MMA_E4M3)
-        return emu::from_e4m3(at[index]);
-    memcpy(&half, at + 2 * index, sizeof(half));
-    return type == HD_MMA_BF16 ? emu::from_bf16(half) : emu::from_f16(half);
-}
-
-static unsigned char *random_elements(hd_mma_type type, int count)
-{
-    unsigned char *at = array<unsigned char>((size_t)count * 2);
-    for (int i = 0; i < count; i++) {
-        float x = random_unit();
-        uint16_t half = (uint16_t)(type == HD_MMA_BF16 ? emu::to_bf16(x) : emu::to_f16(x));
-        if (type == HD_MMA_E4M3)
-            at[i] = (unsigned char)emu::to_e4m3(x);
-        else
-            memcpy(at + 2 * i, &half, sizeof(half));
-    }
-    return at;
-}
-
 template <hd_mma_type type, int N, bool RS, hd_major major>
 static void test_product(double bound, int e4m3_bits)
 {
     enum { BYTES = type == HD_MMA_E4M3 ? 1 : 2, K = 128 / BYTES, SLABS = (N + 63) / 64 };
-    const heed_dtype_t dtypes[] = {HEED_BF16, HEED_F16, HEED_E4M3};
     bool mn = major == HD_MN_MAJOR;
     unsigned char *a = random_elements(type, 64 * K), *b = random_elements(type, N * K);
     float *d = array<float>(64 * N);
-    product_params p = {matrix_map(dtypes[type], BYTES, a, 64, K, 64, K),
-                        mn ? matrix_map(dtypes[type], BYTES, b, K, N, K, 64)
-                           : matrix_map(dtypes[type], BYTES, b, N, K, N, K),
-                        a, d};
+    product_params p = {matrix_map(type, a, 64, K, 64, K),
+                        mn ? matrix_map(type, b, K, N, K, 64) : matrix_map(type, b, N, K, N, K), a,
+                        d};
     char name[80];
     snprintf(name, sizeof(name), "wgmma type %d N %d %s %s bits %d", (int)type, N, RS ? "rs" : "ss",
              mn ? "MN-major" : "K-major", e4m3_bits);
@@ -170,5 +117,5 @@ int main()
     test_product<HD_MMA_E4M3, 128, false, HD_K_MAJOR>(1e-4, 0);
     test_product<HD_MMA_E4M3, 96, true, HD_K_MAJOR>(1e-4, 0);
     test_product<HD_MMA_E4M3, 256, true, HD_K_MAJOR>(0.02, 13);
-    return test_end("test_hopper");
+    return test_end("hopper");
 }
