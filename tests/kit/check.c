@@ -179,10 +179,23 @@ static kit_outcome_t run_again(const side_t *side, kit_verdict_t *verdict)
     return outcome;
 }
 
+/* The feature bits of the implementation that the plan chose. */
+static uint64_t features_of(const heed_context_t *context, const heed_plan_t *plan)
+{
+    heed_plan_info_t info = {.struct_size = sizeof(info)};
+    const heed_impl_t *impl;
+    if (heed_plan_info(plan, &info) != HEED_OK)
+        return 0;
+    for (int i = 0; (impl = heed_impl_at(context, i)); i++)
+        if (strcmp(impl->op, info.op) == 0 && strcmp(impl->name, info.impl) == 0)
+            return impl->features;
+    return 0;
+}
+
 /* ---- the check ------------------------------------------------------------------------------- */
 
-static kit_outcome_t check(const kit_op_t *op, side_t *tested, side_t *reference, uint64_t seed,
-                           kit_values_t values, kit_verdict_t *verdict)
+static kit_outcome_t check(const kit_op_t *op, uint64_t features, side_t *tested, side_t *reference,
+                           uint64_t seed, kit_values_t values, kit_verdict_t *verdict)
 {
     if (!fill(op, seed, values, tested) || !fill(op, seed, values, reference))
         return failed(verdict, "no memory for the operands: %s", heed_last_error());
@@ -192,7 +205,8 @@ static kit_outcome_t check(const kit_op_t *op, side_t *tested, side_t *reference
     kit_verdict_t other;
     if (run(reference, 0xff, &other) != KIT_PASSED)
         return failed(verdict, "the reference: %.230s", other.sentence);
-    op->judge(tested->problem, &tested->buffers, reference->problem, &reference->buffers, verdict);
+    op->judge(features, tested->problem, &tested->buffers, reference->problem, &reference->buffers,
+              verdict);
     if (verdict->sentence[0])
         return KIT_FAILED;
     return run_again(tested, verdict);
@@ -217,7 +231,8 @@ kit_outcome_t kit_check(heed_context_t *context, heed_context_t *reference, cons
         outcome = KIT_REFUSED;
     else if (status == HEED_OK && parse(problem, op->reference_words, &other) &&
              make_plan(reference, &other) == HEED_OK)
-        outcome = check(op, &tested, &other, seed, values, verdict);
+        outcome =
+            check(op, features_of(context, tested.plan), &tested, &other, seed, values, verdict);
     else
         failed(verdict, "%s: %s", status != HEED_OK ? "plan" : "the reference's plan",
                heed_last_error());

@@ -22,7 +22,8 @@ double kit_random_normal(kit_random_t *random);
 
 double kit_load(heed_dtype_t dtype, const void *data, int64_t index);
 void kit_store(heed_dtype_t dtype, void *data, int64_t index, double value);
-/* Half the distance between 1 and the next number: 2^-24, 2^-8, 2^-11 for f32, bf16, f16. */
+/* Half the distance between 1 and the next number: 2^-24, 2^-8, 2^-11, 2^-4 for f32, bf16, f16,
+ * e4m3. */
 double kit_unit_roundoff(heed_dtype_t dtype);
 
 /* ---- buffers (buffers.c): one for each operand, with guard zones and poison ------------------ */
@@ -81,9 +82,9 @@ typedef struct kit_op {
     uint64_t (*needs)(const void *desc);
     /* The word that makes the reference's output exact enough, "out=f32"; "" if none is needed. */
     const char *reference_words;
-    /* Judges the outputs against those of the reference on the same inputs; `reference_problem` is
-     * the problem with reference_words. */
-    void (*judge)(heed_problem_t *problem, const kit_buffers_t *buffers,
+    /* Judges the outputs of an implementation with these features against those of the reference on
+     * the same inputs; `reference_problem` is the problem with reference_words. */
+    void (*judge)(uint64_t features, heed_problem_t *problem, const kit_buffers_t *buffers,
                   heed_problem_t *reference_problem, const kit_buffers_t *reference,
                   kit_verdict_t *verdict);
 } kit_op_t;

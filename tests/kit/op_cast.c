@@ -165,10 +165,11 @@ static void judge_output(heed_problem_t *problem, const kit_buffers_t *buffers, 
     }
 }
 
-static void judge(heed_problem_t *problem, const kit_buffers_t *buffers,
+static void judge(uint64_t features, heed_problem_t *problem, const kit_buffers_t *buffers,
                   heed_problem_t *reference_problem, const kit_buffers_t *reference,
                   kit_verdict_t *verdict)
 {
+    (void)features;
     void *desc;
     *verdict = (kit_verdict_t){0};
     if (heed_problem_desc(problem, &desc) != HEED_OK ||
