@@ -9,15 +9,15 @@
 
 /* Makes card `id` current, does `call`, makes the former one current, and returns the call's
  * status. */
-#define ON_CARD(id, what, call)                                   \
-    do {                                                          \
-        hd_cuda_scope_t scope;                                    \
-        heed_status_t status_ = hd_cuda_use((id), what, &scope);  \
-        if (status_ != HEED_OK)                                   \
-            return status_;                                       \
-        cudaError_t error_ = (call);                              \
-        hd_cuda_restore(&scope);                                  \
-        return hd_cuda_status(error_, (id), what);                \
+#define ON_CARD(id, what, call)                                  \
+    do {                                                         \
+        hd_cuda_scope_t scope;                                   \
+        heed_status_t status_ = hd_cuda_use((id), what, &scope); \
+        if (status_ != HEED_OK)                                  \
+            return status_;                                      \
+        cudaError_t error_ = (call);                             \
+        hd_cuda_restore(&scope);                                 \
+        return hd_cuda_status(error_, (id), what);               \
     } while (0)
 
 static cudaStream_t stream_of(void *native)

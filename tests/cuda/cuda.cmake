@@ -77,4 +77,16 @@ if(heed_cuda_built)
     heed_test(cuda.${name} cuda test_cuda_${name})
   endforeach()
   target_sources(test_cuda_backend PRIVATE ${heed_fake_machine_objects})
+
+  # The commands on the fake card. It casts nothing.
+  set(heed_fake_golden "${CMAKE_CURRENT_SOURCE_DIR}/data/attention/dense_f32.safetensors")
+  heed_test(cuda.check cuda heed-check --device cuda --op attention --count 20 --seed 1)
+  heed_test(cuda.bench cuda heed_cli bench attention --device cuda --impl "auto,cuda:*"
+            --seconds 0 --prob "attention sq=48 d=32 hq=2 causal=1" -o json)
+  heed_test(cuda.run cuda heed_cli run attention --device cuda --ignore-extra --tolerance 1e-5
+            --input "${heed_fake_golden}" --golden "${heed_fake_golden}")
+  set_tests_properties(cuda.check cuda.bench cuda.run PROPERTIES
+    ENVIRONMENT "HEED_PLUGIN_PATH=$<TARGET_FILE:heed_fake_cuda>")
+  set_tests_properties(cuda.bench PROPERTIES PASS_REGULAR_EXPRESSION "\"device\": \"cuda:0\"")
+  set_tests_properties(cuda.run PROPERTIES PASS_REGULAR_EXPRESSION "layout=bshd: cuda:")
 endif()

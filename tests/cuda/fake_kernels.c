@@ -43,7 +43,7 @@ static void store(const hd_attention_t *a, int64_t b, int64_t h, int64_t i, row_
     double own = row->sum == 0 ? -INFINITY : row->most + log(row->sum), old = -INFINITY;
     if (a->merge)
         old = (double)hd_element_load(HEED_F32, lse);
-    double top = fmax(own, old), mine = top == -INFINITY ? 0 : exp(own - top);
+    double top = isnan(own) ? own : fmax(own, old), mine = top == -INFINITY ? 0 : exp(own - top);
     double theirs = top == -INFINITY ? 0 : exp(old - top), all = mine + theirs;
     for (int d = 0; d < a->dv; d++) {
         double value = mine == 0 ? 0 : row->out[d] / row->sum * (mine / all);
@@ -86,7 +86,8 @@ static heed_status_t run_attention(const heed_launch_t *launch)
 }
 
 /* Some, so that the way of a workspace is seen; nothing is written there. */
-static size_t workspace_attention(const void *desc, const heed_device_info_t *device, int32_t threads)
+static size_t workspace_attention(const void *desc, const heed_device_info_t *device,
+                                  int32_t threads)
 {
     (void)desc, (void)device, (void)threads;
     return 1000;
@@ -100,7 +101,9 @@ __attribute__((unused)) static heed_status_t run_cast(const heed_launch_t *launc
     return hd_cuda_fail(HEED_ERROR_UNSUPPORTED, "the fake card casts nothing");
 }
 
-__attribute__((unused)) static size_t workspace_cast(const void *desc, const heed_device_info_t *device, int32_t threads)
+__attribute__((unused)) static size_t workspace_cast(const void *desc,
+                                                     const heed_device_info_t *device,
+                                                     int32_t threads)
 {
     (void)desc, (void)device, (void)threads;
     return 0;
@@ -110,16 +113,16 @@ enum { FEATURES_attention = HEED_ATTENTION_CAN_ALL, FEATURES_cast = 0 };
 
 #define HEED_OP(name)
 #define HEED_IMPL(op, symbol)
-#define HEED_CUDA_IMPL(op_, symbol)                  \
-    extern const heed_impl_t hd_impl_##symbol;       \
-    const heed_impl_t hd_impl_##symbol = {           \
-        .struct_size = sizeof(heed_impl_t),          \
-        .op = #op_,                                  \
-        .name = "cuda:" #symbol,                     \
-        .about = "runs on the host, for tests",      \
-        .device_type = HEED_DEVICE_CUDA,             \
-        .features = FEATURES_##op_,                  \
-        .workspace = workspace_##op_,                \
-        .run = run_##op_,                            \
+#define HEED_CUDA_IMPL(op_, symbol)             \
+    extern const heed_impl_t hd_impl_##symbol;  \
+    const heed_impl_t hd_impl_##symbol = {      \
+        .struct_size = sizeof(heed_impl_t),     \
+        .op = #op_,                             \
+        .name = "cuda:" #symbol,                \
+        .about = "runs on the host, for tests", \
+        .device_type = HEED_DEVICE_CUDA,        \
+        .features = FEATURES_##op_,             \
+        .workspace = workspace_##op_,           \
+        .run = run_##op_,                       \
     };
 #include "impls.def"

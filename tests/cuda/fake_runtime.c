@@ -110,8 +110,8 @@ static cudaError_t allocate(void **memory, size_t bytes)
     bytes = (bytes + 4095) / 4096 * 4096;
     *memory = NULL;
     if (!arenas[card]) {
-        void *map = mmap(NULL, arena_bytes, PROT_NONE,
-                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        void *map =
+            mmap(NULL, arena_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         arenas[card] = map == MAP_FAILED ? NULL : map;
     }
     while (slot < BLOCKS && blocks[card][slot].bytes)

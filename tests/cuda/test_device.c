@@ -1,6 +1,6 @@
-/* Whole plans through the real host side of the CUDA backend: the plugin that libheed loads here has
- * a fake runtime below it and a fake kernel above. Device memory cannot be touched from the test.
- * Nothing here says what a GPU does. */
+/* Whole plans through the real host side of the CUDA backend: the plugin that libheed loads here
+ * has a fake runtime below it and a fake kernel above. Device memory cannot be touched from the
+ * test. Nothing here says what a GPU does. */
 #define _GNU_SOURCE
 #include "expect.h"
 #include "fake_runtime.h"
@@ -132,8 +132,8 @@ static const heed_tile_list_t *some_tiles(void)
     static const int64_t row_start[] = {0, 1};
     static const int32_t column[] = {0}, mask[] = {0};
     static uint64_t bits[64];
-    static heed_tile_list_t tiles = {sizeof(tiles), 64, 64, 1, 1, 1, row_start, column, mask, bits,
-                                     1};
+    static heed_tile_list_t tiles = {sizeof(tiles), 64,     64,   1,    1, 1,
+                                     row_start,     column, mask, bits, 1};
     for (int j = 0; j < 64; j++)
         bits[j] = UINT64_C(0xfffffffffffffff5) << (j % 3);
     return &tiles;
