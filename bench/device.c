@@ -12,7 +12,7 @@ static const size_t least_flush_bytes = (size_t)32 << 20;
 
 bool bench_on_host(const bench_run_t *run)
 {
-    return kit_is_host(run->device);
+    return run->device.type != HEED_DEVICE_CUDA;
 }
 
 static bool find_card(bench_run_t *run)
@@ -66,8 +66,8 @@ double bench_device_sample(const bench_run_t *run, const heed_plan_t *plan, void
 {
     double ns;
 
-    if (heed_memory_set(run->context, run->flush, run->device, 0, run->flush_bytes,
-                        &run->stream) == HEED_OK &&
+    if (heed_memory_set(run->context, run->flush, run->device, 0, run->flush_bytes, &run->stream) ==
+            HEED_OK &&
         heed_event_record(run->start, &run->stream) == HEED_OK &&
         heed_plan_execute(plan, buffers, count, workspace, workspace_bytes, &run->stream) ==
             HEED_OK &&
@@ -94,8 +94,8 @@ static double copy_rate(const bench_run_t *run)
                 heed_memory_set(context, from, run->device, 1, bytes, NULL) == HEED_OK;
     for (int i = 0; i < COPIES && good; i++) {
         good = heed_event_record(run->start, &run->stream) == HEED_OK &&
-               heed_memory_copy(context, to, run->device, from, run->device, bytes,
-                                &run->stream) == HEED_OK &&
+               heed_memory_copy(context, to, run->device, from, run->device, bytes, &run->stream) ==
+                   HEED_OK &&
                heed_event_record(run->end, &run->stream) == HEED_OK &&
                heed_event_elapsed(run->start, run->end, &ns) == HEED_OK;
         if (good && ns > 0)
