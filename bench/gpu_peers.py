@@ -5,8 +5,8 @@
     bench/gpu_peers.py --library build/gpu/libheed.so --tune --output tune.json
 
 Heed is called through ctypes on PyTorch's memory and stream. A sample is one call between two CUDA
-events; before each, a buffer twice the last cache's size is overwritten. Contenders take turns (A B
-C A B C), and medians count. Each result is compared with float32 rows of the same problem first, and
+events; before each, a buffer larger than the last cache is overwritten. Contenders take turns (A B C
+A B C), and medians count. Each result is compared with float32 rows of the same problem first, and
 a wrong one is not timed. The limits, a large product of matrices and a copy within the card, are
 measured in the same run, before and after."""
 
@@ -278,7 +278,8 @@ class Card:
         self.properties = torch.cuda.get_device_properties(index)
         self.stream = torch.cuda.Stream(device=index)
         cache = getattr(self.properties, "L2_cache_size", 0) or 64 << 20
-        self.flush = torch.empty(2 * cache, dtype=torch.uint8, device=self.device)
+        # Long enough that a call is enqueued before the card is done with it.
+        self.flush = torch.empty(max(2 * cache, 512 << 20), dtype=torch.uint8, device=self.device)
         self.types = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16,
                       "e4m3": getattr(torch, "float8_e4m3fn", None)}
 
