@@ -20,6 +20,8 @@ heed_status_t hd_fail(heed_status_t status, const char *format, ...)
 #undef HEED_CUDA_IMPL
 }
 
+enum { MULTIPROCESSORS = 4 };
+
 /* ---- the host's side of src/cuda/cuda.h ------------------------------------------------------ */
 
 int hd_cuda_refuse(heed_why_t *why, heed_status_t status, const char *format, ...)
@@ -71,6 +73,11 @@ heed_status_t hd_cuda_leave(const hd_cuda_scope_t *, int error, const char *what
     return hd_fail(HEED_ERROR_INTERNAL, "%s: %s", what, emu::message(0));
 }
 
+int hd_cuda_multiprocessors(heed_device_t)
+{
+    return MULTIPROCESSORS;
+}
+
 /* ---- implementations ------------------------------------------------------------------------- */
 
 /* The card that kernels are asked about: a Hopper one with as much as an H200 has. */
@@ -79,7 +86,7 @@ static heed_device_info_t card(const heed_device_info_t *host)
     heed_device_info_t device = *host;
     device.compute_major = 9;
     device.compute_minor = 0;
-    device.multiprocessors = 4;
+    device.multiprocessors = MULTIPROCESSORS;
     device.shared_bytes = 232448;
     return device;
 }
