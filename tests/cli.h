@@ -52,8 +52,8 @@ static inline int __attribute__((format(printf, 1, 2))) heed(const char *format,
     return WEXITSTATUS(status);
 }
 
-static inline void expect(int code, int expected, const char *text, const char *sentence, const char *file,
-                   int line)
+static inline void expect(int code, int expected, const char *text, const char *sentence,
+                          const char *file, int line)
 {
     if (code != expected || !strstr(text, sentence))
         fail_msg("%s:%d: exit code %d, should be %d; no \"%s\" in:\n%s%s", file, line, code,

@@ -26,9 +26,12 @@ static void lists_tensors(void **state)
     (void)state;
     write_mixed();
     EXPECT_OUT("weights  F32      [2,3]                24 B", "inspect mixed --ascii");
-    static const char *const words[] = {
-        "-8 .. 1.5  mean -1.5  rms 4.077  zero 1  NaN 1  Inf 1", "| 2^-1 .. 2^3",
-        "-3 .. 9", "4 tensors, 78 B", "I64", "[0,4]"};
+    static const char *const words[] = {"-8 .. 1.5  mean -1.5  rms 4.077  zero 1  NaN 1  Inf 1",
+                                        "| 2^-1 .. 2^3",
+                                        "-3 .. 9",
+                                        "4 tensors, 78 B",
+                                        "I64",
+                                        "[0,4]"};
     for (int i = 0; i < 6; i++)
         if (!strstr(out, words[i]))
             fail_msg("no \"%s\" in:\n%s", words[i], out);

@@ -214,12 +214,12 @@ static json_t *json_of(const st_tensor_t *tensor, const survey_t *of, bool value
     json_t *bins = json_array();
     for (int i = 0; i < BINS; i++)
         json_array_append_new(bins, json_integer(of->bins[i]));
-    json_object_update_new(
-        made, json_pack("{s:f,s:f,s:f,s:f,s:I,s:I,s:I,s:o}", "min", of->low, "max", of->high,
-                        "mean", of->sum / (double)of->finite, "rms",
-                        sqrt(of->squares / (double)of->finite), "zeros", (json_int_t)of->zeros,
-                        "nans", (json_int_t)of->nans, "infinities", (json_int_t)of->infinities,
-                        "histogram", bins));
+    json_object_update_new(made,
+                           json_pack("{s:f,s:f,s:f,s:f,s:I,s:I,s:I,s:o}", "min", of->low, "max",
+                                     of->high, "mean", of->sum / (double)of->finite, "rms",
+                                     sqrt(of->squares / (double)of->finite), "zeros",
+                                     (json_int_t)of->zeros, "nans", (json_int_t)of->nans,
+                                     "infinities", (json_int_t)of->infinities, "histogram", bins));
     return made;
 }
 
@@ -248,7 +248,8 @@ static void print_metadata(const st_file_t *file)
     const char *key;
     const json_t *value;
     json_t *metadata = (json_t *)(uintptr_t)st_metadata(file);
-    json_object_foreach (metadata, key, value) {
+    json_object_foreach(metadata, key, value)
+    {
         print_plain(key);
         printf(": ");
         print_plain(json_string_value(value));
@@ -317,8 +318,7 @@ static int show(const arguments_t *arguments, const st_file_t *file, heed_contex
 int cmd_inspect(int argc, char **argv)
 {
     static const struct argp_child children[] = {{&tool_options_argp, 0, NULL, 0}, {0}};
-    static const struct argp argp = {
-        options, parse, "FILE", doc, children, NULL, NULL};
+    static const struct argp argp = {options, parse, "FILE", doc, children, NULL, NULL};
     arguments_t arguments = {0};
     if (argp_parse(&argp, argc, argv, 0, NULL, &arguments) != 0)
         return TOOL_USAGE;

@@ -5,12 +5,12 @@
 /* One element of a dtype that heed_cast does not take; false: not one of these either. */
 static bool read_plain(const char *dtype, const char *at, double *to)
 {
-#define READ(name, type)            \
-    if (strcmp(dtype, name) == 0) { \
-        type value;                 \
+#define READ(name, type)                  \
+    if (strcmp(dtype, name) == 0) {       \
+        type value;                       \
         memcpy(&value, at, sizeof value); \
-        *to = (double)value;        \
-        return true;                \
+        *to = (double)value;              \
+        return true;                      \
     }
     READ("F64", double)
     READ("I64", int64_t)
