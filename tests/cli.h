@@ -86,6 +86,18 @@ static inline void write_tensors(const char *name, st_tensor_t *tensors, int cou
         fail_msg("%s", error.text);
 }
 
+static inline st_file_t *open_file(const char *name)
+{
+    char path[256];
+    st_error_t error;
+    snprintf(path, sizeof path, "%s%s%s", name[0] == '/' ? "" : folder, name[0] == '/' ? "" : "/",
+             name);
+    st_file_t *file = st_open(path, &error);
+    if (!file)
+        fail_msg("%s", error.text);
+    return file;
+}
+
 /* ---- the folder ------------------------------------------------------------------------------ */
 
 static inline int make_folder(void **state)

@@ -44,18 +44,6 @@ static void write_small(const char *name)
               tensor("v", "F32", 4, v_shape));
 }
 
-static st_file_t *open_file(const char *name)
-{
-    char path[256];
-    st_error_t error;
-    snprintf(path, sizeof path, "%s%s%s", name[0] == '/' ? "" : folder, name[0] == '/' ? "" : "/",
-             name);
-    st_file_t *file = st_open(path, &error);
-    if (!file)
-        fail_msg("%s", error.text);
-    return file;
-}
-
 static void expect_tensor(const st_file_t *file, const char *name, const char *dtype,
                           const char *shape)
 {
