@@ -4,6 +4,7 @@
 #include "simt_emu.h"
 
 #include "../../../src/cuda/cuda.h"
+#include "../../../src/cuda/tensor_map.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -19,6 +20,8 @@ heed_status_t hd_fail(heed_status_t status, const char *format, ...)
 #include "../../../src/common/impls.def"
 #undef HEED_CUDA_IMPL
 }
+
+enum { MULTIPROCESSORS = 4 }; /* of the card that kernels are asked about */
 
 /* ---- the host's side of src/cuda/cuda.h ------------------------------------------------------ */
 
@@ -60,6 +63,8 @@ heed_status_t hd_cuda_enter(const heed_launch_t *launch, heed_device_t, const ch
     emu::config config;
     config.seed = seed_of(launch);
     config.resident = 1 + (int)(config.seed / 2 % 3);
+    config.multiprocessors = MULTIPROCESSORS;
+    config.e4m3_bits = 13;
     emu::set_config(config);
     return HEED_OK;
 }
@@ -71,6 +76,22 @@ heed_status_t hd_cuda_leave(const hd_cuda_scope_t *, int error, const char *what
     return hd_fail(HEED_ERROR_INTERNAL, "%s: %s", what, emu::message(0));
 }
 
+/* As src/cuda/tensor_map.c, with what the driver would say in place of its number. */
+heed_status_t hd_cuda_tensor_map(hd_tensor_map_t *map, const hd_map_desc_t *desc, const char *name)
+{
+    if ((uintptr_t)desc->data % 16)
+        return hd_cuda_fail(HEED_ERROR_ALIGNMENT, "%s at %p is not aligned to 16 bytes", name,
+                            desc->data);
+    for (int i = 1; i < HD_MAP_AXES; i++)
+        if (desc->strides[i] % 16)
+            return hd_cuda_fail(HEED_ERROR_ALIGNMENT,
+                                "%s: a stride of %lld bytes is no multiple of 16", name,
+                                (long long)desc->strides[i]);
+    const char *complaint = emu::encode_map(map, desc);
+    return complaint ? hd_cuda_fail(HEED_ERROR_DEVICE, "%s: no tensor map: %s", name, complaint)
+                     : HEED_OK;
+}
+
 /* ---- implementations ------------------------------------------------------------------------- */
 
 /* The card that kernels are asked about: a Hopper one with as much as an H200 has. */
@@ -79,7 +100,7 @@ static heed_device_info_t card(const heed_device_info_t *host)
     heed_device_info_t device = *host;
     device.compute_major = 9;
     device.compute_minor = 0;
-    device.multiprocessors = 4;
+    device.multiprocessors = MULTIPROCESSORS;
     device.shared_bytes = 232448;
     return device;
 }
