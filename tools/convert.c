@@ -52,7 +52,8 @@ static const char doc[] =
     "\v"
     "Examples:\n"
     "  heed convert model.safetensors fp8.safetensors --to e4m3\n"
-    "  heed convert model.safetensors fp8.safetensors --to e4m3 --scale block --exclude '*lm_head*'\n"
+    "  heed convert model.safetensors fp8.safetensors --to e4m3 --scale block --exclude "
+    "'*lm_head*'\n"
     "  heed convert fp8.safetensors bf16.safetensors --to bf16\n"
     "\n"
     "The report has the signal-to-noise ratio, the largest error and the clipped elements of each "
@@ -219,8 +220,8 @@ static int convert(const arguments_t *arguments, heed_context_t *context, const 
     convert_list_t list = {0};
     totals_t totals = {0};
     st_writer_t *writer = NULL;
-    bool good = convert_plan(file, &arguments->target, &list, &error) ||
-                st_fail_in(&error, st_path(file));
+    bool good =
+        convert_plan(file, &arguments->target, &list, &error) || st_fail_in(&error, st_path(file));
     if (good)
         good = (writer = st_create(arguments->output, list.outputs, list.output_count,
                                    st_metadata(file), &error));

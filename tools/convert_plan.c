@@ -60,9 +60,9 @@ static const st_tensor_t *find_scaled(const st_file_t *file, const st_tensor_t *
 
 static bool can_cast(const st_dtype_t *dtype)
 {
-    return is_eight_bits(dtype) ? dtype->heed != 0
-                                : dtype->heed == HEED_F32 || dtype->heed == HEED_F16 ||
-                                      dtype->heed == HEED_BF16;
+    return is_eight_bits(dtype)
+               ? dtype->heed != 0
+               : dtype->heed == HEED_F32 || dtype->heed == HEED_F16 || dtype->heed == HEED_BF16;
 }
 
 /* Named ones are cast; without names all floating-point tensors, but to 8 bits only those with two
@@ -163,15 +163,12 @@ static int add_output(convert_list_t *list, const char *name, const char *suffix
     }
     if (ndim > 0)
         memcpy(list->shapes[index], shape, (size_t)ndim * sizeof *shape);
-    list->outputs[index] = (st_tensor_t){.name = list->names[index],
-                                         .dtype = dtype,
-                                         .ndim = ndim,
-                                         .shape = list->shapes[index]};
+    list->outputs[index] = (st_tensor_t){
+        .name = list->names[index], .dtype = dtype, .ndim = ndim, .shape = list->shapes[index]};
     return list->output_count++;
 }
 
-static int add_scale(convert_list_t *list, const convert_target_t *target,
-                     const convert_job_t *job)
+static int add_scale(convert_list_t *list, const convert_target_t *target, const convert_job_t *job)
 {
     const st_tensor_t *from = job->from;
     int64_t shape[HEED_MAX_NDIM] = {1};

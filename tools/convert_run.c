@@ -56,7 +56,7 @@ static void part_init(part_t *part, const convert_grid_t *grid, int64_t rows, co
         return;
     part->groups = (rows + grid->block_rows - 1) / grid->block_rows * grid->scale_columns;
     bool is_row = grid->block_rows == 1 && grid->scale_columns == 1;
-    part->desc.scaling = is_row             ? HEED_SCALE_ROW
+    part->desc.scaling = is_row              ? HEED_SCALE_ROW
                          : part->groups == 1 ? HEED_SCALE_TENSOR
                                              : HEED_SCALE_BLOCK;
     part->desc.block[0] = grid->block_rows;
@@ -65,8 +65,8 @@ static void part_init(part_t *part, const convert_grid_t *grid, int64_t rows, co
 
 /* Rows of codes times their stored scales, in f32. */
 static heed_status_t decode(heed_context_t *context, const convert_grid_t *grid, int64_t first,
-                            int64_t rows, const void *codes, heed_dtype_t dtype,
-                            const void *scales, heed_dtype_t scale_dtype, float *to)
+                            int64_t rows, const void *codes, heed_dtype_t dtype, const void *scales,
+                            heed_dtype_t scale_dtype, float *to)
 {
     part_t part;
     size_t skip = (size_t)(first * grid->columns) * heed_dtype_size(dtype);
@@ -74,8 +74,9 @@ static heed_status_t decode(heed_context_t *context, const convert_grid_t *grid,
     if (grid->block_rows > 0) {
         size_t before = (size_t)(first / grid->block_rows * grid->scale_columns);
         part.desc.scale_use = HEED_SCALE_MULTIPLIES;
-        part.desc.scale = heed_tensor((char *)(uintptr_t)scales + before * heed_dtype_size(scale_dtype),
-                                      scale_dtype, 1, &part.groups, NULL);
+        part.desc.scale =
+            heed_tensor((char *)(uintptr_t)scales + before * heed_dtype_size(scale_dtype),
+                        scale_dtype, 1, &part.groups, NULL);
     }
     return heed_cast(context, &part.desc);
 }
@@ -90,8 +91,8 @@ static const void *stored_scales(heed_context_t *context, const st_tensor_t *sca
     size_t bytes = (size_t)scale->elements * sizeof(float);
     convert_grid_t plain = {.columns = scale->elements};
     if (!grow(&buffers->scales, &buffers->scale_bytes, bytes) ||
-        decode(context, &plain, 0, 1, scale->data, scale->dtype->heed, NULL, 0,
-               buffers->scales) != HEED_OK)
+        decode(context, &plain, 0, 1, scale->data, scale->dtype->heed, NULL, 0, buffers->scales) !=
+            HEED_OK)
         return NULL;
     return buffers->scales;
 }
@@ -127,8 +128,7 @@ static heed_status_t encode(heed_context_t *context, const convert_target_t *tar
     part_t part;
     int64_t counts[HEED_CAST_COUNTS_SIZE] = {0}, size = HEED_CAST_COUNTS_SIZE;
     bool mx = target->scale == CONVERT_SCALE_MX;
-    part_init(&part, &job->grid, job->grid.rows, from, dtype, buffers->codes,
-              target->dtype->heed);
+    part_init(&part, &job->grid, job->grid.rows, from, dtype, buffers->codes, target->dtype->heed);
     heed_status_t status = heed_cast_apply_preset(&part.desc, target->preset);
     if (status != HEED_OK)
         return status;
@@ -136,8 +136,8 @@ static heed_status_t encode(heed_context_t *context, const convert_target_t *tar
     if (part.groups > 0) {
         part.desc.scale_use = HEED_SCALE_DIVIDES;
         part.desc.scale_form = mx ? HEED_SCALE_FORM_MX : HEED_SCALE_FORM_F32;
-        part.desc.scale_out = heed_tensor(buffers->scales, mx ? HEED_E8M0 : HEED_F32, 1,
-                                          &part.groups, NULL);
+        part.desc.scale_out =
+            heed_tensor(buffers->scales, mx ? HEED_E8M0 : HEED_F32, 1, &part.groups, NULL);
     }
     status = heed_cast(context, &part.desc);
     report->clipped = counts[HEED_COUNT_CLIPPED];
@@ -200,8 +200,8 @@ static heed_status_t judge(heed_context_t *context, const convert_target_t *targ
 /* ---- one tensor ------------------------------------------------------------------------------ */
 
 bool convert_tensor(heed_context_t *context, const convert_target_t *target,
-                    const convert_job_t *job, st_writer_t *writer,
-                    convert_buffers_t *buffers, convert_report_t *report, st_error_t *error)
+                    const convert_job_t *job, st_writer_t *writer, convert_buffers_t *buffers,
+                    convert_report_t *report, st_error_t *error)
 {
     const st_tensor_t *from = job->from;
     *report = (convert_report_t){0};

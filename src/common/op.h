@@ -77,6 +77,11 @@ typedef struct hd_op {
     heed_status_t (*from_words)(const void *words, void *desc, hd_storage_t *storage);
     /* Complete descriptor -> words. */
     void (*to_words)(const void *desc, void *words);
+    /* What a complete descriptor points to beside tensors, for plans of a device: its bytes, 0 for
+     * nothing, and a copy of it at `image`, with pointers as they are when the image lies at
+     * address `at`. NULL: nothing ever. */
+    size_t (*placed_bytes)(const void *desc);
+    void (*place)(const void *desc, char *image, uintptr_t at);
 } hd_op_t;
 
 /* Operation by number (NULL past the end) and by name (NULL: none). registry.c */

@@ -50,8 +50,7 @@ static __device__ inline const char *decode_query(const decode_params_t *p,
                                                   const decode_task_t *task, int row)
 {
     int group = (int)p->a.group;
-    return hd_view_row(&p->a.q, task->batch, row / group,
-                       task->key_head * group + row % group);
+    return hd_view_row(&p->a.q, task->batch, row / group, task->key_head * group + row % group);
 }
 
 /* Relative to key 0. Rows behind the last one see what the last one does. */
@@ -204,8 +203,8 @@ static __device__ inline void decode_add_seen(const decode_seen_t *seen, int fir
         }
 #pragma unroll
         for (int i = 0; i < ACC; i += 4) {
-            uint32_t values = *(const uint32_t *)(decode_piece(tile, rows, from + key, i / 4) +
-                                                  lane % 4 * 4);
+            uint32_t values =
+                *(const uint32_t *)(decode_piece(tile, rows, from + key, i / 4) + lane % 4 * 4);
 #pragma unroll
             for (int j = 0; j < 4; j++) {
                 float sum = fmaf(weight[j / 2], decode_half<BF16>(values, j % 2), acc[i + j]);

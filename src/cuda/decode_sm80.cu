@@ -105,8 +105,7 @@ static __device__ inline void load_queries(const decode_params_t *p, const decod
         const char *from = decode_query(p, task, min(mine, p->rows - 1));
 #pragma unroll
         for (int i = 0; i < DIM / 8; i++)
-            q[i / 2][i % 2 * 2 + r] =
-                mine < p->rows ? load_pair(p, from, 8 * i + lane % 4 * 2) : 0;
+            q[i / 2][i % 2 * 2 + r] = mine < p->rows ? load_pair(p, from, 8 * i + lane % 4 * 2) : 0;
     }
 }
 

@@ -553,10 +553,11 @@ static void judge_output(heed_problem_t *problem, const kit_buffers_t *buffers, 
     free(m.amax);
 }
 
-static void judge(heed_problem_t *problem, const kit_buffers_t *buffers,
+static void judge(uint64_t features, heed_problem_t *problem, const kit_buffers_t *buffers,
                   heed_problem_t *reference_problem, const kit_buffers_t *reference,
                   kit_verdict_t *verdict)
 {
+    (void)features;
     *verdict = (kit_verdict_t){0};
     judge_output(reference_problem, reference, "reference ", verdict);
     if (!verdict->sentence[0])
