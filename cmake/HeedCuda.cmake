@@ -126,15 +126,20 @@ if(NOT heed_cuda_missing)
   foreach(kernel IN LISTS kernels)
     get_filename_component(name "${kernel}" NAME)
     set(object "${PROJECT_BINARY_DIR}/cuda/${name}.o")
+    # What ptxas says is kept in X.cu.log, for bench/sass/report.
     add_custom_command(OUTPUT "${object}"
-                       COMMAND "${CUDAToolkit_NVCC_EXECUTABLE}" ${heed_cuda_flags} -MD -MF
-                               "${object}.d" -c "${kernel}" -o "${object}"
-                       DEPENDS "${kernel}" DEPFILE "${object}.d" VERBATIM
+                       COMMAND sh "${PROJECT_SOURCE_DIR}/cmake/nvcc-log"
+                               "${PROJECT_BINARY_DIR}/cuda/${name}.log"
+                               "${CUDAToolkit_NVCC_EXECUTABLE}" ${heed_cuda_flags} -Xptxas=-v -MD
+                               -MF "${object}.d" -c "${kernel}" -o "${object}"
+                       DEPENDS "${kernel}" cmake/nvcc-log DEPFILE "${object}.d" VERBATIM
                        COMMENT "Building CUDA object cuda/${name}.o")
     set_source_files_properties("${object}" PROPERTIES EXTERNAL_OBJECT ON GENERATED ON)
     list(APPEND heed_cuda_kernels "${object}")
   endforeach()
-  add_library(heed_cuda_objects OBJECT src/cuda/backend.c src/cuda/tensor_map.c)
+  file(GLOB heed_cuda_sources CONFIGURE_DEPENDS src/cuda/*.c)
+  list(REMOVE_ITEM heed_cuda_sources "${PROJECT_SOURCE_DIR}/src/cuda/entry.c")
+  add_library(heed_cuda_objects OBJECT ${heed_cuda_sources})
   target_include_directories(heed_cuda_objects PRIVATE include)
   target_include_directories(heed_cuda_objects SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS})
   target_compile_definitions(heed_cuda_objects PRIVATE

@@ -113,13 +113,17 @@ static void draw_dtype(draw_t *draw)
         uint64_t feature;
     } dtypes[] = {{"f32", HEED_ATTENTION_CAN_F32},
                   {"bf16", HEED_ATTENTION_CAN_BF16},
-                  {"f16", HEED_ATTENTION_CAN_F16}};
-    int64_t at = between(draw, 0, 2);
-    for (int i = 0; i < 3 && !can(draw, dtypes[at].feature); i++)
-        at = (at + 1) % 3;
+                  {"f16", HEED_ATTENTION_CAN_F16},
+                  {"e4m3", HEED_ATTENTION_CAN_E4M3}};
+    enum { DTYPES = sizeof(dtypes) / sizeof(dtypes[0]) };
+    int64_t at = between(draw, 0, DTYPES - 1);
+    for (int i = 0; i < DTYPES && !can(draw, dtypes[at].feature); i++)
+        at = (at + 1) % DTYPES;
     add(draw, " dtype=%s", dtypes[at].name);
     if (at && can(draw, HEED_ATTENTION_CAN_OUT_F32) && chance(draw, 35))
         add(draw, " out=f32");
+    else if (dtypes[at].feature == HEED_ATTENTION_CAN_E4M3 && chance(draw, 50))
+        add(draw, " out=f16");
 }
 
 /* ---- visibility ------------------------------------------------------------------------------ */
@@ -297,6 +301,13 @@ static const char *const corners[] = {
     "attention b=2 sq=17 sk=19 hq=2 d=16 layout=custom "
     "strides=1:2:40:90/0:33:0:2/1:1000:3:50/2:5:90:200",
     "attention b=1 sq=70 sk=80 hq=2 d=17 scale=-0.3 lse=1",
+    /* e4m3 */
+    "attention b=1 sq=130 sk=300 hq=2 d=128 dtype=e4m3 lse=1",
+    "attention b=2 sq=129 sk=129 hq=4 hk=2 d=64 causal=1 dtype=e4m3 out=f32 lse=1",
+    "attention b=1 sq=70 sk=1000 hq=1 d=256 dtype=e4m3 out=f16 merge=1",
+    "attention b=1 sq=64 sk=700 hq=1 d=96 dv=192 dtype=e4m3 out=f32 scale=0.02 lse=1",
+    "attention b=1 sq=17 sk=19 hq=2 d=16 dtype=e4m3 layout=custom "
+    "strides=1:2:40:90/0:33:0:2/1:1000:3:50/2:5:90:200",
     NULL,
 };
 
@@ -314,8 +325,10 @@ static uint64_t needs(const void *at)
     heed_dtype_t dtype = desc->q.dtype;
     uint64_t bits = dtype == HEED_F32    ? HEED_ATTENTION_CAN_F32
                     : dtype == HEED_BF16 ? HEED_ATTENTION_CAN_BF16
-                                         : HEED_ATTENTION_CAN_F16;
-    bits |= desc->out.dtype != dtype ? HEED_ATTENTION_CAN_OUT_F32 : 0;
+                    : dtype == HEED_F16  ? HEED_ATTENTION_CAN_F16
+                                         : HEED_ATTENTION_CAN_E4M3;
+    if (dtype != HEED_F32 && desc->out.dtype == HEED_F32)
+        bits |= HEED_ATTENTION_CAN_OUT_F32;
     bits |= desc->causal ? HEED_ATTENTION_CAN_CAUSAL : 0;
     bits |= desc->window_left >= 0 || desc->window_right >= 0 ? HEED_ATTENTION_CAN_WINDOW : 0;
     bits |= n.h != n.hk ? HEED_ATTENTION_CAN_GROUPED : 0;
