@@ -147,10 +147,13 @@ if(NOT heed_cuda_missing)
   foreach(kernel IN LISTS kernels)
     get_filename_component(name "${kernel}" NAME)
     set(object "${PROJECT_BINARY_DIR}/cuda/${name}.o")
+    # What ptxas says is kept in X.cu.log, for bench/sass/report.
     add_custom_command(OUTPUT "${object}"
-                       COMMAND "${CUDAToolkit_NVCC_EXECUTABLE}" ${heed_cuda_flags} -MD -MF
-                               "${object}.d" -c "${kernel}" -o "${object}"
-                       DEPENDS "${kernel}" DEPFILE "${object}.d" VERBATIM
+                       COMMAND sh "${PROJECT_SOURCE_DIR}/cmake/nvcc-log"
+                               "${PROJECT_BINARY_DIR}/cuda/${name}.log"
+                               "${CUDAToolkit_NVCC_EXECUTABLE}" ${heed_cuda_flags} -Xptxas=-v -MD
+                               -MF "${object}.d" -c "${kernel}" -o "${object}"
+                       DEPENDS "${kernel}" cmake/nvcc-log DEPFILE "${object}.d" VERBATIM
                        COMMENT "Building CUDA object cuda/${name}.o")
     set_source_files_properties("${object}" PROPERTIES EXTERNAL_OBJECT ON GENERATED ON)
     list(APPEND heed_cuda_kernels "${object}")

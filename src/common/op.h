@@ -66,6 +66,9 @@ typedef struct hd_op {
 
     /* Checks a descriptor whose tensors are complete one by one, and fills in defaults. */
     heed_status_t (*complete)(void *desc);
+    /* Checks the operands' addresses (NULL where absent) before a plan runs; NULL: nothing to
+     * check. */
+    heed_status_t (*check)(const void *desc, void *const *buffers);
     /* The feature bits that a complete descriptor needs. */
     uint64_t (*needs)(const void *desc);
     /* Useful floating-point operations and bytes of a complete descriptor. */

@@ -188,6 +188,7 @@ heed_status_t heed_plan_create(heed_context_t *context, const char *name, const 
         /* Operands are completed from a second copy, for made->desc is what they are written to. */
         char copy[1024];
         _Static_assert(sizeof(heed_attention_desc_t) <= sizeof(copy), "room for any descriptor");
+        _Static_assert(sizeof(heed_cast_desc_t) <= sizeof(copy), "room for any descriptor");
         memcpy(copy, made->desc, op->desc_size);
         status = finish(made, copy);
     }
@@ -343,6 +344,8 @@ heed_status_t heed_plan_execute(const heed_plan_t *plan, void *const *buffers, i
                        plan->info.device.id);
     void *full[HD_MAX_OPERANDS];
     HD_TRY(check_buffers(plan, buffers, buffer_count, full));
+    if (plan->op->check)
+        HD_TRY(plan->op->check(plan->desc, full));
     HD_TRY(check_workspace(plan, workspace, workspace_bytes));
     heed_launch_t launch = {.desc = plan->desc,
                             .buffers = full,

@@ -105,3 +105,31 @@ heed_test(cuda.gpu_sh cuda sh "${PROJECT_SOURCE_DIR}/bench/gpu.sh" --dry-run
           --build "${CMAKE_CURRENT_BINARY_DIR}/gpu" --output "${CMAKE_CURRENT_BINARY_DIR}/gpu")
 set_tests_properties(cuda.gpu_sh PROPERTIES
   PASS_REGULAR_EXPRESSION "heed-check --device cuda:0.*gpu_peers.py.*--tune")
+
+# ---- what the compiler made of the kernels -------------------------------------------------------
+
+# Figures of the machine code against bench/sass/expected.json; warnings and spills of all
+# architectures. Disassemblers are found on PATH, in the toolkit, or through $HEED_NVDISASM.
+find_package(Python3 3.8 QUIET COMPONENTS Interpreter)
+set(heed_sass "${Python3_EXECUTABLE}" -B "${PROJECT_SOURCE_DIR}/bench/sass/report"
+              --build "${PROJECT_BINARY_DIR}")
+if(NOT Python3_Interpreter_FOUND)
+  set(heed_sass_state "left out: no Python 3.8 or later")
+else()
+  heed_test(cuda.sass.tests check "${Python3_EXECUTABLE}" -B
+            "${PROJECT_SOURCE_DIR}/bench/sass/test_sass.py")
+  execute_process(COMMAND ${heed_sass} --tools RESULT_VARIABLE failed OUTPUT_VARIABLE heed_sass_tools
+                  ERROR_QUIET OUTPUT_STRIP_TRAILING_WHITESPACE)
+  if(NOT heed_cuda_built)
+    set(heed_sass_state "left out: there is no CUDA backend")
+  elseif(failed)
+    set(heed_sass_state "warnings and spills only: no nvdisasm and cuobjdump (HEED_NVDISASM)")
+    heed_test(cuda.ptxas check ${heed_sass} --logs)
+  else()
+    set(heed_sass_state "bench/sass/report --check")
+    heed_test(cuda.sass check ${heed_sass} --check)
+    if(DEFINED ENV{HEED_NVDISASM})
+      set_property(TEST cuda.sass PROPERTY ENVIRONMENT "HEED_NVDISASM=$ENV{HEED_NVDISASM}")
+    endif()
+  endif()
+endif()

@@ -63,12 +63,26 @@ static heed_status_t make_plan(side_t *side)
     return heed_plan_create(side->context, heed_problem_op(side->planned), desc, &side->plan);
 }
 
+static size_t largest_element(heed_problem_t *problem)
+{
+    const heed_tensor_t *tensor;
+    size_t largest = 1;
+    void *desc;
+    if (heed_problem_desc(problem, &desc) != HEED_OK)
+        return largest;
+    for (int i = 0; (tensor = heed_problem_tensor(problem, i)); i++)
+        if (tensor->ndim > 0 && heed_dtype_size(tensor->dtype) > largest)
+            largest = heed_dtype_size(tensor->dtype);
+    return largest;
+}
+
 static bool fill(const kit_op_t *op, uint64_t seed, kit_values_t values, side_t *side)
 {
     /* No multiple of a vector: kernels must not count on more than an element's alignment. */
     enum { GUARD = 256 };
     kit_random_t random = {seed};
     size_t guard = GUARD + 4 * (size_t)kit_random_int(&random, 0, 15);
+    guard -= guard % largest_element(side->problem);
     if (!kit_buffers_new(side->problem, guard, &side->buffers))
         return false;
     op->fill(&random, values, side->problem, &side->buffers);
