@@ -2,8 +2,8 @@
  * by another product, with the scores in memory. Both products are cuBLAS'. It is what a user would
  * write, what the flash kernels are measured against, and a second opinion on the device.
  *
- * Work goes in chunks of query heads (all those of a key head, or many key heads where each has one)
- * and rows, so that scores, weights and sums of a chunk take at most BOUND bytes:
+ * Work goes in chunks of query heads (all those of a key head, or many key heads where each has
+ * one) and rows, so that scores, weights and sums of a chunk take at most BOUND bytes:
  *
  * 1. scores[g][r][j] = scale q k^T, f32, for every key, seen or not
  * 2. weigh: weights[g][r][j] = exp(score - largest), in the operands' dtype, zero where not seen;
@@ -24,14 +24,14 @@
 
 #include <math.h>
 
-enum { THREADS = HD_BLOCK_KEYS, WARPS = THREADS / 32, PAD = 64 };
+enum { THREADS = HD_BLOCK_KEYS, WARPS = THREADS / 32, PAD = 64, ALIGN = 256 };
 
 static const int64_t BOUND = (int64_t)256 << 20;
 
 /* How the work is cut, and where a chunk's arrays lie behind the products' workspace. */
 typedef struct plan {
-    int heads; /* of a chunk */
-    int rows;  /* of a chunk */
+    int heads;    /* of a chunk */
+    int rows;     /* of a chunk */
     int64_t keys; /* of a row of scores, padded */
     int64_t scores, weights, sums, stats, bytes;
 } plan_t;
@@ -47,7 +47,8 @@ typedef struct params {
     float *stats;      /* [heads][rows][2]: largest score, sum */
 } params_t;
 
-/* ---- kernels: a block of two warps for each row -------------------------------------------------- */
+/* ---- kernels: a block of two warps for each row
+ * -------------------------------------------------- */
 
 typedef struct place {
     int64_t head, query, at; /* at: of the row in the chunk's arrays */
@@ -216,7 +217,8 @@ static __global__ void __launch_bounds__(THREADS) finish(const __grid_constant__
         hd_element_store(HEED_F32, lse, f.lse);
 }
 
-/* ---- cutting the work ---------------------------------------------------------------------------- */
+/* ---- cutting the work
+ * ---------------------------------------------------------------------------- */
 
 static int64_t row_bytes(const hd_attention_t *a, int64_t keys)
 {
@@ -239,8 +241,14 @@ static plan_t make_plan(const hd_attention_t *a)
     plan.weights = plan.scores + (a->q.dtype == HEED_F32 ? 0 : all * plan.keys * 4);
     plan.sums = plan.weights + all * plan.keys * hd_dtype_bytes(a->q.dtype);
     plan.stats = plan.sums + all * a->dv * 4;
-    plan.bytes = plan.stats + all * 8;
+    /* cuBLAS wants its workspace aligned to more than plans promise. */
+    plan.bytes = plan.stats + all * 8 + ALIGN;
     return plan;
+}
+
+static char *align(void *workspace)
+{
+    return (char *)(((uintptr_t)workspace + ALIGN - 1) / ALIGN * ALIGN);
 }
 
 /* A step between rows that cuBLAS takes: of a single row, any will do. */
@@ -286,7 +294,8 @@ static heed_status_t multiply(const heed_launch_t *launch, const params_t *p, in
         product.inner = (int)a->keys;
         product.alpha = 1;
     }
-    return hd_cuda_multiply(desc->q.device.id, &product, launch->workspace, launch->stream.native);
+    return hd_cuda_multiply(desc->q.device.id, &product, align(launch->workspace),
+                            launch->stream.native);
 }
 
 static heed_status_t run_chunk(const heed_launch_t *launch, const params_t *p, int heads,
@@ -309,7 +318,7 @@ static heed_status_t run_all(const heed_launch_t *launch, params_t *p, int *erro
 {
     plan_t plan = make_plan(&p->a);
     const hd_attention_t *a = &p->a;
-    char *memory = (char *)launch->workspace;
+    char *memory = align(launch->workspace);
     heed_status_t status = HEED_OK;
     p->keys = plan.keys;
     p->scores = (float *)(memory + plan.scores);
@@ -389,8 +398,8 @@ static size_t workspace(const void *desc, const heed_device_info_t *device, int3
 }
 
 enum {
-    CANNOT = HEED_ATTENTION_CAN_STRIDED_DIM | HEED_ATTENTION_CAN_E4M3 |
-             HEED_ATTENTION_CAN_EXACT_E4M3
+    CANNOT =
+        HEED_ATTENTION_CAN_STRIDED_DIM | HEED_ATTENTION_CAN_E4M3 | HEED_ATTENTION_CAN_EXACT_E4M3
 };
 
 extern "C" const heed_impl_t hd_impl_cuda_standard;

@@ -29,6 +29,7 @@ enum { CARDS = 64 };
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static library_t cublas;
 static handle_t handles[CARDS];
+static int failures[CARDS]; /* what making a card's handle gave, which is tried once */
 
 /* ---- loading --------------------------------------------------------------------------------- */
 
@@ -80,17 +81,20 @@ static handle_t handle_of(int id, char *why, size_t size)
     hd_cuda_scope_t scope;
     load();
     snprintf(why, size, "%s", cublas.why);
-    if (why[0] || id < 0 || id >= CARDS || handles[id])
-        return !why[0] && id >= 0 && id < CARDS ? handles[id] : NULL;
-    if (hd_cuda_use(id, "cuBLAS", &scope) != HEED_OK) {
-        snprintf(why, size, "needs cuBLAS, but cuda:%d cannot be used", id);
+    if (why[0] || id < 0 || id >= CARDS)
         return NULL;
+    if (!handles[id] && !failures[id]) {
+        if (hd_cuda_use(id, "cuBLAS", &scope) != HEED_OK) {
+            snprintf(why, size, "needs cuBLAS, but cuda:%d cannot be used", id);
+            return NULL;
+        }
+        failures[id] = cublas.create(&handles[id]);
+        hd_cuda_restore(&scope);
     }
-    int status = cublas.create(&handles[id]);
-    hd_cuda_restore(&scope);
-    if (status != 0) {
+    if (failures[id]) {
         handles[id] = NULL;
-        snprintf(why, size, "needs cuBLAS, which cannot start on cuda:%d (status %d)", id, status);
+        snprintf(why, size, "needs cuBLAS, which cannot start on cuda:%d (status %d)", id,
+                 failures[id]);
     }
     return handles[id];
 }

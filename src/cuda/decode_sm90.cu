@@ -80,7 +80,8 @@ static __device__ inline void load_queries(const decode_params_t *p, const decod
     }
 }
 
-/* One thread: asks for tile `number` of the split, keys and values in turn, to lie in place `to`. */
+/* One thread: asks for tile `number` of the split, keys and values in turn, to lie in place `to`.
+ */
 template <int DIM>
 static __device__ inline void request(const params_t *p, const decode_task_t *task,
                                       shared_memory<DIM> *s, int to, int number)

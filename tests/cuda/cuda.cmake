@@ -80,8 +80,9 @@ if(heed_cuda_built)
 
   # The commands on the fake card. It casts nothing.
   set(heed_fake_golden "${CMAKE_CURRENT_SOURCE_DIR}/data/attention/dense_f32.safetensors")
-  heed_test(cuda.check cuda heed-check --device cuda --op attention --count 20 --seed 1)
-  heed_test(cuda.bench cuda heed_cli bench attention --device cuda --impl "auto,cuda:*"
+  heed_test(cuda.check cuda heed-check --device cuda --op attention --impl "*_simt"
+            --count 20 --seed 1)
+  heed_test(cuda.bench cuda heed_cli bench attention --device cuda --impl "auto,cuda:*_simt"
             --seconds 0 --prob "attention sq=48 d=32 hq=2 causal=1" -o json)
   heed_test(cuda.run cuda heed_cli run attention --device cuda --ignore-extra --tolerance 1e-5
             --input "${heed_fake_golden}" --golden "${heed_fake_golden}")

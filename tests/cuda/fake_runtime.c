@@ -8,7 +8,7 @@
 #include <sys/mman.h>
 #include <time.h>
 
-enum { BLOCKS = 4096, PENDING = 256 };
+enum { BLOCKS = 256, PENDING = 256 };
 
 static const size_t arena_bytes = (size_t)1 << 32;
 
@@ -44,7 +44,7 @@ void fake_reset(void)
     pending_count = 0;
     fake.cards = 1;
     fake.driver = 13000;
-    fake.memory = (size_t)1 << 31;
+    fake.memory = (size_t)1 << 28;
     for (int i = 0; i < FAKE_CARDS; i++)
         fake.major[i] = 9;
 }

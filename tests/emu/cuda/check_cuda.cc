@@ -10,6 +10,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <vector>
 
 extern "C" {
 #include "loop.h"
@@ -101,11 +102,18 @@ heed_status_t hd_cuda_tensor_map(hd_tensor_map_t *map, const hd_map_desc_t *desc
 
 /* ---- in cuBLAS' place ------------------------------------------------------------------------ */
 
-static float element(const hd_matrix_t *matrix, int64_t entry, int64_t row, int64_t column)
+/* An entry's rows one after the other. */
+static std::vector<float> gather(const hd_matrix_t *matrix, int64_t entry, int rows, int columns)
 {
-    int64_t at = entry * matrix->batch + row * matrix->row + column;
-    return hd_element_load(matrix->dtype,
-                           (const char *)matrix->data + at * hd_dtype_bytes(matrix->dtype));
+    std::vector<float> made;
+    int size = hd_dtype_bytes(matrix->dtype);
+    const char *data = (const char *)matrix->data + entry * matrix->batch * size;
+    made.reserve((size_t)rows * (size_t)columns);
+    for (int row = 0; row < rows; row++)
+        for (int column = 0; column < columns; column++)
+            made.push_back(
+                hd_element_load(matrix->dtype, data + (row * matrix->row + column) * size));
+    return made;
 }
 
 int hd_cuda_can_multiply(int, heed_why_t *)
@@ -115,17 +123,23 @@ int hd_cuda_can_multiply(int, heed_why_t *)
 
 heed_status_t hd_cuda_multiply(int, const hd_product_t *p, void *, void *)
 {
-    for (int64_t at = 0; at < (int64_t)p->batches * p->rows * p->columns; at++) {
-        int64_t entry = at / p->columns / p->rows, row = at / p->columns % p->rows;
-        int64_t column = at % p->columns, size = hd_dtype_bytes(p->c.dtype);
-        float sum = 0;
-        for (int64_t i = 0; i < p->inner; i++)
-            sum +=
-                element(&p->a, entry, row, i) * (p->transposed ? element(&p->b, entry, column, i)
-                                                               : element(&p->b, entry, i, column));
-        hd_element_store(p->c.dtype,
-                         (char *)p->c.data + (entry * p->c.batch + row * p->c.row + column) * size,
-                         p->alpha * sum);
+    int size = hd_dtype_bytes(p->c.dtype), step = p->transposed ? 1 : p->columns;
+    for (int entry = 0; entry < p->batches; entry++) {
+        std::vector<float> a = gather(&p->a, entry, p->rows, p->inner);
+        std::vector<float> b = p->transposed ? gather(&p->b, entry, p->columns, p->inner)
+                                             : gather(&p->b, entry, p->inner, p->columns);
+        for (int64_t at = 0; at < (int64_t)p->rows * p->columns; at++) {
+            int64_t row = at / p->columns, column = at % p->columns;
+            const float *x = &a[(size_t)(row * p->inner)];
+            const float *y = &b[(size_t)(p->transposed ? column * p->inner : column)];
+            float sum = 0;
+            for (int i = 0; i < p->inner; i++)
+                sum += x[i] * y[(int64_t)i * step];
+            hd_element_store(p->c.dtype,
+                             (char *)p->c.data +
+                                 (entry * p->c.batch + row * p->c.row + column) * size,
+                             p->alpha * sum);
+        }
     }
     return HEED_OK;
 }
