@@ -8,10 +8,13 @@
  *           |q_i| |k_j| (Cauchy-Schwarz).
  *   weight  p_ij = exp(s_ij - m): relative error exp(a_i) - 1, and e for the polynomial: 2^-20,
  *           with bf16 inputs 2^-13, for there p_ij is rounded to bf16 on its way into o.
+ *           with f16 inputs too may p_ij be rounded: 2^-11, and 2^-25 of the largest p_ij at
+ *           least, for f16 has no smaller steps.
  *   sums    l = sum_j p_ij, o = sum_j p_ij v_j: n additions, one multiplication for each tile of
  *           16 keys or more, a division: g(n + n / 16 + 8) of sum_j p_ij |v_j| <= l V_i, where
  *           V_i = max_j |v_j|.
- *   out     o / l: the errors of both add up, and with bf16 inputs 2^-8 of o. As a part of V_i:
+ *   out     o / l: the errors of both add up, and with bf16 inputs 2^-8 of o, with f16 inputs
+ *           2^-11 of o and n 2^-25. As a part of V_i:
  *           exp(2 a_i) - 1 + 2 g(n + n / 16 + 8) + 2 e [+ 2^-8], at most 2, for out is a mean of
  *           values whatever the weights are. Then out is rounded to its type.
  *   lse     m + log(l): a_i + g(n + n / 16 + 8) + e + 4 u |lse|.
@@ -149,6 +152,8 @@ static void find_bound(const judged_t *judged, row_t *row)
     double e = exp_error(judged->desc), weight = expm1(2 * score) + 2 * sums + 2 * e;
     if (judged->desc->q.dtype == HEED_BF16)
         weight += 0x1p-8;
+    else if (judged->desc->q.dtype == HEED_F16)
+        weight += 0x1p-11 + (double)row->keys * 0x1p-25;
     row->out = row->keys ? fmin(weight, 2) : 0;
     row->lse = row->keys ? score + sums + e : 0;
     row->old_lse = -INFINITY;

@@ -19,6 +19,7 @@ struct config {
     uint64_t seed = 1; /* fixes the schedule: even seeds are fair to warps, odd ones starve some */
     bool verbose = false; /* messages also go to stderr */
     int resident = 2;     /* blocks alive at a time, in launch order, 16 at most */
+    int shared_limit = 232448; /* bytes of shared memory that a block may have */
 };
 struct result {
     int messages = 0;
@@ -34,6 +35,7 @@ struct result {
 /* Calls thread(closure) in every thread of every block, with the configuration set below. */
 result launch(dim3 grid, dim3 block, size_t shared_bytes, void (*thread)(void *), void *closure);
 void set_config(const config &config);
+int shared_limit();
 /* Messages of the latest launch (NULL past the end), and whether one contains the text. */
 const char *message(int index);
 bool said(const char *text);
