@@ -5,42 +5,40 @@
 
 /* V sets out once K is there, the next K when this one is done with. */
 template <class C>
-static __device__ __forceinline__ void await_keys(const params_t *p, const task_t *task,
-                                                  int64_t key, int count, unsigned char *memory)
+static __device__ __forceinline__ void await_keys(const sm80_params_t *p, const sources_t *from, int key,
+                                                  int count, unsigned char *memory)
 {
-    if (p->gather)
-        gather_block<C>(p, task, key, count, memory);
     hd_cp_async_wait<0>();
     /* K is there for all, and all are done with the former V. */
     __syncthreads();
-    start_values<C>(p, task, key, count, memory);
+    start_values<C>(p, from, key, count, memory);
 }
 
 template <class C>
-static __device__ __forceinline__ void await_values(const params_t *p, const task_t *task,
-                                                    int64_t next_key, int next_count,
+static __device__ __forceinline__ void await_values(const sm80_params_t *p, const sources_t *from,
+                                                    int next_key, int next_count,
                                                     unsigned char *memory)
 {
     hd_cp_async_wait<0>();
     /* V is there for all, and all are done with this K. */
     __syncthreads();
-    start_keys<C>(p, task, next_key, next_count, memory);
+    start_keys<C>(p, from, next_key, next_count, memory);
 }
 
 /* Blocks one after the other that all rows see. */
 template <class C>
-static __device__ __forceinline__ void attend_full(const params_t *p, const task_t *task,
+static __device__ __forceinline__ void attend_full(const sm80_params_t *p, const sources_t *from,
                                                    const step_t *step, const step_t *next,
                                                    unsigned char *memory, state<C> &s)
 {
-    int64_t key = step->key;
+    int key = step->key;
 #pragma unroll 1
     for (int left = step->blocks; left > 0; left--) {
         scores_t<C> scores;
-        await_keys<C>(p, task, key, KEYS, memory);
+        await_keys<C>(p, from, key, KEYS, memory);
         find_scores<C>(memory, scores);
         key += KEYS;
-        await_values<C>(p, task, left > 1 ? key : next->key, left > 1 ? KEYS : next->count, memory);
+        await_values<C>(p, from, left > 1 ? key : next->key, left > 1 ? KEYS : next->count, memory);
         raise_references<C>(p->log2_unit, scores, s);
 #pragma unroll
         for (int part = 0; part < KEYS / 16; part++) {
@@ -52,20 +50,25 @@ static __device__ __forceinline__ void attend_full(const params_t *p, const task
 
 /* A block that not all rows see all of. A warp computes nothing where its half sees nothing. */
 template <class C>
-static __device__ __forceinline__ void attend_masked(const params_t *p, const task_t *task,
-                                                     const step_t *step, const step_t *next,
-                                                     bool careful, unsigned char *memory,
+static __device__ __forceinline__ void attend_masked(const sm80_params_t *p, const task_t *task,
+                                                     const sources_t *from, const step_t *step,
+                                                     const step_t *next, bool careful, unsigned char *memory,
                                                      state<C> &s)
 {
     int first = warp_index() * C::WARP_ROWS;
     int seen = first < HALF ? step->half[0].count : step->half[C::HALVES - 1].count;
     bool busy = seen > 0 && first < task->rows;
     scores_t<C> scores;
-    await_keys<C>(p, task, step->key, step->count, memory);
+    if (p->gather) {
+        gather_block<C>(p, task, step->key, step->count, memory);
+        __syncthreads();
+    } else {
+        await_keys<C>(p, from, step->key, step->count, memory);
+    }
     write_masks<C>(p, task, step, memory);
     if (busy)
         find_scores<C>(memory, scores);
-    await_values<C>(p, task, next->key, next->count, memory);
+    await_values<C>(p, from, next->key, next->count, memory);
     if (busy) {
         hide_scores<C>(memory, scores);
         raise_references<C>(p->log2_unit, scores, s);
@@ -89,23 +92,24 @@ static __device__ __forceinline__ void attend_masked(const params_t *p, const ta
 
 /* All keys; whether some block was masked. */
 template <class C>
-static __device__ __forceinline__ bool attend_keys(const params_t *p, const task_t *task,
+static __device__ __forceinline__ bool attend_keys(const sm80_params_t *p, const task_t *task,
                                                    bool careful, unsigned char *memory, state<C> &s)
 {
     place_t places[C::HALVES];
     step_t step, next;
     bool masked = false;
+    sources_t from = find_sources<C>(p, task);
     begin_state<C>(s);
     begin_steps<C>(p, task, places);
     find_step<C>(p, task, places, &step);
-    start_keys<C>(p, task, step.key, step.count, memory);
+    start_keys<C>(p, &from, step.key, step.count, memory);
 #pragma unroll 1
     while (step.count > 0) {
         find_step<C>(p, task, places, &next);
         if (step.blocks > 0) {
-            attend_full<C>(p, task, &step, &next, memory, s);
+            attend_full<C>(p, &from, &step, &next, memory, s);
         } else {
-            attend_masked<C>(p, task, &step, &next, careful, memory, s);
+            attend_masked<C>(p, task, &from, &step, &next, careful, memory, s);
             masked = true;
         }
         step = next;
@@ -127,7 +131,7 @@ static __device__ inline bool is_lost(unsigned char *memory, const state<C> &s)
 }
 
 template <class C>
-static __global__ void __launch_bounds__(C::THREADS) attend(const __grid_constant__ params_t p)
+static __global__ void __launch_bounds__(C::THREADS) attend(const __grid_constant__ sm80_params_t p)
 {
     HD_SHARED(memory);
     task_t task = find_task<C>(&p, blockIdx.x);
@@ -150,10 +154,10 @@ static const char *const operands[] = {"q", "k", "v", "out", "lse"};
 /* A kernel for head sizes up to d and dv; the first that fits is taken. */
 typedef struct choice {
     int d, dv, rows, threads, shared_bytes;
-    int (*launch)(dim3 grid, void *stream, const params_t *p);
+    int (*launch)(dim3 grid, void *stream, const sm80_params_t *p);
 } choice_t;
 
-template <class C> static int launch(dim3 grid, void *stream, const params_t *p)
+template <class C> static int launch(dim3 grid, void *stream, const sm80_params_t *p)
 {
     return HD_LAUNCH(attend<C>, grid, dim3(C::THREADS), C::BYTES, stream, *p);
 }
@@ -163,12 +167,16 @@ template <class C> constexpr choice_t choice()
     return {C::D, C::DV, C::ROWS, C::THREADS, C::BYTES, launch<C>};
 }
 
+#ifdef ONLY128
+#define CHOICES(bf16) {choice<config<true,128,128,4,2>>()}
+#else
 #define CHOICES(bf16)                                                                     \
     {                                                                                     \
         choice<config<bf16, 64, 64, 4, 2>>(), choice<config<bf16, 128, 128, 4, 2>>(),     \
             choice<config<bf16, 192, 128, 4, 2>>(), choice<config<bf16, 256, 256, 8, 1>>(), \
             choice<config<bf16, 256, 256, 4, 1>>(),                                       \
     }
+#endif
 
 static const choice_t *choose(const heed_attention_desc_t *desc, int shared_bytes)
 {
@@ -182,24 +190,28 @@ static const choice_t *choose(const heed_attention_desc_t *desc, int shared_byte
     return NULL;
 }
 
-/* Whether all rows are runs of 16-byte pieces (the last one may be a part) at aligned addresses. */
-static bool is_in_pieces(const hd_view_t *view, heed_dtype_t dtype)
+/* Whether all rows are runs of whole 16-byte pieces at aligned addresses. */
+static bool is_in_pieces(const hd_view_t *view, heed_dtype_t dtype, int columns)
 {
     uint64_t all = (uint64_t)(uintptr_t)view->data | (uint64_t)view->batch | (uint64_t)view->row |
                    (uint64_t)view->head;
-    return hd_view_is_plain(view, dtype) && all % 16 == 0;
+    return hd_view_is_plain(view, dtype) && all % 16 == 0 && columns % 8 == 0 &&
+           view->row <= INT32_MAX;
 }
 
-static params_t make_params(const heed_attention_desc_t *desc, void *const *buffers, int rows)
+static sm80_params_t make_params(const heed_attention_desc_t *desc, void *const *buffers, int rows)
 {
-    params_t p = {hd_attention(desc, buffers)};
+    sm80_params_t p = {hd_attention(desc, buffers)};
     heed_dtype_t dtype = desc->q.dtype;
     p.tiles = hd_ceil_div(p.a.queries, rows);
     p.log2_unit = fabsf(p.a.scale) * 1.44269504088896340736f;
     p.negate = p.a.scale < 0;
-    p.gather = !is_in_pieces(&p.a.q, dtype) || !is_in_pieces(&p.a.k, dtype) ||
-               !is_in_pieces(&p.a.v, dtype);
-    p.pieces = is_in_pieces(&p.a.out, dtype) && p.a.dv % 8 == 0 && !p.a.merge;
+    p.gather = !is_in_pieces(&p.a.q, dtype, p.a.d) || !is_in_pieces(&p.a.k, dtype, p.a.d) ||
+               !is_in_pieces(&p.a.v, dtype, p.a.dv);
+    p.pieces = is_in_pieces(&p.a.out, dtype, p.a.dv) && !p.a.merge;
+    p.q_row = (int)p.a.q.row;
+    p.k_row = (int)p.a.k.row;
+    p.v_row = (int)p.a.v.row;
     return p;
 }
 
@@ -220,7 +232,7 @@ static heed_status_t run(const heed_launch_t *launch)
         return hd_cuda_fail(HEED_ERROR_UNSUPPORTED, "cuda:flash_sm80: d=%d, dv=%d fit no tile",
                             (int)desc->q.shape[3], (int)desc->v.shape[3]);
     }
-    params_t p = make_params(desc, launch->buffers, chosen->rows);
+    sm80_params_t p = make_params(desc, launch->buffers, chosen->rows);
     int error = chosen->launch(dim3((unsigned)(p.tiles * heads)), launch->stream.native, &p);
     return hd_cuda_leave(&scope, error, "cuda:flash_sm80");
 }

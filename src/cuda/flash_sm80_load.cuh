@@ -11,30 +11,32 @@ template <class C, int COLUMNS> struct copy_shape {
     static constexpr int PIECES = COLUMNS / 8, STRIDE = 2 * COLUMNS + PADDING;
 };
 
-/* Bytes of the piece that lie within `columns`. */
-static __device__ inline int valid_bytes(int piece, int columns)
-{
-    return min(max(2 * columns - 16 * piece, 0), 16);
-}
-
-/* Starts to copy `rows` of ROWS rows from `from`, 16-byte pieces throughout; zeros elsewhere. */
-template <class C, int COLUMNS, int ROWS>
-static __device__ __forceinline__ void copy_rows(unsigned char *to, const char *from,
-                                                 int64_t row_bytes, int rows, int columns)
+/* The address of a thread's first piece, of rows that start at `from`. */
+template <class C, int COLUMNS>
+static __device__ inline const char *first_piece(const char *from, int64_t row_bytes)
 {
     typedef copy_shape<C, COLUMNS> shape;
     int row = (int)threadIdx.x / shape::ACROSS, piece = (int)threadIdx.x % shape::ACROSS;
-    from += row * row_bytes + piece * 16;
+    return from + row * row_bytes + piece * 16;
+}
+
+/* Starts to copy `rows` of ROWS rows, `pieces` of each; `from` is first_piece of the first. Zeros
+ * elsewhere. */
+template <class C, int COLUMNS, int ROWS>
+static __device__ __forceinline__ void copy_rows(unsigned char *to, const char *from, int row_bytes,
+                                                 int rows, int pieces)
+{
+    typedef copy_shape<C, COLUMNS> shape;
+    int row = (int)threadIdx.x / shape::ACROSS, piece = (int)threadIdx.x % shape::ACROSS;
     to += row * shape::STRIDE + piece * 16;
 #pragma unroll
     for (int r = 0; r < ROWS; r += shape::ROWS_APART) {
 #pragma unroll
         for (int c = 0; c < shape::PIECES; c += shape::ACROSS) {
-            int valid = valid_bytes(piece + c, columns);
-            hd_cp_async_16(to + r * shape::STRIDE + c * 16, from + c * 16,
-                           row + r < rows ? valid : 0);
+            bool valid = (ROWS == rows || r < rows - row) && c < pieces - piece;
+            hd_cp_async_16(to + r * shape::STRIDE + c * 16, from + c * 16, valid ? 16 : 0);
         }
-        from += shape::ROWS_APART * row_bytes;
+        from += (int64_t)shape::ROWS_APART * row_bytes;
     }
 }
 
@@ -71,7 +73,7 @@ template <class C> static __device__ inline void negate_queries(unsigned char *m
 
 /* All of Q. They are there for this thread alone; a barrier has to follow. */
 template <class C>
-static __device__ inline void load_queries(const params_t *p, const task_t *task,
+static __device__ inline void load_queries(const sm80_params_t *p, const task_t *task,
                                            unsigned char *memory)
 {
     const hd_view_t *q = &p->a.q;
@@ -79,7 +81,8 @@ static __device__ inline void load_queries(const params_t *p, const task_t *task
     if (p->gather)
         gather_rows<C, C::D, C::ROWS>(memory, from, q->row, q->elem, task->rows, p->a.d);
     else
-        copy_rows<C, C::D, C::ROWS>(memory, from, q->row, task->rows, p->a.d);
+        copy_rows<C, C::D, C::ROWS>(memory, first_piece<C, C::D>(from, q->row), p->q_row,
+                                    task->rows, p->a.d / 8);
     hd_cp_async_commit();
     if (!p->negate)
         return;
@@ -88,34 +91,44 @@ static __device__ inline void load_queries(const params_t *p, const task_t *task
     negate_queries<C>(memory);
 }
 
+/* Where a thread's pieces of key 0 are. */
+typedef struct sources {
+    const char *k, *v;
+} sources_t;
+
+template <class C>
+static __device__ inline sources_t find_sources(const sm80_params_t *p, const task_t *task)
+{
+    const hd_view_t *k = &p->a.k, *v = &p->a.v;
+    sources_t from;
+    from.k = first_piece<C, C::D>(hd_view_row(k, task->batch, 0, task->key_head), k->row);
+    from.v = first_piece<C, C::DV>(hd_view_row(v, task->batch, 0, task->key_head), v->row);
+    return from;
+}
+
 /* Starts to bring rows of K; nothing where all is gathered, and without rows. */
 template <class C>
-static __device__ __forceinline__ void start_keys(const params_t *p, const task_t *task,
-                                                  int64_t key, int count, unsigned char *memory)
+static __device__ __forceinline__ void start_keys(const sm80_params_t *p, const sources_t *from, int key,
+                                                  int count, unsigned char *memory)
 {
-    const hd_view_t *k = &p->a.k;
     if (!p->gather && count > 0)
-        copy_rows<C, C::D, KEYS>(keys_of<C>(memory),
-                                 hd_view_row(k, task->batch, key, task->key_head), k->row, count,
-                                 p->a.d);
+        copy_rows<C, C::D, KEYS>(keys_of<C>(memory), from->k + (int64_t)key * p->k_row, p->k_row,
+                                 count, p->a.d / 8);
     hd_cp_async_commit();
 }
 
 template <class C>
-static __device__ __forceinline__ void start_values(const params_t *p, const task_t *task,
-                                                    int64_t key, int count, unsigned char *memory)
+static __device__ __forceinline__ void start_values(const sm80_params_t *p, const sources_t *from,
+                                                    int key, int count, unsigned char *memory)
 {
-    const hd_view_t *v = &p->a.v;
-    if (!p->gather)
-        copy_rows<C, C::DV, KEYS>(values_of<C>(memory),
-                                  hd_view_row(v, task->batch, key, task->key_head), v->row, count,
-                                  p->a.dv);
+    copy_rows<C, C::DV, KEYS>(values_of<C>(memory), from->v + (int64_t)key * p->v_row, p->v_row,
+                              count, p->a.dv / 8);
     hd_cp_async_commit();
 }
 
 /* K and V of a block, at once. A barrier has to follow. */
 template <class C>
-static __device__ inline void gather_block(const params_t *p, const task_t *task, int64_t key,
+static __device__ inline void gather_block(const sm80_params_t *p, const task_t *task, int key,
                                            int count, unsigned char *memory)
 {
     const hd_view_t *k = &p->a.k, *v = &p->a.v;

@@ -38,7 +38,7 @@ static __device__ inline share_t find_share(float reference, float sum, bool mer
 
 /* Row r of the lane, from registers to its place in shared memory. */
 template <class C>
-static __device__ __forceinline__ void stage_row(const params_t *p, const task_t *task,
+static __device__ __forceinline__ void stage_row(const sm80_params_t *p, const task_t *task,
                                                  unsigned char *memory, int r, const state<C> &s)
 {
     int lane = lane_index();
@@ -86,7 +86,7 @@ static __device__ inline void store_piece(const float *from, char *to, int piece
 
 /* A warp's rows in aligned pieces of 16 bytes. */
 template <class C>
-static __device__ inline void store_pieces(const params_t *p, const task_t *task,
+static __device__ inline void store_pieces(const sm80_params_t *p, const task_t *task,
                                            unsigned char *memory, int first, int rows)
 {
     enum { PIECES = C::DV / 8 };
@@ -102,7 +102,7 @@ static __device__ inline void store_pieces(const params_t *p, const task_t *task
 
 /* A warp's rows of any type and stride, merged with what is there. */
 template <class C>
-static __device__ inline void store_elements(const params_t *p, const task_t *task,
+static __device__ inline void store_elements(const sm80_params_t *p, const task_t *task,
                                              unsigned char *memory, int first, int rows)
 {
     const hd_view_t *out = &p->a.out;
@@ -124,7 +124,7 @@ static __device__ inline void store_elements(const params_t *p, const task_t *ta
 
 /* All of the tile. Nobody may be busy with Q, K and V any more. */
 template <class C>
-static __device__ inline void store_tile(const params_t *p, const task_t *task,
+static __device__ inline void store_tile(const sm80_params_t *p, const task_t *task,
                                          unsigned char *memory, const state<C> &s)
 {
     int first = warp_index() * C::WARP_ROWS, rows = min(task->rows - first, C::WARP_ROWS);

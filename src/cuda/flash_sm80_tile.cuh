@@ -31,14 +31,15 @@ template <bool BF16_, int D_, int DV_, int WARPS_, int TILES_> struct config {
     static_assert(ROWS % HALF == 0 && HALF % WARP_ROWS == 0, "a warp's rows share a walk");
 };
 
-typedef struct params {
+typedef struct sm80_params {
     hd_attention_t a;
     int64_t tiles;   /* of queries, in a head */
+    int q_row, k_row, v_row; /* bytes, unless `gather` */
     float log2_unit; /* |scale| log2(e) */
     bool negate;     /* scale < 0: the queries change their sign */
-    bool gather;     /* some row of q, k, v is no run of aligned 16-byte pieces */
+    bool gather;     /* some row of q, k, v is no run of whole aligned 16-byte pieces */
     bool pieces;     /* rows of out are such runs, in q's type, and nothing is merged */
-} params_t;
+} sm80_params_t;
 
 /* ---- shared memory: Q, K, V ------------------------------------------------------------------ */
 
@@ -72,7 +73,7 @@ typedef struct task {
 } task_t;
 
 /* The last tiles of a head come first: with a causal mask they are the longest. */
-template <class C> static __device__ inline task_t find_task(const params_t *p, int64_t index)
+template <class C> static __device__ inline task_t find_task(const sm80_params_t *p, int64_t index)
 {
     task_t task;
     task.first = (p->tiles - 1 - index % p->tiles) * C::ROWS;
@@ -105,13 +106,13 @@ typedef struct half {
 } half_t;
 
 typedef struct step {
-    int64_t key; /* first */
+    int key; /* first */
     int count;   /* keys that are to be there; 0: there is no further step */
     int blocks;  /* full ones in a row, of KEYS keys, that all rows see; 0: one that is not */
     half_t half[2];
 } step_t;
 
-static __device__ inline hd_walk_t begin_walk(const params_t *p, const task_t *task, int half)
+static __device__ inline hd_walk_t begin_walk(const sm80_params_t *p, const task_t *task, int half)
 {
     hd_walk_t walk;
     hd_walk_begin(&walk, &p->a.visible, task->batch, task->head, task->first + HALF * half,
@@ -120,7 +121,7 @@ static __device__ inline hd_walk_t begin_walk(const params_t *p, const task_t *t
 }
 
 template <class C>
-static __device__ inline void begin_steps(const params_t *p, const task_t *task, place_t *places)
+static __device__ inline void begin_steps(const sm80_params_t *p, const task_t *task, place_t *places)
 {
 #pragma unroll
     for (int h = 0; h < C::HALVES; h++) {
@@ -132,43 +133,35 @@ static __device__ inline void begin_steps(const params_t *p, const task_t *task,
     }
 }
 
-/* How many full blocks follow each other from `key` on, where rows see a band. */
-template <class C>
-static __device__ inline int64_t count_full(const params_t *p, const task_t *task, int64_t key)
-{
-    /* The first row's band ends first. */
-    int64_t end = hd_end_key(&p->a.visible, task->first);
-    return (end - key) / KEYS;
-}
-
 /* The next step; with count = 0 where there is none. */
 template <class C>
-static __device__ inline void find_step(const params_t *p, const task_t *task, place_t *places,
+static __device__ inline void find_step(const sm80_params_t *p, const task_t *task, place_t *places,
                                         step_t *step)
 {
     hd_walk_t walks[C::HALVES];
     hd_block_t blocks[C::HALVES];
+    const int NONE = INT32_MAX; /* no multiple of KEYS */
     bool full = true;
-    step->key = INT64_MAX;
+    step->key = NONE;
     step->count = step->blocks = 0;
 #pragma unroll
     for (int h = 0; h < C::HALVES; h++) {
-        blocks[h].key = INT64_MAX;
+        blocks[h].key = NONE;
         if (h > 0 && rows_of_half(task, h) == 0)
             break;
         walks[h] = begin_walk(p, task, h);
         walks[h].next = places[h].next;
         walks[h].entry = places[h].entry;
         if (!hd_walk_next(&walks[h], &blocks[h]))
-            blocks[h].key = INT64_MAX;
-        step->key = hd_min(step->key, blocks[h].key);
+            blocks[h].key = NONE;
+        step->key = min(step->key, (int)blocks[h].key);
     }
 #pragma unroll
     for (int h = 0; h < C::HALVES; h++) {
         step->half[h] = (half_t){0, true, NULL};
         if (h > 0 && rows_of_half(task, h) == 0)
             break;
-        if (blocks[h].key != step->key || step->key == INT64_MAX) {
+        if (blocks[h].key != step->key || step->key == NONE) {
             full = false;
             continue;
         }
@@ -178,12 +171,14 @@ static __device__ inline void find_step(const params_t *p, const task_t *task, p
         places[h].next = walks[h].next;
         places[h].entry = walks[h].entry;
     }
-    if (!full || step->count == 0)
+    /* What has to be gathered takes its time anyway. */
+    if (!full || step->count == 0 || p->gather)
         return;
     step->blocks = 1;
     if (p->a.visible.tiles)
         return;
-    step->blocks = (int)count_full<C>(p, task, step->key);
+    /* Full blocks of a band follow each other up to the end of the first row's. */
+    step->blocks = ((int)hd_end_key(&p->a.visible, task->first) - step->key) / KEYS;
 #pragma unroll
     for (int h = 0; h < C::HALVES; h++)
         places[h].next = step->key + (int64_t)KEYS * step->blocks;
@@ -191,7 +186,7 @@ static __device__ inline void find_step(const params_t *p, const task_t *task, p
 
 /* Writes the words of mask_of for a block that is not full, one a thread. */
 template <class C>
-static __device__ inline void write_masks(const params_t *p, const task_t *task,
+static __device__ inline void write_masks(const sm80_params_t *p, const task_t *task,
                                           const step_t *step, unsigned char *memory)
 {
     int half = (int)threadIdx.x / KEYS, key = (int)threadIdx.x % KEYS;

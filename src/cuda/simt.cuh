@@ -45,7 +45,7 @@ static inline int hd_simt_shared_limit()
 }
 
 template <class Params>
-cudaError_t hd_simt_launch(void (*kernel)(Params), dim3 grid, dim3 block, size_t shared_bytes,
+static cudaError_t hd_simt_launch(void (*kernel)(Params), dim3 grid, dim3 block, size_t shared_bytes,
                            cudaStream_t stream, Params params)
 {
     enum { WITHOUT_ASKING = 48 * 1024 };
