@@ -12,7 +12,7 @@ static const size_t least_flush_bytes = (size_t)32 << 20;
 
 bool bench_on_host(const bench_run_t *run)
 {
-    return kit_is_host(run->device);
+    return run->device.type != HEED_DEVICE_CUDA;
 }
 
 static bool find_card(bench_run_t *run)

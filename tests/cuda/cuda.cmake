@@ -87,9 +87,24 @@ if(heed_cuda_built)
             --input "${heed_fake_golden}" --golden "${heed_fake_golden}")
   set_tests_properties(cuda.check cuda.bench cuda.run PROPERTIES
     ENVIRONMENT "HEED_PLUGIN_PATH=$<TARGET_FILE:heed_fake_cuda>")
+  find_package(Python3 QUIET COMPONENTS Interpreter)
+  if(Python3_FOUND AND BUILD_SHARED_LIBS)
+    heed_test(cuda.peers cuda ${Python3_EXECUTABLE}
+              "${CMAKE_CURRENT_SOURCE_DIR}/gpu/test_gpu_peers.py" "${PROJECT_SOURCE_DIR}"
+              "$<TARGET_FILE:heed>" "${CMAKE_CURRENT_BINARY_DIR}")
+    set_tests_properties(cuda.peers PROPERTIES
+      ENVIRONMENT "HEED_PLUGIN_PATH=$<TARGET_FILE:heed_fake_cuda>;PYTHONDONTWRITEBYTECODE=1")
+  endif()
   set_tests_properties(cuda.bench PROPERTIES PASS_REGULAR_EXPRESSION "\"device\": \"cuda:0\"")
   set_tests_properties(cuda.run PROPERTIES PASS_REGULAR_EXPRESSION "layout=bshd: cuda:")
 endif()
+
+# ---- what runs on a machine with a card ----------------------------------------------------------
+
+heed_test(cuda.gpu_sh cuda sh "${PROJECT_SOURCE_DIR}/bench/gpu.sh" --dry-run
+          --build "${CMAKE_CURRENT_BINARY_DIR}/gpu" --output "${CMAKE_CURRENT_BINARY_DIR}/gpu")
+set_tests_properties(cuda.gpu_sh PROPERTIES
+  PASS_REGULAR_EXPRESSION "heed-check --device cuda:0.*gpu_peers.py.*--tune")
 
 # ---- what the compiler made of the kernels -------------------------------------------------------
 
