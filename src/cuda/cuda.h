@@ -22,7 +22,8 @@ heed_status_t hd_cuda_fail(heed_status_t status, const char *format, ...)
 
 /* What hd_cuda_enter changed, for hd_cuda_leave. */
 typedef struct hd_cuda_scope {
-    int before; /* the thread's current device */
+    int before;          /* the thread's current device */
+    int multiprocessors; /* of the launch's device */
 } hd_cuda_scope_t;
 
 /* Checks that the launch's operands are in memory that the device may use, and makes it the calling
