@@ -42,6 +42,12 @@ static int attribute(int id, enum cudaDeviceAttr which)
     return cudaDeviceGetAttribute(&value, which, id) == cudaSuccess ? value : 0;
 }
 
+int hd_cuda_multiprocessors(heed_device_t device)
+{
+    int count = attribute(device.id, cudaDevAttrMultiProcessorCount);
+    return count > 0 ? count : 1;
+}
+
 static void version_text(int version, char *text, size_t size)
 {
     snprintf(text, size, "%d.%d", version / 1000, version % 1000 / 10);

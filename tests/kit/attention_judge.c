@@ -13,7 +13,9 @@
  *           V_i = max_j |v_j|.
  *   out     o / l: the errors of both add up, and with bf16 inputs 2^-8 of o. As a part of V_i:
  *           exp(2 a_i) - 1 + 2 g(n + n / 16 + 8) + 2 e [+ 2^-8], at most 2, for out is a mean of
- *           values whatever the weights are. Then out is rounded to its type.
+ *           values whatever the weights are. Then out is rounded to its type. With f16 inputs the
+ *           weights, at most 1 beside an l of 1 or more, may be rounded to f16: 2^-11 of each, and
+ *           2^-25 where they are subnormal.
  *   lse     m + log(l): a_i + g(n + n / 16 + 8) + e + 4 u |lse|.
  *   merge   x = exp(L - lse') and 1 - x weigh the old state and the new; x moves by at most a
  *           quarter of the error of L - lse', so that out moves by that error of
@@ -155,6 +157,8 @@ static void find_bound(const judged_t *judged, row_t *row)
         weight += 0x1p-8;
     if (judged->x.e4m3_weights)
         weight += 0x1p-9;
+    if (judged->desc->q.dtype == HEED_F16)
+        weight += 0x1p-11 + (double)row->keys * 0x1p-25;
     row->out = row->keys ? fmin(weight, 2) : 0;
     row->lse = row->keys ? score + sums + e : 0;
     row->old_lse = -INFINITY;

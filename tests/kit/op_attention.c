@@ -69,6 +69,14 @@ static int64_t draw_dim(draw_t *draw)
     return kind <= 60 ? between(draw, 1, 16) : between(draw, 8, kind <= 90 ? 130 : 256);
 }
 
+/* Few queries and many keys, which kernels may split. */
+static void draw_decoding(draw_t *draw)
+{
+    static const int64_t few[] = {1, 1, 1, 2, 3, 4, 8, 16};
+    draw->sq = few[between(draw, 0, 7)];
+    draw->sk = chance(draw, 50) ? between(draw, 200, 3000) : draw_length(draw);
+}
+
 /* Heads and batch come last and fit what is left of the work that a problem may be. */
 static void draw_sizes(draw_t *draw)
 {
@@ -76,6 +84,8 @@ static void draw_sizes(draw_t *draw)
     bool large = chance(draw, 2);
     draw->sq = large ? 500 : draw_length(draw);
     draw->sk = large || chance(draw, 35) ? draw->sq : draw_length(draw);
+    if (!large && chance(draw, 20))
+        draw_decoding(draw);
     draw->d = draw_dim(draw);
     draw->dv = draw->d;
     if (can(draw, HEED_ATTENTION_CAN_DV) && chance(draw, 25))
@@ -275,6 +285,11 @@ static const char *const corners[] = {
     "attention b=2 sq=1 sk=257 hq=8 hk=2 d=64 causal=1 lse=1",
     "attention b=1 sq=1 sk=200 hq=4 d=128 window=100,0 merge=1",
     "attention b=3 sq=1 sk=3000 hq=2 d=32 dtype=f16 lse=1",
+    "attention b=1 sq=1 sk=2500 hq=5 hk=1 d=128 dtype=bf16 out=f32 merge=1",
+    "attention b=1 sq=5 sk=1700 hq=6 hk=2 d=64 dv=100 causal=1 dtype=bf16 lse=1",
+    "attention b=1 sq=16 sk=2900 hq=4 hk=1 d=80 window=1500,0 dtype=f16 lse=1",
+    "attention b=1 sq=3 sk=1900 hq=8 hk=1 d=256 causal=1 causal-align=top-left dtype=bf16 lse=1",
+    "attention b=1 sq=9 sk=1400 hq=5 hk=1 d=256 window=700,3 dtype=f16 out=f32 merge=1",
     /* tiles with causal and windows */
     "attention b=2 sq=130 sk=259 hq=4 hk=2 d=32 tiles=random:3,60,64,128,each causal=1 lse=1",
     "attention b=1 sq=300 sk=190 hq=2 d=48 tiles=random:4,80,128,64,shared window=70,30 lse=1",

@@ -76,6 +76,11 @@ heed_status_t hd_cuda_leave(const hd_cuda_scope_t *, int error, const char *what
     return hd_fail(HEED_ERROR_INTERNAL, "%s: %s", what, emu::message(0));
 }
 
+int hd_cuda_multiprocessors(heed_device_t)
+{
+    return MULTIPROCESSORS;
+}
+
 /* As src/cuda/tensor_map.c, with what the driver would say in place of its number. */
 heed_status_t hd_cuda_tensor_map(hd_tensor_map_t *map, const hd_map_desc_t *desc, const char *name)
 {

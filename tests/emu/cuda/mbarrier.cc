@@ -39,15 +39,27 @@ void sm90_end(fiber *f)
     wgmma_end(f);
 }
 
+/* Whether some thread waited for the latest load on this mbarrier. */
+static bool saw_last_load(const block *b, uint32_t index)
+{
+    const uint32_t loads = b->sm90.mbarriers[index].loads;
+    for (const fiber &f : b->fibers)
+        if (f.clock[component_of_mbarrier(index)] == loads)
+            return true;
+    return false;
+}
+
 void sm90_end(block *b)
 {
-    if (!b->sm90.loads.empty())
-        report(b->sm90.loads[0].site, "TMA load: the block ended with %zu on their way",
-               b->sm90.loads.size());
-    for (const mbarrier &barrier : b->sm90.mbarriers)
-        if (barrier.bytes)
-            report(NULL, "mbarrier: shared+%zd ended with %lld bytes missing",
-                   (char *)barrier.at - b->memory, (long long)barrier.bytes);
+    for (uint32_t i = 0; i < b->sm90.mbarriers.size(); i++) {
+        const mbarrier &barrier = b->sm90.mbarriers[i];
+        ssize_t at = (char *)barrier.at - b->memory;
+        if (!saw_last_load(b, i))
+            report(NULL, "TMA load: the block ended without waiting for mbarrier shared+%zd", at);
+        else if (barrier.bytes)
+            report(NULL, "mbarrier: shared+%zd ended with %lld bytes missing", at,
+                   (long long)barrier.bytes);
+    }
 }
 
 uint32_t component_of_mbarrier(uint32_t index)
