@@ -3,7 +3,8 @@
 
 using namespace flash_sm90;
 
-/* ---- instances: head dim, keys of a block, warpgroups, mode, polynomials of 64, turns, tiles -- */
+/* ---- instances: head dim, keys of a block, warpgroups, mode, polynomials of 64, turns, tiles --
+ */
 
 template <hd_mma_type TYPE>
 static heed_status_t launch(const heed_launch_t *launch, params_t *p, int processors, int *error)
@@ -11,20 +12,28 @@ static heed_status_t launch(const heed_launch_t *launch, params_t *p, int proces
     int dim = p->a.d > p->a.dv ? p->a.d : p->a.dv;
     if (p->a.visible.tiles) {
         if (dim <= 64)
-            return launch_instance<config<TYPE, 64, 64, 1, EXACT, 0, false, true>>(launch, p, processors, error);
+            return launch_instance<config<TYPE, 64, 64, 1, EXACT, 0, false, true>>(
+                launch, p, processors, error);
         if (dim <= 128)
-            return launch_instance<config<TYPE, 128, 64, 1, EXACT, 0, false, true>>(launch, p, processors, error);
-        return launch_instance<config<TYPE, 256, 64, 1, EXACT, 0, false, true>>(launch, p, processors, error);
+            return launch_instance<config<TYPE, 128, 64, 1, EXACT, 0, false, true>>(
+                launch, p, processors, error);
+        return launch_instance<config<TYPE, 256, 64, 1, EXACT, 0, false, true>>(launch, p,
+                                                                                processors, error);
     }
     if (dim <= 64)
-        return launch_instance<config<TYPE, 64, 128, 3, SUM, 16, true, false>>(launch, p, processors, error);
+        return launch_instance<config<TYPE, 64, 128, 3, SUM, 16, true, false>>(launch, p,
+                                                                               processors, error);
     if (dim <= 96)
-        return launch_instance<config<TYPE, 96, 176, 2, SUM, 16, true, false>>(launch, p, processors, error);
+        return launch_instance<config<TYPE, 96, 176, 2, SUM, 16, true, false>>(launch, p,
+                                                                               processors, error);
     if (dim <= 128)
-        return launch_instance<config<TYPE, 128, 176, 2, SUM, 16, true, false>>(launch, p, processors, error);
+        return launch_instance<config<TYPE, 128, 176, 2, SUM, 16, true, false>>(launch, p,
+                                                                                processors, error);
     if (dim <= 192)
-        return launch_instance<config<TYPE, 192, 112, 2, SUM, 8, true, false>>(launch, p, processors, error);
-    return launch_instance<config<TYPE, 256, 80, 2, SUM, 8, true, false>>(launch, p, processors, error);
+        return launch_instance<config<TYPE, 192, 112, 2, SUM, 8, true, false>>(launch, p,
+                                                                               processors, error);
+    return launch_instance<config<TYPE, 256, 80, 2, SUM, 8, true, false>>(launch, p, processors,
+                                                                          error);
 }
 
 static heed_status_t run(const heed_launch_t *at)
@@ -40,8 +49,9 @@ static heed_status_t run(const heed_launch_t *at)
     if (status != HEED_OK)
         return status;
     int error = 0;
-    status = desc->q.dtype == HEED_BF16 ? launch<HD_MMA_BF16>(at, &p, scope.multiprocessors, &error)
-                                        : launch<HD_MMA_F16>(at, &p, scope.multiprocessors, &error);
+    status = desc->q.dtype == HEED_BF16
+                 ? launch<HD_MMA_BF16>(at, &p, hd_cuda_multiprocessors(desc->q.device), &error)
+                 : launch<HD_MMA_F16>(at, &p, hd_cuda_multiprocessors(desc->q.device), &error);
     heed_status_t left = hd_cuda_leave(&scope, error, "cuda:flash_sm90");
     return status != HEED_OK ? status : left;
 }

@@ -38,7 +38,8 @@ using namespace flash_sm90;
 
 #define LAUNCH(...) launch_instance<fp8_config<__VA_ARGS__>>(launch, p, processors, error)
 
-/* Instances: head dim, keys of a block, warpgroups, piece, flush, polynomials of 64, turns, tiles. */
+/* Instances: head dim, keys of a block, warpgroups, piece, flush, polynomials of 64, turns, tiles.
+ */
 static heed_status_t launch(const heed_launch_t *launch, params_t *p, int processors, int *error)
 {
     int dim = p->a.d > p->a.dv ? p->a.d : p->a.dv;
@@ -69,7 +70,7 @@ static heed_status_t run(const heed_launch_t *at)
     if (status != HEED_OK)
         return status;
     int error = 0;
-    status = launch(at, &p, scope.multiprocessors, &error);
+    status = launch(at, &p, hd_cuda_multiprocessors(desc->q.device), &error);
     heed_status_t left = hd_cuda_leave(&scope, error, "cuda:flash_sm90_fp8");
     return status != HEED_OK ? status : left;
 }

@@ -10,7 +10,8 @@ namespace flash_sm90
 /* As config. FLUSH: tiles of keys after which the tensor cores' sums are added to those in f32.
  * PIECE: columns of the output that they hold at a time, DIM or a part of it; with a part, FLUSH is
  * 1, for each piece starts anew. */
-template <int DIM_, int KEYS_, int GROUPS_, int PIECE_, int FLUSH_, int POLY_, bool PING_, bool TILES_>
+template <int DIM_, int KEYS_, int GROUPS_, int PIECE_, int FLUSH_, int POLY_, bool PING_,
+          bool TILES_>
 struct fp8_config {
     static constexpr hd_mma_type TYPE = HD_MMA_E4M3;
     static constexpr int DIM = DIM_, KEYS = KEYS_, GROUPS = GROUPS_, POLY = POLY_;
@@ -29,10 +30,10 @@ struct fp8_config {
     static constexpr int TURNERS = 3, V_READERS = TURNERS;
     static constexpr int JOINING = 32 * (WARPS + 1 + TURNERS);
     static constexpr int LOAD_REGISTERS = GROUPS == 3 ? 32 : GROUPS == 2 ? 24 : 56;
-    static constexpr int MATH_REGISTERS = GROUPS == 3 ? 160 : GROUPS == 2 ? 240 : 232;
+    static constexpr int MATH_REGISTERS = GROUPS == 3 ? 160 : GROUPS == 2 ? 240 : 256;
 
-    /* Shared memory: Q of each warpgroup, rings of K, of V as it is, and of V transposed. The output
-     * leaves from registers. */
+    /* Shared memory: Q of each warpgroup, rings of K, of V as it is, and of V transposed. The
+     * output leaves from registers. */
     static constexpr int Q_BYTES = SLABS * QUERY_SLAB, K_BYTES = SLABS * KEYS * SLAB_BYTES;
     static constexpr int T_SLAB = DIM * SLAB_BYTES, T_BYTES = KEY_SLABS * T_SLAB;
     static constexpr int K_AT = GROUPS * Q_BYTES, V_AT = K_AT + STAGES * K_BYTES;

@@ -1,7 +1,7 @@
 /* The role that computes, in E4M3: as that of 16 bits, but for the sums of P V.
  *
- * Tensor cores add products of E4M3 with about 14 bits, so that their sums drift over many keys. They
- * are kept for FLUSH tiles at most and then added to the output in f32 registers. */
+ * Tensor cores add products of E4M3 with about 14 bits, so that their sums drift over many keys.
+ * They are kept for FLUSH tiles at most and then added to the output in f32 registers. */
 #ifndef HD_FLASH_SM90_FP8_MATH_CUH
 #define HD_FLASH_SM90_FP8_MATH_CUH
 
@@ -17,7 +17,7 @@ template <class C> struct fp8_worker : worker<C> {
     using base::ring;
     using base::x;
     fp8_barriers_t *own;
-    uint64_t t, t_step; /* descriptor of V transposed, as base's v */
+    uint64_t t, t0, t_step; /* descriptor of V transposed, as base's v */
     float sums[C::PIECE / 2];
     int held; /* tiles in sums */
 
@@ -25,24 +25,18 @@ template <class C> struct fp8_worker : worker<C> {
     {
         base::begin(params, shared, number);
         own = (fp8_barriers_t *)base::bars;
-        t = hd_wgmma_descriptor(shared + C::T_AT, 16, 1024);
-        t_step = t ^ (t + (C::T_BYTES >> 4));
-        t ^= t_step;
+        t0 = hd_wgmma_descriptor(shared + C::T_AT, 16, 1024);
+        t_step = t0 ^ (t0 + (C::T_BYTES >> 4));
+    }
+
+    HD_INLINE void begin_tile()
+    {
+        base::begin_tile();
+        t = ring.stage ? t0 : t0 ^ t_step;
         held = 0;
     }
 
     /* ---- products ---------------------------------------------------------------------------- */
-
-    HD_INLINE void start_scores()
-    {
-        hd_wgmma_fence();
-#pragma unroll
-        for (int i = 0; i < C::DIM / C::STEP; i++)
-            hd_wgmma<C::TYPE, C::KEYS>::template ss<HD_K_MAJOR>(
-                x.s, base::q + (i / 4) * (QUERY_SLAB >> 4) + (i % 4) * 2,
-                base::k + (i / 4) * (C::KEYS * SLAB_BYTES >> 4) + (i % 4) * 2, i != 0);
-        hd_wgmma_commit();
-    }
 
     HD_INLINE void start_piece(int piece)
     {
@@ -112,25 +106,10 @@ template <class C> struct fp8_worker : worker<C> {
 
     /* ---- a block of keys --------------------------------------------------------------------- */
 
-    template <class Mask> HD_INLINE void first_block(Mask mask)
-    {
-        float unused[2];
-        base::take_turn();
-        start_scores();
-        base::give_turn();
-        hd_wgmma_wait<0>();
-        base::free_k();
-        if (p->a.scale < 0)
-            base::flip();
-        mask();
-        x.softmax_exact(unused);
-        x.pack();
-    }
-
     HD_INLINE void start_block()
     {
         base::take_turn();
-        start_scores();
+        base::start_scores();
         wait_v();
         start_values();
         base::give_turn();
@@ -154,33 +133,43 @@ template <class C> struct fp8_worker : worker<C> {
         x.pack();
     }
 
+    /* A warp whose M has moved multiplies what it holds. Warps of a warpgroup must not differ in the
+     * products that they start, so the sums are not flushed for it. */
+    HD_INLINE void scale_all(const float (&by)[2])
+    {
+        x.scale_out(by[0], by[1]);
+        if (C::PIECES == 1)
+#pragma unroll
+            for (int i = 0; i < C::PIECE / 2; i++)
+                sums[i] *= by[i >> 1 & 1];
+    }
+
     HD_INLINE void full_block(bool more)
     {
-        bool done = false;
+        float by[2] = {1, 1};
         start_block();
         x.subtract_reference();
 #pragma unroll 1
         for (int i = 0; i < 2 && x.is_above(); i++) {
             float factor[2];
             x.raise(factor);
-            if (!done) {
-                wait_values();
-                flush();
+            if (C::PIECES == 1) {
+                hd_wgmma_wait<0>();
+                scale_all(factor);
             }
-            done = true;
-            x.scale_out(factor[0], factor[1]);
+            by[0] *= factor[0];
+            by[1] *= factor[1];
         }
         x.exps_bound();
         x.pin_scores();
         if (more)
             base::wait_next_k();
-        if (C::PIECES == 1) {
-            hd_wgmma_wait<0>();
-        } else if (!done) {
-            wait_values();
-        }
+        wait_values();
         free_v();
         advance();
+        /* Pieces are complete only now. */
+        for (int i = 0; C::PIECES > 1 && i < 1 && __any_sync(~0u, by[0] != 1 || by[1] != 1); i++)
+            scale_all(by);
 #pragma unroll 1
         while (C::PIECES == 1 && held >= C::FLUSH)
             add_piece(0);
@@ -194,62 +183,6 @@ template <class C> struct fp8_worker : worker<C> {
         wait_values();
         free_v();
         flush();
-    }
-
-    /* ---- a tile ------------------------------------------------------------------------------ */
-
-    HD_INLINE void attend_band(const task_t *task, const blocks_t *b, int q_parity)
-    {
-        int block = b->end - 1, masked = b->full_end, full = b->full_begin;
-        hd_mbarrier_wait(&base::bars->q_full, q_parity);
-        base::wait_k();
-        first_block([&] { base::mask_band(task, block); });
-        if (block > b->begin)
-            base::wait_next_k();
-        advance();
-        --block;
-#pragma unroll 1
-        while (block >= b->begin) {
-#pragma unroll 1
-            for (; block >= masked; --block) {
-                masked_block([&] { base::mask_band(task, block); });
-                if (block > b->begin)
-                    base::wait_k();
-            }
-#pragma unroll 1
-            for (; block >= full; --block)
-                full_block(block > b->begin);
-            masked = b->begin;
-        }
-        last_values();
-    }
-
-    HD_INLINE bool attend_tiles(const task_t *task, bool *hides, int q_parity)
-    {
-        hd_walk_t walk;
-        hd_block_t block = {};
-        hd_walk_begin(&walk, &p->a.visible, task->batch, task->head, task->first,
-                      task->last + 1 - task->first);
-        auto mask = [&] {
-            if (!block.full || block.count < C::KEYS)
-                base::mask_tile(&walk, &block);
-        };
-        *hides = false;
-        if (!hd_walk_next(&walk, &block))
-            return false;
-        hd_mbarrier_wait(&base::bars->q_full, q_parity);
-        base::wait_k();
-        first_block(mask);
-        advance();
-        *hides = !block.full;
-#pragma unroll 1
-        while (hd_walk_next(&walk, &block)) {
-            base::wait_k();
-            masked_block(mask);
-            *hides = *hides || !block.full;
-        }
-        last_values();
-        return true;
     }
 };
 

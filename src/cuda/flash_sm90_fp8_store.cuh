@@ -1,5 +1,6 @@
-/* Outputs in E4M3's order of columns: a thread holds four that follow each other. They leave straight
- * from registers: the four threads of a row write 16 elements, a sector of 32 bytes in 16 bits. */
+/* Outputs in E4M3's order of columns: a thread holds four that follow each other. They leave
+ * straight from registers: the four threads of a row write 16 elements, a sector of 32 bytes in 16
+ * bits. */
 #ifndef HD_FLASH_SM90_FP8_STORE_CUH
 #define HD_FLASH_SM90_FP8_STORE_CUH
 

@@ -1,19 +1,17 @@
-/* V transposed. Tensor cores take E4M3 operands along the summed axis only: of V, rows of keys. Tiles
- * of V come as they are, a key's columns side by side, and three warps turn them, 16 keys by 32
- * columns at a time:
+/* V transposed. Tensor cores take E4M3 operands along the summed axis only: of V, rows of keys.
+ * Tiles of V come as they are, a key's columns side by side, and three warps turn them, 16 keys by
+ * 32 columns at a time:
  *
- *     ldmatrix.trans of pairs of bytes     thread l holds, of columns 2 c and 2 c + 1 (c = l / 4), the
- *                                          keys 2 t, 2 t + 1 (t = l % 4) in one register, those 8
- *                                          further in another
- *     two byte permutations                column 2 c of these four keys, and column 2 c + 1
- *     stmatrix                             4 bytes of row c, and of row 8 + c
+ *     ldmatrix.trans of pairs of bytes     thread l holds, of columns 2 c and 2 c + 1 (c = l / 4),
+ * the keys 2 t, 2 t + 1 (t = l % 4) in one register, those 8 further in another two byte
+ * permutations                column 2 c of these four keys, and column 2 c + 1 stmatrix 4 bytes of
+ * row c, and of row 8 + c
  *
  * so that nothing moves between threads. Two orders come of it, and both cost nothing:
  *
- *     keys      place 4 t + 2 x + y of 16 is key 8 x + 2 t + y: as the weights lie in the registers of
- *               the scores, which need no exchange to become an operand
- *     columns   row 8 x + c of 16 is column 2 c + x: a thread ends with 4 columns that follow each
- *               other
+ *     keys      place 4 t + 2 x + y of 16 is key 8 x + 2 t + y: as the weights lie in the registers
+ * of the scores, which need no exchange to become an operand columns   row 8 x + c of 16 is column
+ * 2 c + x: a thread ends with 4 columns that follow each other
  *
  * The rows of an 8x8 matrix lie in different banks on both sides. */
 #ifndef HD_FLASH_SM90_FP8_TURN_CUH
@@ -44,7 +42,8 @@ template <class C> struct turner {
     }
 
     /* Keys 16 piece .. and columns 32 part .. */
-    static HD_INLINE void turn_part(const unsigned char *from, unsigned char *to, int piece, int part)
+    static HD_INLINE void turn_part(const unsigned char *from, unsigned char *to, int piece,
+                                    int part)
     {
         int lane = (int)threadIdx.x & 31, row = lane & 7, matrix = lane >> 3;
         /* Matrices: the first 8 keys and the others, of 16 columns and of the next 16. */

@@ -10,8 +10,8 @@ namespace flash_sm90
 
 enum {
     MAX_DIM = 256,
-    PIECE = 16,                   /* bytes that the copy engine counts in */
-    L2_BYTES = 24 * 1024 * 1024,  /* what keys and values of a section may take */
+    PIECE = 16,                  /* bytes that the copy engine counts in */
+    L2_BYTES = 24 * 1024 * 1024, /* what keys and values of a section may take */
 };
 
 /* Of an axis that is there once, the stride is never used. */
@@ -32,7 +32,7 @@ static inline bool is_mappable(const heed_tensor_t *tensor)
     return good;
 }
 
-/* A map of [B,S,H,D] in boxes of `rows` rows by 64 elements. */
+/* A map of [B,S,H,D] in boxes of `rows` rows by 128 bytes. */
 static inline heed_status_t make_map(hd_tensor_map_t *map, const hd_view_t *view,
                                      const heed_tensor_t *tensor, int rows, const char *name)
 {
@@ -45,7 +45,7 @@ static inline heed_status_t make_map(hd_tensor_map_t *map, const hd_view_t *view
     for (int i = 0; i < HD_MAP_AXES; i++) {
         desc.sizes[i] = tensor->shape[axes[i]];
         desc.strides[i] = stride_of(desc.sizes[i], strides[i]);
-        desc.box[i] = i == 0 ? 64 : i == 1 ? rows : 1;
+        desc.box[i] = i == 0 ? SLAB_BYTES / (int)hd_dtype_bytes(tensor->dtype) : i == 1 ? rows : 1;
     }
     return hd_cuda_tensor_map(map, &desc, name);
 }
@@ -66,7 +66,8 @@ static inline heed_status_t make_maps(params_t *p, const heed_attention_desc_t *
 static inline void fill_params(params_t *p, const heed_attention_desc_t *desc, int queries)
 {
     const hd_attention_t *a = &p->a;
-    double bytes = 2.0 * (double)a->keys * (a->d + a->dv) / (double)a->group;
+    double bytes =
+        (double)hd_dtype_bytes(a->k.dtype) * (double)a->keys * (a->d + a->dv) / (double)a->group;
     double planes = bytes > 0 ? L2_BYTES / bytes : 1;
     p->scale = fmaxf(fabsf(a->scale) * 1.44269504f, 0x1p-126f);
     p->row_tiles = (int32_t)hd_ceil_div(a->queries, queries);

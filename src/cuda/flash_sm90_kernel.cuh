@@ -14,14 +14,27 @@
 namespace flash_sm90
 {
 
+/* Who computes and stores, and what the idle warps beside the one that loads do: a variant of the
+ * kernel has its own. */
+template <class C> struct roles {
+    using work = worker<C>;
+    using write = writer<C>;
+    static HD_INLINE void start(unsigned char *)
+    {
+    }
+    static HD_INLINE void help(const params_t *, unsigned char *)
+    {
+    }
+};
+
 /* The tiles that have to be done again, the exact way: for each warp a bit a wave (or a few waves).
  * They wait until the block has done all its tiles, so that the role that loads never has to. */
 template <class C> HD_INLINE uint32_t *redo_words(unsigned char *shared, int warp)
 {
     return (uint32_t *)(shared + C::REDO_AT) + warp * REDO_WORDS;
 }
-template <class C> HD_INLINE bool is_marked(const params_t *p, unsigned char *shared, int warp,
-                                            int wave)
+template <class C>
+HD_INLINE bool is_marked(const params_t *p, unsigned char *shared, int warp, int wave)
 {
     int bit = wave >> p->shift;
     return redo_words<C>(shared, warp)[bit >> 5] >> (bit & 31) & 1;
@@ -46,22 +59,23 @@ template <class C> HD_INLINE void start_barriers(unsigned char *shared, const pa
         hd_mbarrier_init(&bars->k_full[i], 1);
         hd_mbarrier_init(&bars->v_full[i], 1);
         hd_mbarrier_init(&bars->k_free[i], C::GROUPS);
-        hd_mbarrier_init(&bars->v_free[i], C::GROUPS);
+        hd_mbarrier_init(&bars->v_free[i], C::V_READERS);
     }
+    roles<C>::start(shared);
     hd_fence_mbarrier_init();
 }
 
-/* Warps that compute, and the one that loads. */
+/* Warps that compute, and those that load. */
 template <class C> HD_INLINE void join()
 {
-    hd_barrier_sync(JOIN, 32 * (C::WARPS + 1));
+    hd_barrier_sync(JOIN, C::JOINING);
 }
 
-template <class C> HD_INLINE void load_all(const params_t *p, unsigned char *shared)
+template <class C, class Role> HD_INLINE void load_all(const params_t *p, unsigned char *shared)
 {
     constexpr int rounds = C::MODE == EXACT ? 1 : 2;
-    loader<C> role;
-    bool chosen = hd_elect_one();
+    Role role;
+    bool chosen = Role::chosen();
     role.begin(p, shared);
 #pragma unroll 1
     for (int round = 0; round < rounds; round++) {
@@ -85,7 +99,7 @@ template <class C>
 HD_INLINE bool finish(const params_t *p, const task_t *task, state<C> *x, bool exact, bool hides,
                       unsigned char *staging)
 {
-    writer<C> to;
+    typename roles<C>::write to;
     bool lost[2], huge = false;
     to.begin(p, task);
 #pragma unroll
@@ -116,9 +130,8 @@ template <class C> HD_INLINE void compute_all(const params_t *p, unsigned char *
     constexpr int rounds = C::MODE == EXACT ? 1 : 2;
     int group = same_in_warp((int)threadIdx.x / 128) - 1, warp = (int)threadIdx.x / 32 - 4;
     int lane = (int)threadIdx.x & 31, q_parity = 0;
-    unsigned char *staging =
-        shared + C::OUT_AT + group * C::Q_BYTES + (warp & 3) * 16 * SLAB_BYTES;
-    worker<C> role;
+    unsigned char *staging = shared + C::OUT_AT + group * C::Q_BYTES + (warp & 3) * 16 * SLAB_BYTES;
+    typename roles<C>::work role;
     role.begin(p, shared, group);
     redo_words<C>(shared, warp)[lane] = 0;
     __syncwarp();
@@ -130,47 +143,47 @@ template <class C> HD_INLINE void compute_all(const params_t *p, unsigned char *
      * descriptors are the same in all lanes. */
 #pragma unroll 1
     for (int wave = 0;; wave++) {
-            if (wave * (int)gridDim.x >= p->tiles) {
-                if (++round == rounds)
-                    break;
-                join<C>();
-                wave = 0;
-            }
-            int tile = tile_of(wave, (int)blockIdx.x, (int)gridDim.x);
-            if (tile >= p->tiles)
-                continue;
-            /* By a vote, which the compiler knows to be the same for all lanes: else it would keep
-             * descriptors where wgmma cannot take them from. */
-            if (round && !__any_sync(~0u, any_marked<C>(p, shared, wave)))
-                continue;
-            task_t task = find_task<C>(p, tile);
-            bool exact = C::MODE == EXACT || round == 1 || p->exact, hides, any;
-            role.x.clear(p->scale);
-            if (C::TILES) {
-                any = role.attend_tiles(&task, &hides, q_parity);
-            } else {
-                blocks_t b = find_blocks<C>(p, &task, exact);
-                any = b.begin < b.end;
-                hides = b.hides;
-                if (any)
-                    role.attend_band(&task, &b, q_parity);
-            }
-            q_parity ^= any;
-            /* With a place of its own for the output, Q's is free now. */
-            if (any && C::OWN_OUT && lane == 0)
-                hd_mbarrier_arrive(&role.bars->q_free);
-            if (C::OWN_OUT) {
-                if (lane == 0)
-                    hd_tma_wait_read<0>();
-                __syncwarp();
-            }
-            bool wanted = round == 0 || is_marked<C>(p, shared, warp, wave);
-            if (wanted && finish<C>(p, &task, &role.x, exact, hides, staging) && lane == 0)
-                redo_words<C>(shared, warp)[wave >> p->shift >> 5] |= 1u << (wave >> p->shift & 31);
-            if (any && !C::OWN_OUT && lane == 0) {
+        if (wave * (int)gridDim.x >= p->tiles) {
+            if (++round == rounds)
+                break;
+            join<C>();
+            wave = 0;
+        }
+        int tile = tile_of(wave, (int)blockIdx.x, (int)gridDim.x);
+        if (tile >= p->tiles)
+            continue;
+        /* By a vote, which the compiler knows to be the same for all lanes: else it would keep
+         * descriptors where wgmma cannot take them from. */
+        if (round && !__any_sync(~0u, any_marked<C>(p, shared, wave)))
+            continue;
+        task_t task = find_task<C>(p, tile);
+        bool exact = C::MODE == EXACT || round == 1 || p->exact, hides, any;
+        role.x.clear(p->scale);
+        if (C::TILES) {
+            any = role.attend_tiles(role, &task, &hides, q_parity);
+        } else {
+            blocks_t b = find_blocks<C>(p, &task, exact);
+            any = b.begin < b.end;
+            hides = b.hides;
+            if (any)
+                role.attend_band(role, &task, &b, q_parity);
+        }
+        q_parity ^= any;
+        /* With a place of its own for the output, Q's is free now. */
+        if (any && C::OWN_OUT && lane == 0)
+            hd_mbarrier_arrive(&role.bars->q_free);
+        if (C::OWN_OUT) {
+            if (lane == 0)
                 hd_tma_wait_read<0>();
-                hd_mbarrier_arrive(&role.bars->q_free);
-            }
+            __syncwarp();
+        }
+        bool wanted = round == 0 || is_marked<C>(p, shared, warp, wave);
+        if (wanted && finish<C>(p, &task, &role.x, exact, hides, staging) && lane == 0)
+            redo_words<C>(shared, warp)[wave >> p->shift >> 5] |= 1u << (wave >> p->shift & 31);
+        if (any && !C::OWN_OUT && lane == 0) {
+            hd_tma_wait_read<0>();
+            hd_mbarrier_arrive(&role.bars->q_free);
+        }
     }
     if (lane == 0)
         hd_tma_wait<0>();
@@ -195,7 +208,9 @@ static __global__ void __launch_bounds__(C::THREADS, C::RESIDENT)
     if (threadIdx.x < 128) {
         hd_setmaxnreg_dec<C::LOAD_REGISTERS>();
         if (threadIdx.x < 32)
-            load_all<C>(&p, shared);
+            load_all<C, loader<C>>(&p, shared);
+        else
+            roles<C>::help(&p, shared);
     } else {
         hd_setmaxnreg_inc<C::MATH_REGISTERS>();
         compute_all<C>(&p, shared);

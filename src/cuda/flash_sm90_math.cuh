@@ -66,7 +66,7 @@ template <class C> struct worker {
     {
         hd_wgmma_fence();
 #pragma unroll
-        for (int i = 0; i < C::DIM / 16; i++)
+        for (int i = 0; i < C::DIM / C::STEP; i++)
             hd_wgmma<C::TYPE, C::KEYS>::template ss<HD_K_MAJOR>(
                 x.s, q + (i / 4) * (QUERY_SLAB >> 4) + (i % 4) * 2,
                 k + (i / 4) * (C::KEYS * SLAB_BYTES >> 4) + (i % 4) * 2, i != 0);
@@ -258,9 +258,10 @@ template <class C> struct worker {
         x.pack();
     }
 
-    HD_INLINE void masked_band_block(const task_t *task, int block, int begin)
+    template <class Self>
+    HD_INLINE void masked_band_block(Self &self, const task_t *task, int block, int begin)
     {
-        masked_block([&] { mask_band(task, block); });
+        self.masked_block([&] { mask_band(task, block); });
         if (block > begin)
             wait_k();
     }
@@ -275,35 +276,39 @@ template <class C> struct worker {
 
     /* ---- a tile ------------------------------------------------------------------------------ */
 
-    /* Masked blocks, full blocks, and masked ones again where a window ends. */
-    HD_INLINE void attend_band(const task_t *task, const blocks_t *b, int q_parity)
+    /* `self` is this object as what it is made of: variants have their own products and blocks.
+     *
+     * Masked blocks, full blocks, and masked ones again where a window ends. */
+    template <class Self>
+    HD_INLINE void attend_band(Self &self, const task_t *task, const blocks_t *b, int q_parity)
     {
         int begin = same_in_warp(b->begin), block = same_in_warp(b->end) - 1;
         int masked = same_in_warp(b->full_end), full = same_in_warp(b->full_begin);
-        begin_tile();
+        self.begin_tile();
         hd_mbarrier_wait(&bars->q_full, q_parity);
         wait_k();
         first_block([&] { mask_band(task, block); });
         if (block > begin)
             wait_next_k();
-        advance();
+        self.advance();
         --block;
         /* Three loops one after the other: in a loop around them the compiler would no longer see
          * that descriptors are the same for all lanes. */
 #pragma unroll 1
         for (; block >= masked; --block)
-            masked_band_block(task, block, begin);
+            masked_band_block(self, task, block, begin);
 #pragma unroll 1
         for (; block >= full; --block)
-            full_block(block > begin);
+            self.full_block(block > begin);
 #pragma unroll 1
         for (; block >= begin; --block)
-            masked_band_block(task, block, begin);
-        last_values();
+            masked_band_block(self, task, block, begin);
+        self.last_values();
     }
 
     /* False where no block of keys is seen. */
-    HD_INLINE bool attend_tiles(const task_t *task, bool *hides, int q_parity)
+    template <class Self>
+    HD_INLINE bool attend_tiles(Self &self, const task_t *task, bool *hides, int q_parity)
     {
         hd_walk_t walk;
         hd_block_t block = {};
@@ -316,19 +321,19 @@ template <class C> struct worker {
         *hides = false;
         if (!hd_walk_next(&walk, &block))
             return false;
-        begin_tile();
+        self.begin_tile();
         hd_mbarrier_wait(&bars->q_full, q_parity);
         wait_k();
         first_block(mask);
-        advance();
+        self.advance();
         *hides = !block.full;
 #pragma unroll 1
         while (hd_walk_next(&walk, &block)) {
             wait_k();
-            masked_block(mask);
+            self.masked_block(mask);
             *hides = *hides || !block.full;
         }
-        last_values();
+        self.last_values();
         return true;
     }
 };

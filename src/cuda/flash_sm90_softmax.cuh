@@ -1,6 +1,6 @@
-/* The softmax of one warpgroup's 64 rows, in the registers of wgmma's accumulators: thread l of warp
- * w holds, of the rows 16 w + l / 4 (half 0) and 8 more (half 1), columns 2 (l % 4) and the next of
- * every 8. Element i belongs to half i / 2 % 2 and column 8 (i / 4) + i % 2 + 2 (l % 4).
+/* The softmax of one warpgroup's 64 rows, in the registers of wgmma's accumulators: thread l of
+ * warp w holds, of the rows 16 w + l / 4 (half 0) and 8 more (half 1), columns 2 (l % 4) and the
+ * next of every 8. Element i belongs to half i / 2 % 2 and column 8 (i / 4) + i % 2 + 2 (l % 4).
  *
  * Everything is in log2: a weight is 2^(score * scale - M). The reference M is a whole number, so
  * that moving it multiplies by powers of two, which are exact, and so that the polynomial below can
@@ -68,8 +68,8 @@ HD_INLINE float quad_sum(float x)
 /* What a thread knows of its rows. */
 template <class C> struct state {
     static constexpr int SCORES = C::KEYS / 2, OUTS = C::DIM / 2;
-    float s[SCORES];             /* scores, then weights */
-    uint32_t p[C::KEYS / 16][4]; /* the weights in 16 bits, as wgmma takes them */
+    float s[SCORES];                  /* scores, then weights */
+    uint32_t p[C::KEYS / C::STEP][4]; /* the weights rounded, as wgmma takes them */
     float o[OUTS];
     float reference[2], sum[2]; /* M; the sum of this thread's weights */
     int top;                    /* largest `whole` of a polynomial */
@@ -95,10 +95,25 @@ template <class C> struct state {
 
     HD_INLINE void pack()
     {
+        if constexpr (C::TYPE == HD_MMA_E4M3) {
+            pack_e4m3();
+            return;
+        }
 #pragma unroll
         for (int i = 0; i < SCORES / 2; i++)
             p[i / 4][i % 4] = C::TYPE == HD_MMA_BF16 ? hd_pack_bf16(s[2 * i], s[2 * i + 1])
                                                      : hd_pack_f16(s[2 * i], s[2 * i + 1]);
+    }
+
+    /* A thread's 4 bytes of a product's operand are 4 keys that follow each other; in its scores
+     * they are two and two, 8 further. V's keys lie in that order too. */
+    HD_INLINE void pack_e4m3()
+    {
+#pragma unroll
+        for (int i = 0; i < SCORES / 4; i++) {
+            const float *w = s + 8 * (i / 2) + 2 * (i % 2);
+            p[i / 4][i % 4] = hd_pack_e4m3(w[0], w[1]) | hd_pack_e4m3(w[4], w[5]) << 16;
+        }
     }
 
     /* Two partial sums a row, so that additions do not wait for each other. */
@@ -131,7 +146,7 @@ template <class C> struct state {
         row_max(most);
 #pragma unroll
         for (int h = 0; h < 2; h++) {
-            float next = fmaxf(reference[h], ceilf(most[h] * scale));
+            float next = fmaxf(reference[h], ceilf(most[h] * scale) - C::TOP);
             /* -inf: no key so far, for any of the row's lanes alike. */
             factor[h] = next == reference[h] ? 1.f : hd_ex2(reference[h] - next);
             reference[h] = next;
@@ -213,8 +228,8 @@ template <class C> struct state {
             s[i] = fmaf(s[i], scale, -reference[i >> 1 & 1]);
     }
 
-    /* Is some score more than 8 above M? Positive floats compare as integers do, negative ones lie
-     * below, and a three-way integer maximum is one instruction. True of NaN too. */
+    /* Is some score more than SLACK above M + TOP? Positive floats compare as integers do, negative
+     * ones lie below, and a three-way integer maximum is one instruction. True of NaN too. */
     HD_INLINE bool is_above()
     {
         int most = (int)hd_to_bits(s[0]);
@@ -222,7 +237,7 @@ template <class C> struct state {
         for (int i = 1; i + 1 < SCORES; i += 2)
             most = larger(larger(most, (int)hd_to_bits(s[i])), (int)hd_to_bits(s[i + 1]));
         most = larger(most, (int)hd_to_bits(s[SCORES - 1]));
-        return __any_sync(~0u, most > 0x41000000);
+        return __any_sync(~0u, most > (int)hd_to_bits(C::TOP + C::SLACK));
     }
 
     /* Raises M; the former output is to be multiplied by `factor`. */
@@ -232,7 +247,7 @@ template <class C> struct state {
         row_max(most);
 #pragma unroll
         for (int h = 0; h < 2; h++) {
-            float up = most[h] > 8.f ? ceilf(most[h]) : 0.f;
+            float up = most[h] > C::TOP + C::SLACK ? ceilf(most[h]) - C::TOP : 0.f;
             /* A NaN would get lost in a polynomial. */
 #pragma unroll
             for (int i = 0; i < SCORES; i++)

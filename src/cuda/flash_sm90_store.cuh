@@ -56,8 +56,8 @@ template <class C> struct writer {
     {
         p = params, task = of;
         lane = (int)threadIdx.x & 31;
-        first = task->first + ROWS * ((int)threadIdx.x / 128 - 1) +
-                16 * ((int)threadIdx.x >> 5 & 3);
+        first =
+            task->first + ROWS * ((int)threadIdx.x / 128 - 1) + 16 * ((int)threadIdx.x >> 5 & 3);
     }
 
     /* ---- judging ----------------------------------------------------------------------------- */
@@ -112,8 +112,8 @@ template <class C> struct writer {
 
     /* ---- element by element ------------------------------------------------------------------ */
 
-    /* Columns from .. end-1 of 16 rows in f32, which lie at staging + row * 128 bytes, 32 columns in
-     * a slab. */
+    /* Columns from .. end-1 of 16 rows in f32, which lie at staging + row * 128 bytes, 32 columns
+     * in a slab. */
     HD_INLINE void store_columns(const merged_t (&m)[2], const bool (&skip)[2],
                                  const unsigned char *staging, int from, int end)
     {
@@ -158,9 +158,9 @@ template <class C> struct writer {
 
     /* ---- a tile ------------------------------------------------------------------------------ */
 
-    HD_INLINE void store(state<C> *x, const bool (&skip)[2], unsigned char *staging)
+    /* Merges lse and stores it; what is to become of the rows' outputs. */
+    HD_INLINE void store_lse(const state<C> *x, const bool (&skip)[2], merged_t (&m)[2])
     {
-        merged_t m[2];
 #pragma unroll
         for (int h = 0; h < 2; h++) {
             int query = first + (lane >> 2) + 8 * h;
@@ -173,6 +173,12 @@ template <class C> struct writer {
             if (at && !skip[h] && (lane & 3) == 0)
                 *at = m[h].lse;
         }
+    }
+
+    HD_INLINE void store(state<C> *x, const bool (&skip)[2], unsigned char *staging)
+    {
+        merged_t m[2];
+        store_lse(x, skip, m);
         if (p->tma_store && __all_sync(~0u, !skip[0] && !skip[1])) {
             x->scale_out(m[0].fresh, m[1].fresh);
             store_by_map(x, staging);
