@@ -39,9 +39,9 @@ static heed_status_t run(const heed_launch_t *at)
         hd_cuda_enter(at, desc->q.device, operands, HEED_ATTENTION_OPERANDS, &scope);
     if (status != HEED_OK)
         return status;
-    int error = 0;
-    status = desc->q.dtype == HEED_BF16 ? launch<HD_MMA_BF16>(at, &p, scope.multiprocessors, &error)
-                                        : launch<HD_MMA_F16>(at, &p, scope.multiprocessors, &error);
+    int error = 0, processors = hd_cuda_multiprocessors(desc->q.device);
+    status = desc->q.dtype == HEED_BF16 ? launch<HD_MMA_BF16>(at, &p, processors, &error)
+                                        : launch<HD_MMA_F16>(at, &p, processors, &error);
     heed_status_t left = hd_cuda_leave(&scope, error, "cuda:flash_sm90");
     return status != HEED_OK ? status : left;
 }

@@ -119,17 +119,18 @@ static int supports(const void *at, const heed_device_info_t *device, heed_why_t
                               "needs %d bytes of shared memory: this card has %d", SHARED_BYTES,
                               device->shared_bytes);
     if (q[3] > MAX_DIM || v[3] > MAX_DIM)
-        return hd_cuda_refuse(why, HEED_ERROR_UNSUPPORTED, "D=%lld, Dv=%lld: takes at most %d",
+        return hd_cuda_refuse(why, HEED_ERROR_UNSUPPORTED, "q.shape[3]=%lld, v.shape[3]=%lld: takes at most %d",
                               (long long)q[3], (long long)v[3], MAX_DIM);
     for (int i = 0; i < 3; i++)
         if (!is_mappable(inputs[i]))
             return hd_cuda_refuse(why, HEED_ERROR_UNSUPPORTED,
-                                  "%s: strides in bytes must be positive multiples of %d",
+                                  "%s.strides: rows must begin at multiples of %d bytes, with no "
+                                  "stride of 0",
                                   operands[i], PIECE);
     double tiles = (double)hd_ceil_div(q[1], ROWS) * (double)q[0] * (double)q[2];
     if (tiles > 1 << 28 || q[1] > 1 << 30 || k[1] > 1 << 30)
         return hd_cuda_refuse(why, HEED_ERROR_UNSUPPORTED,
-                              "Sq=%lld, Sk=%lld, B*H=%lld: numbers of rows or tiles beyond 2^30",
+                              "q.shape, k.shape: Sq=%lld, Sk=%lld, B*H=%lld are beyond 2^30",
                               (long long)q[1], (long long)k[1], (long long)(q[0] * q[2]));
     return 1;
 }
