@@ -25,8 +25,7 @@ int hd_cuda_multiprocessors(heed_device_t device);
 
 /* What hd_cuda_enter changed, for hd_cuda_leave. */
 typedef struct hd_cuda_scope {
-    int before;          /* the thread's current device */
-    int multiprocessors; /* of the launch's device */
+    int before; /* the thread's current device */
 } hd_cuda_scope_t;
 
 /* Checks that the launch's operands are in memory that the device may use, and makes it the calling
