@@ -8,7 +8,7 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Family:
     file: str  # src/cuda/FILE.cu
-    pattern: str  # of the demangled name, with groups: d, and what the label names
+    pattern: str  # of the demangled name, with groups: d, dv, and what the label names
     label: str
     words: dict  # {group: {value: word in the label}}
     main: str = "."  # pattern of labels of the instances that the library chooses by itself
@@ -19,23 +19,32 @@ def architecture_of(file):
     return "sm_80" if "sm80" in file else "sm_90a"
 
 
-DTYPES = {"0": "bf16", "1": "f16", "2": "e4m3"}
+TYPES = {"0": "bf16", "1": "f16", "2": "e4m3"}  # of hd_mma_type
+ROWS = {"1": "64", "2": "128", "3": "192"}  # of so many warpgroups
+BF16 = {"true": "bf16", "false": "f16"}
+TURNS, TILES = {"true": "turns", "false": ""}, {"true": "tiles", "false": ""}
+
 FAMILIES = (
-    Family(
-        "flash_sm90",
-        r"flash_sm90::config<(?P<dtype>\d+), (?P<d>\d+), (?P<keys>\d+), (?P<rows>\d+), "
-        r"(?P<mode>\d+), (?P<poly>\d+), (?P<ping>\w+), (?P<tiles>\w+)",
-        "hd{d} {dtype} {rows}x{keys} {mode} poly{poly} {ping} {tiles}",
-        {"dtype": DTYPES, "rows": {"1": "64", "2": "128", "3": "192"},
-         "mode": {"0": "exact", "1": "bound", "2": "sum"},
-         "ping": {"true": "turns", "false": ""}, "tiles": {"true": "tiles", "false": ""}},
-        main=r"^(?!.*tiles)"),
-    Family(
-        "flash_sm80",
-        r"config<(?P<dtype>true|false), (?P<d>\d+), (?P<dv>\d+), (?P<warps>\d+), "
-        r"(?P<each>\d+)>",
-        "hd{d}/{dv} {dtype} {warps}x{each}x16",
-        {"dtype": {"true": "bf16", "false": "f16"}}),
+    Family("flash_sm90",
+           r"::config<(?P<type>\d+), (?P<d>\d+), (?P<keys>\d+), (?P<rows>\d+), (?P<mode>\d+), "
+           r"(?P<poly>\d+), (?P<turns>\w+), (?P<tiles>\w+)",
+           "hd{d} {type} {rows}x{keys} {mode} poly{poly} {turns} {tiles}",
+           {"type": TYPES, "rows": ROWS, "mode": {"0": "exact", "1": "bound", "2": "sum"},
+            "turns": TURNS, "tiles": TILES}, main=r"^(?!.*tiles)"),
+    Family("flash_sm90_fp8",
+           r"fp8_config<(?P<d>\d+), (?P<keys>\d+), (?P<rows>\d+), (?P<piece>\d+), "
+           r"(?P<flush>\d+), (?P<poly>\d+), (?P<turns>\w+), (?P<tiles>\w+)",
+           "hd{d} e4m3 {rows}x{keys} flush{flush} poly{poly} {turns} {tiles}",
+           {"rows": ROWS, "turns": TURNS, "tiles": TILES}, main=r"^(?!.*tiles)"),
+    Family("flash_sm80",
+           r"config<(?P<type>\w+), (?P<d>\d+), (?P<dv>\d+), (?P<warps>\d+), (?P<rows>\d+)>",
+           "hd{d}/{dv} {type} {warps} warps of {rows}",
+           {"type": BF16, "rows": {"1": "16", "2": "32"}}),
+    # Of these only spills count: they wait for memory, of which the model knows nothing.
+    Family("decode_sm80", r"attend<(?P<type>\w+), (?P<dim>\d+)>", "hd{dim} {type}",
+           {"type": BF16}),
+    Family("decode_sm90", r"attend<(?P<type>\w+), (?P<dim>\d+)>", "hd{dim} {type}",
+           {"type": BF16}),
 )
 
 # Label pattern, figure, its least, its most. A bar binds an instance once its
@@ -56,7 +65,7 @@ BARS = (
 @dataclass(frozen=True)
 class Known:
     label: str
-    d: int  # head size of queries and keys
+    d: int  # head size of queries and keys, 0: the model does not apply
     dv: int
     main: bool
 
@@ -71,6 +80,6 @@ def identify(name, file):
             groups = {k: v for k, v in match.groupdict().items() if v is not None}
             words = {k: family.words.get(k, {}).get(v, v) for k, v in groups.items()}
             label = re.sub(r"\s+", " ", f"{family.file} {family.label.format(**words)}").strip()
-            d = int(groups["d"])
+            d = int(groups.get("d", 0))
             return Known(label, d, int(groups.get("dv", d)), bool(re.search(family.main, label)))
     return None

@@ -32,7 +32,7 @@ def find_tool(name):
     found = shutil.which(name, path=os.pathsep.join(filter(None, folders)))
     if not found:
         raise Missing(f"{name} was not found; HEED_NVDISASM=/path/to/nvdisasm names it and the "
-                      f"cuobjdump beside it (pip install nvidia-cuda-nvdisasm nvidia-cuda-cuobjdump)")
+                      f"cuobjdump beside it; on PyPI: nvidia-cuda-nvdisasm, nvidia-cuda-cuobjdump")
     return found
 
 

@@ -119,8 +119,7 @@ if(NOT Python3_Interpreter_FOUND)
 else()
   heed_test(cuda.sass.tests check "${Python3_EXECUTABLE}" -B
             "${PROJECT_SOURCE_DIR}/bench/sass/test_sass.py")
-  execute_process(COMMAND ${heed_sass} --tools RESULT_VARIABLE failed OUTPUT_VARIABLE heed_sass_tools
-                  ERROR_QUIET OUTPUT_STRIP_TRAILING_WHITESPACE)
+  execute_process(COMMAND ${heed_sass} --tools RESULT_VARIABLE failed OUTPUT_QUIET ERROR_QUIET)
   if(NOT heed_cuda_built)
     set(heed_sass_state "left out: there is no CUDA backend")
   elseif(failed)
