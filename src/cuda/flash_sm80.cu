@@ -233,6 +233,7 @@ static heed_status_t run(const heed_launch_t *launch)
                             (int)desc->q.shape[3], (int)desc->v.shape[3]);
     }
     sm80_params_t p = make_params(desc, launch->buffers, chosen->rows);
+    p.a = hd_attention_of(launch);
     int error = chosen->launch(dim3((unsigned)(p.tiles * heads)), launch->stream.native, &p);
     return hd_cuda_leave(&scope, error, "cuda:flash_sm80");
 }

@@ -61,7 +61,7 @@ static heed_status_t run(const heed_launch_t *at)
 {
     const heed_attention_desc_t *desc = (const heed_attention_desc_t *)at->desc;
     params_t p = {};
-    p.a = hd_attention(desc, at->buffers);
+    p.a = hd_attention_of(at);
     if (p.a.batch * p.a.heads * p.a.queries == 0)
         return HEED_OK;
     hd_cuda_scope_t scope;

@@ -10,9 +10,11 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 #include <vector>
 
 extern "C" {
+#include "../../../src/common/tiles.h"
 #include "loop.h"
 
 heed_status_t hd_fail(heed_status_t status, const char *format, ...)
@@ -174,6 +176,27 @@ static size_t workspace(const void *desc, const heed_device_info_t *host, int32_
     return impl->workspace ? impl->workspace(desc, &device, threads) : 0;
 }
 
+/* With a tile list, as a plan of a device launches it: the list is in one block of its own, and the
+ * descriptor's, host memory that no kernel may read, leads nowhere. */
+template <const heed_impl_t *impl> static heed_status_t run(const heed_launch_t *launch)
+{
+    const heed_attention_desc_t *desc = (const heed_attention_desc_t *)launch->desc;
+    if (strcmp(impl->op, "attention") != 0 || !desc->tiles)
+        return impl->run(launch);
+    std::vector<uint64_t> image(hd_tiles_placed_bytes(desc->tiles) / sizeof(uint64_t));
+    hd_tiles_place(desc->tiles, (char *)image.data(), (uintptr_t)image.data());
+    heed_tile_list_t blind = *desc->tiles;
+    blind.row_start = NULL;
+    blind.column = blind.mask = NULL;
+    blind.bits = NULL;
+    heed_attention_desc_t on_card = *desc;
+    on_card.tiles = &blind;
+    heed_launch_t placed = *launch;
+    placed.desc = &on_card;
+    placed.tiles = (const heed_tile_list_t *)(const void *)image.data();
+    return impl->run(&placed);
+}
+
 /* cuda:NAME as cpu:emulated_cuda_NAME. */
 template <const heed_impl_t *impl> static const heed_impl_t *emulated()
 {
@@ -185,6 +208,7 @@ template <const heed_impl_t *impl> static const heed_impl_t *emulated()
     copy.supports = supports<impl>;
     copy.workspace = workspace<impl>;
     copy.estimate = NULL;
+    copy.run = run<impl>;
     return &copy;
 }
 
