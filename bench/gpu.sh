@@ -16,8 +16,8 @@
 #     --fetch-deps  fills such a folder, on a Debian or Ubuntu machine with network, and ends
 #     --dry-run  prints the steps
 #
-# Needed: nvcc, CMake, a C compiler; for peers Python with PyTorch. hwloc, jansson, OpenMP, ninja and
-# pkg-config are used where they are there. CMocka is not. The card's settings are left alone.
+# Needed: nvcc, CMake, a C compiler; for peers Python with PyTorch. hwloc, jansson, OpenMP, ninja
+# and pkg-config are used where they are there. CMocka is not. The card's settings are left alone.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 
@@ -87,7 +87,10 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-case $only in all | check | bench | tune) ;; *) stop "--only takes check, bench or tune, not $only" ;; esac
+case $only in
+all | check | bench | tune) ;;
+*) stop "--only takes check, bench or tune, not $only" ;;
+esac
 case $device in '' | *[!0-9]*) stop "--device takes the number of a card, not $device" ;; esac
 [ -z "$deps" ] || [ -d "$deps" ] || stop "--deps: $deps is no folder"
 
@@ -139,7 +142,8 @@ unpack_deps() {
     done
     for file in "$deps"/cmake-*.whl; do
         [ -e "$file" ] || continue
-        run 60 python3 -m zipfile -e "$file" "$build/deps/wheel" || failed "$file cannot be unpacked"
+        run 60 python3 -m zipfile -e "$file" "$build/deps/wheel" ||
+            failed "$file cannot be unpacked"
     done
 }
 
@@ -248,8 +252,8 @@ find_card
 find_nvcc
 mkdir -p "$build"
 rm -f "$build/bench.txt" "$build/tune.txt"
-version=$(awk '/^#define HEED_VERSION_[A-Z]+ +[0-9]+$/ { v = v (v ? "." : "") $3 } END { print v }' \
-    "$root/include/heed/version.h")
+version=$(awk '/^#define HEED_VERSION_[A-Z]+ +[0-9]+$/ { v = v (v ? "." : "") $3 }
+    END { print v }' "$root/include/heed/version.h")
 say "card: ${card:-unknown}, compute capability ${capability:-unknown}," \
     "driver $(query driver_version || true)"
 unpack_deps

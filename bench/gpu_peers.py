@@ -5,8 +5,8 @@
     bench/gpu_peers.py --library build/gpu/libheed.so --tune --output tune.json
 
 Heed is called through ctypes on PyTorch's memory and stream. A sample is one call between two CUDA
-events; before each, a buffer larger than the last cache is overwritten. Contenders take turns (A B C
-A B C), and medians count. Each result is compared with float32 rows of the same problem first, and
+events; before each, a buffer larger than the last cache is overwritten. Contenders take turns (A B
+C A B C), and medians count. Each result is compared with float32 rows of the same problem first, and
 a wrong one is not timed. The limits, a large product of matrices and a copy within the card, are
 measured in the same run, before and after."""
 
@@ -338,8 +338,8 @@ class Card:
 
 def reference_rows(card, problem, tensors, batch, head, rows):
     """Rows of the output in float32, from all keys."""
-    q, k, v = (t[batch, :, h].float() for t, h in
-               zip(tensors, (head, head * problem.hk // problem.hq, head * problem.hk // problem.hq)))
+    key_head = head * problem.hk // problem.hq
+    q, k, v = (t[batch, :, h].float() for t, h in zip(tensors, (head, key_head, key_head)))
     scores = q[rows] @ k.T / math.sqrt(problem.d)
     if problem.causal:
         at = card.torch.tensor([r + problem.sk - problem.sq for r in rows], device=card.device)
@@ -350,7 +350,8 @@ def reference_rows(card, problem, tensors, batch, head, rows):
 
 def error_of(card, problem, tensors, out):
     """The largest error of some rows, over what is allowed; NaN counts as wrong."""
-    spread = sorted({0, 1, problem.sq // 2, problem.sq - 2, problem.sq - 1} & set(range(problem.sq)))
+    some = {0, 1, problem.sq // 2, problem.sq - 2, problem.sq - 1}
+    spread = sorted(some & set(range(problem.sq)))
     worst = 0.0
     for batch, head in ((0, 0), (problem.b - 1, problem.hq - 1)):
         want = reference_rows(card, problem, tensors, batch, head, spread)
@@ -374,7 +375,7 @@ def enter(card, contender, problem, tensors):
     except Refused as refusal:
         return None, f"refuses: {refusal}"
     except Exception as error:  # PyTorch's own refusals are RuntimeErrors of many kinds
-        return None, f"fails: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        return None, f"fails: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
     if not ratio <= 1:
         return None, f"WRONG: {ratio:.3g} times the error that is allowed"
     return run, ratio
@@ -455,7 +456,8 @@ def print_table(problems, results, limits, to=None):
 
 def parse(arguments):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--library", required=True, help="libheed.so, with libheed-cuda.so beside it")
+    parser.add_argument("--library", required=True,
+                        help="libheed.so, with libheed-cuda.so beside it")
     parser.add_argument("--device", type=int, default=0, help="number of the card (default 0)")
     parser.add_argument("--tune", action="store_true",
                         help="every implementation of Heed by itself, without peers")

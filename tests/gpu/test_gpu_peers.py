@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""bench/gpu_peers.py on a fake PyTorch and the fake card of tests/cuda: small problems go through the
-whole program, ctypes and all, and what comes out is computed again here.
+"""bench/gpu_peers.py on a fake PyTorch and the fake card of tests/cuda: small problems go through
+the whole program, ctypes and all, and what comes out is computed again here.
     test_gpu_peers.py SOURCE LIBHEED WORK    with HEED_PLUGIN_PATH naming the fake card's plugin"""
 
 import contextlib
@@ -91,7 +91,8 @@ def attend(problem, q, k, v):
                 row = q[((b * p.sq + i) * p.hq + h) * p.d:][:p.d]
                 keys = range(i + 1 + p.sk - p.sq if p.causal else p.sk)
                 at = [((b * p.sk + j) * p.hk + h * p.hk // p.hq) * p.d for j in keys]
-                scores = [sum(x * y for x, y in zip(row, k[a:a + p.d])) / math.sqrt(p.d) for a in at]
+                scores = [sum(x * y for x, y in zip(row, k[a:a + p.d])) / math.sqrt(p.d)
+                          for a in at]
                 weights = [math.exp(s - max(scores)) for s in scores]
                 out += [sum(w * v[a + d] for w, a in zip(weights, at)) / sum(weights)
                         for d in range(p.d)]
@@ -129,7 +130,8 @@ def fake_torch():
         full=lambda shape, value, dtype, device: Tensor(shape, [value] * math.prod(shape)))
     torch.cuda = types.SimpleNamespace(
         is_available=lambda: True, set_device=lambda index: None, Event=Event,
-        get_device_properties=lambda index: types.SimpleNamespace(name="Fake", L2_cache_size=1 << 20),
+        get_device_properties=lambda index: types.SimpleNamespace(name="Fake",
+                                                                  L2_cache_size=1 << 20),
         Stream=lambda device: types.SimpleNamespace(cuda_stream=0),
         stream=lambda stream: contextlib.nullcontext(), synchronize=lambda index: None,
         empty_cache=lambda: None)
