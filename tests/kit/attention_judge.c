@@ -23,10 +23,10 @@
  *           which count only where they are below 200.
  *
  * Tensor cores that multiply e4m3 (implementations without EXACT_E4M3) add 32 products and the sum
- * so far as fixed-point numbers of 14 bits, cut off: a score is sqrt(33 D / 32) 2^-13 of the bound
- * of its sum off, for that is what independent errors come to, and out 2^-9 of V_i, for sums of f32
- * take over every few hundred keys. What the rounding of the weights does is in
- * attention_rounding.c.
+ * so far in units of 2^-13 of the largest of them, cutting off the rest: 33 units a step, of which
+ * scores add up those of their D / 32 steps. Sums of values, which f32 takes over every 512 keys or
+ * earlier, have at most 16 steps; while they grow the units do, half of 33 units of V_i a step.
+ * What the rounding of the weights does is in attention_rounding.c.
  *
  * Values below the smallest normal number may be flushed to zero, in the result and on the way. */
 #include "kit_attention.h"
@@ -35,7 +35,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define U 0x1p-24
+#define U    0x1p-24
+#define UNIT 0x1p-13 /* of tensor cores with e4m3 */
 
 typedef struct judged {
     const heed_attention_desc_t *desc;
@@ -56,6 +57,7 @@ typedef struct row {
     double old_lse;  /* -inf where nothing is merged */
     double scores;   /* |scale| |q_i| max |k_j| */
     double v_max;    /* of visible values and of the old state */
+    double cut;      /* what a score may lose in tensor cores */
     double out, lse; /* bounds; out without its final rounding */
     double exact_lse;
 } row_t;
@@ -106,6 +108,21 @@ static void compare(kit_verdict_t *verdict, const char *what, const row_t *row, 
 
 /* ---- the bound of a row ---------------------------------------------------------------------- */
 
+/* The units of a score's steps. */
+static double units_of(const double *q, const double *k, int64_t d)
+{
+    double sum = 0, all = 0;
+    for (int64_t from = 0; from < d; from += 32) {
+        double top = fabs(sum);
+        for (int64_t i = from; i < from + 32 && i < d; i++) {
+            top = fmax(top, fabs(q[i] * k[i]));
+            sum += q[i] * k[i];
+        }
+        all += 33 * UNIT * top;
+    }
+    return all;
+}
+
 /* The largest |scale| |q_i| |k_j| and the largest |v_j| that a row sees. */
 static void find_sizes(const judged_t *judged, row_t *row)
 {
@@ -122,8 +139,11 @@ static void find_sizes(const judged_t *judged, row_t *row)
         int64_t at = kit_at(row->b, j, row->h / (n->h / n->hk), n->sk, n->hk, 1);
         row->finite = row->finite && isfinite(judged->k_norm[at] + judged->v_max[at]);
         k_norm = fmax(k_norm, judged->k_norm[at]);
+        if (judged->x.e4m3_weights)
+            row->cut = fmax(row->cut, units_of(q, judged->x.k + at * n->d, n->d));
         row->v_max = fmax(row->v_max, judged->v_max[at]);
     }
+    row->cut *= fabs(kit_attention_scale(judged->desc));
     row->scores = row->keys ? fabs(kit_attention_scale(judged->desc)) * sqrt(square) * k_norm : 0;
 }
 
@@ -149,14 +169,13 @@ static void merge_bound(const judged_t *judged, row_t *row)
 static void find_bound(const judged_t *judged, row_t *row)
 {
     double score = gamma_of((double)judged->n.d + 4) * row->scores;
-    if (judged->x.e4m3_weights)
-        score += sqrt((double)judged->n.d * 33 / 32) * 0x1p-13 * row->scores;
+    score += row->cut;
     double sums = gamma_of((double)row->keys * 17 / 16 + 8);
     double e = exp_error(judged->desc), weight = expm1(2 * score) + 2 * sums + 2 * e;
     if (judged->desc->q.dtype == HEED_BF16)
         weight += 0x1p-8;
     if (judged->x.e4m3_weights)
-        weight += 0x1p-9;
+        weight += 33 * UNIT / 2 * fmin((double)row->keys / 32 + 1, 16);
     if (judged->desc->q.dtype == HEED_F16)
         weight += 0x1p-11 + (double)row->keys * 0x1p-25;
     row->out = row->keys ? fmin(weight, 2) : 0;
