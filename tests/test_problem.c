@@ -303,7 +303,8 @@ static void tables(void **state)
         for (; heed_op_word(op, words, &word); words++)
             assert_true(word.name[0] && word.form[0] && word.about[0]);
         for (; heed_op_operand(op, operands, &operand); operands++)
-            assert_true(operand.name[0] && operand.shape[0] && operand.dtype[0]);
+            assert_true(operand.name[0] && operand.dtype[0] &&
+                        (operand.shape[0] || operand.optional == 2));
         assert_true(words > 0 && operands > 0);
         assert_non_null(heed_op_feature(op, 0));
         assert_null(heed_op_feature(op, 64));

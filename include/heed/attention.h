@@ -47,7 +47,8 @@ typedef enum heed_align {
 
 /* A visibility as tiles: for each tile of queries, the key tiles that it may see, in compressed
  * rows. Pairs outside the listed tiles are masked; causal and window still apply inside them. The
- * arrays belong to the caller and must outlive the plan. */
+ * arrays are host memory, belong to the caller and must outlive the plan; the plan of a device
+ * copies them there once, when it is made. */
 typedef struct heed_tile_list {
     uint32_t struct_size;
     int32_t tile_q;           /* queries in a tile: 64 or 128 */
@@ -137,7 +138,9 @@ HEED_API HEED_MUST_USE heed_status_t heed_attention_plan(heed_context_t *context
                                                          heed_plan_t **plan);
 
 /* Plan, workspace from the context's allocator, execute on the tensors' data, clean up. For
- * repeated calls keep the plan instead. */
+ * repeated calls keep the plan instead. On a device the workspace is device memory in the order of
+ * the default stream, and the call returns when the work is enqueued there; with a tile list it
+ * waits until it is done. */
 HEED_API HEED_MUST_USE heed_status_t heed_attention(heed_context_t *context,
                                                     const heed_attention_desc_t *desc);
 

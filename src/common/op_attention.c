@@ -430,6 +430,19 @@ static void to_words(const void *at, void *to)
     }
 }
 
+/* ---- on a device ----------------------------------------------------------------------------- */
+
+static size_t placed_bytes(const void *at)
+{
+    const heed_attention_desc_t *desc = at;
+    return desc->tiles ? hd_tiles_placed_bytes(desc->tiles) : 0;
+}
+
+static void place(const void *desc, char *image, uintptr_t at)
+{
+    hd_tiles_place(((const heed_attention_desc_t *)desc)->tiles, image, at);
+}
+
 const hd_op_t hd_op_attention = {
     .name = "attention",
     .desc_size = sizeof(heed_attention_desc_t),
@@ -446,6 +459,8 @@ const hd_op_t hd_op_attention = {
     .work = work,
     .from_words = from_words,
     .to_words = to_words,
+    .placed_bytes = placed_bytes,
+    .place = place,
 };
 
 heed_status_t heed_attention_plan(heed_context_t *context, const heed_attention_desc_t *desc,

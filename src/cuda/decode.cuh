@@ -50,8 +50,7 @@ static __device__ inline const char *decode_query(const decode_params_t *p,
                                                   const decode_task_t *task, int row)
 {
     int group = (int)p->a.group;
-    return hd_view_row(&p->a.q, task->batch, row / group,
-                       task->key_head * group + row % group);
+    return hd_view_row(&p->a.q, task->batch, row / group, task->key_head * group + row % group);
 }
 
 /* Relative to key 0. Rows behind the last one see what the last one does. */
@@ -186,31 +185,37 @@ static __device__ inline void decode_add_seen(const decode_seen_t *seen, int fir
                                               float (&acc)[ACC])
 {
     int lane = (int)threadIdx.x % 32;
+    uint32_t pairs[KEYS / 8][2];
+#pragma unroll
+    for (int i = 0; i < KEYS / 8; i++) {
+        pairs[i][0] = weights[i / 2][i % 2 * 2];
+        pairs[i][1] = weights[i / 2][i % 2 * 2 + 1];
+    }
 #pragma unroll 1
     for (int key = 0; key < KEYS; key++) {
-        uint32_t pair[2] = {0, 0};
-#pragma unroll
-        for (int i = 0; i < KEYS / 8; i++) {
-            pair[0] = key / 8 == i ? weights[i / 2][i % 2 * 2] : pair[0];
-            pair[1] = key / 8 == i ? weights[i / 2][i % 2 * 2 + 1] : pair[1];
-        }
         bool sees[2];
         float weight[2];
 #pragma unroll
         for (int r = 0; r < 2; r++) {
-            uint32_t theirs = __shfl_sync(~0u, pair[r], lane / 4 * 4 + key % 8 / 2);
+            uint32_t theirs = __shfl_sync(~0u, pairs[0][r], lane / 4 * 4 + key % 8 / 2);
             weight[r] = decode_half<BF16>(theirs, key % 2);
             sees[r] = first + key >= seen->first[r] && first + key < seen->end[r];
         }
 #pragma unroll
         for (int i = 0; i < ACC; i += 4) {
-            uint32_t values = *(const uint32_t *)(decode_piece(tile, rows, from + key, i / 4) +
-                                                  lane % 4 * 4);
+            uint32_t values =
+                *(const uint32_t *)(decode_piece(tile, rows, from + key, i / 4) + lane % 4 * 4);
 #pragma unroll
             for (int j = 0; j < 4; j++) {
                 float sum = fmaf(weight[j / 2], decode_half<BF16>(values, j % 2), acc[i + j]);
                 acc[i + j] = sees[j / 2] ? sum : acc[i + j];
             }
+        }
+        /* The next 8 keys' weights move up: registers have no index. */
+#pragma unroll
+        for (int i = 0; i < KEYS / 8 - 1; i++) {
+            pairs[i][0] = key % 8 == 7 ? pairs[i + 1][0] : pairs[i][0];
+            pairs[i][1] = key % 8 == 7 ? pairs[i + 1][1] : pairs[i][1];
         }
     }
 }

@@ -33,16 +33,16 @@ enum {
 
 typedef struct decode_params {
     hd_attention_t a;
-    int64_t units; /* batch entries times key heads */
-    int rows;      /* packed: queries times group */
-    int low, high; /* keys that any query sees */
-    int all_low, all_high; /* keys that all queries see */
-    int split_keys, splits; /* split s takes split_keys keys from low, rounded down, on */
-    float scale;            /* of scores in log2 */
+    int64_t units;               /* batch entries times key heads */
+    int rows;                    /* packed: queries times group */
+    int low, high;               /* keys that any query sees */
+    int all_low, all_high;       /* keys that all queries see */
+    int split_keys, splits;      /* split s takes split_keys keys from low, rounded down, on */
+    float scale;                 /* of scores in log2 */
     bool fast_q, fast_k, fast_v; /* rows may be read by 4 (q) or 16 bytes */
-    float *partial;     /* out of [unit][split][row], NULL: no split */
-    float *partial_lse; /* log2, after it */
-    int partial_stride; /* floats of a row, a multiple of 4 */
+    float *partial;              /* out of [unit][split][row], NULL: no split */
+    float *partial_lse;          /* log2, after it */
+    int partial_stride;          /* floats of a row, a multiple of 4 */
 } decode_params_t;
 
 /* Of a card with `slots` blocks running at once. */

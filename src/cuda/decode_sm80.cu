@@ -105,8 +105,7 @@ static __device__ inline void load_queries(const decode_params_t *p, const decod
         const char *from = decode_query(p, task, min(mine, p->rows - 1));
 #pragma unroll
         for (int i = 0; i < DIM / 8; i++)
-            q[i / 2][i % 2 * 2 + r] =
-                mine < p->rows ? load_pair(p, from, 8 * i + lane % 4 * 2) : 0;
+            q[i / 2][i % 2 * 2 + r] = mine < p->rows ? load_pair(p, from, 8 * i + lane % 4 * 2) : 0;
     }
 }
 
@@ -121,19 +120,33 @@ static __device__ inline void multiply(float *d, const uint32_t (&a)[4], uint32_
         hd_mma_f16(four, a, b);
 }
 
+/* decode_piece for ldmatrix, written so that few registers hold many addresses: piece 2 * i + odd
+ * of a row is pieces(tile, offset(row, odd), i). */
+static __device__ inline int offset(int row, int odd)
+{
+    return row * 128 + (odd ^ row % 8) * 16;
+}
+
+template <int DIM>
+static __device__ inline unsigned char *pieces(unsigned char *tile, int offset, int i)
+{
+    return tile + i / 4 * ring<DIM>::KEYS * 128 + (offset ^ i % 4 * 32);
+}
+
 /* Scores of the 16 keys in the rows from `key` on of a tile. */
 template <bool BF16, int DIM>
 static __device__ inline void score(unsigned char *tile, int key, const uint32_t (&q)[DIM / 16][4],
                                     float (&s)[8])
 {
-    int lane = (int)threadIdx.x % 32, row = key + lane / 16 * 8 + lane % 8;
+    int lane = (int)threadIdx.x % 32;
+    int at = offset(key + lane / 16 * 8 + lane % 8, lane / 8 % 2);
 #pragma unroll
     for (int i = 0; i < 8; i++)
         s[i] = 0;
 #pragma unroll
     for (int i = 0; i < DIM / 16; i++) {
         uint32_t k[4];
-        hd_ldmatrix_x4(k, decode_piece(tile, ring<DIM>::KEYS, row, 2 * i + lane / 8 % 2));
+        hd_ldmatrix_x4(k, pieces<DIM>(tile, at, i));
         multiply<BF16>(s, q[i], k[0], k[1]);
         multiply<BF16>(s + 4, q[i], k[2], k[3]);
     }
@@ -143,11 +156,11 @@ template <bool BF16, int DIM>
 static __device__ inline void add_values(unsigned char *tile, int key, const uint32_t (&weights)[4],
                                          float (&acc)[DIM / 2])
 {
-    int lane = (int)threadIdx.x % 32, row = key + lane % 16;
+    int lane = (int)threadIdx.x % 32, at = offset(key + lane % 16, lane / 16);
 #pragma unroll
     for (int i = 0; i < DIM / 16; i++) {
         uint32_t v[4];
-        hd_ldmatrix_x4_trans(v, decode_piece(tile, ring<DIM>::KEYS, row, 2 * i + lane / 16));
+        hd_ldmatrix_x4_trans(v, pieces<DIM>(tile, at, i));
         multiply<BF16>(acc + 8 * i, weights, v[0], v[1]);
         multiply<BF16>(acc + 8 * i + 4, weights, v[2], v[3]);
     }

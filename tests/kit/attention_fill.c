@@ -134,6 +134,21 @@ static void moving_maximum(inputs_t *in)
     }
 }
 
+/* All scores are 0 but those of one key with half of the queries: those weigh more than 2^127 times
+ * as much, which neither a weight's exponent nor a sum of weights can hold. */
+static void lone_outlier(inputs_t *in)
+{
+    const kit_sizes_t *n = &in->n;
+    double scale = in->desc->scale != 0 ? (double)in->desc->scale : 1 / sqrt((double)n->d);
+    double size =
+        sqrt((128 + 150 * kit_random_unit(in->random)) * 0.6931471805599453 / fabs(scale));
+    int64_t at = kit_random_int(in->random, 0, n->sk), bit = 1 << kit_random_int(in->random, 0, 6);
+    for (int64_t i = 0; i < count_q(n); i++)
+        in->q[i] = i % n->d == 0 && i / n->d / n->h % n->sq & bit ? size : 0;
+    for (int64_t i = 0; i < count_k(n); i++)
+        in->k[i] = i % n->d == 0 && i / n->d / n->hk % n->sk == at ? copysign(size, scale) : 0;
+}
+
 /* One key far above the others, with values of 0: out is what the many small weights make of values
  * about 1, which is lost where small weights are. */
 static void one_peak(inputs_t *in)
@@ -148,21 +163,6 @@ static void one_peak(inputs_t *in)
         in->k[j * n->d] = j / n->hk % n->sk == at ? copysign(size, scale) : 0;
     for (int64_t i = 0; i < count_v(n); i++)
         in->v[i] = i / row % n->sk == at ? 0 : 1 + in->v[i] / 8;
-}
-
-/* All scores are 0 but those of one key with half of the queries: those weigh more than 2^127 times
- * as much, which neither a weight's exponent nor a sum of weights can hold. */
-static void lone_outlier(inputs_t *in)
-{
-    const kit_sizes_t *n = &in->n;
-    double scale = in->desc->scale != 0 ? (double)in->desc->scale : 1 / sqrt((double)n->d);
-    double size =
-        sqrt((128 + 150 * kit_random_unit(in->random)) * 0.6931471805599453 / fabs(scale));
-    int64_t at = kit_random_int(in->random, 0, n->sk), bit = 1 << kit_random_int(in->random, 0, 6);
-    for (int64_t i = 0; i < count_q(n); i++)
-        in->q[i] = i % n->d == 0 && i / n->d / n->h % n->sq & bit ? size : 0;
-    for (int64_t i = 0; i < count_k(n); i++)
-        in->k[i] = i % n->d == 0 && i / n->d / n->hk % n->sk == at ? copysign(size, scale) : 0;
 }
 
 /* ---- what nobody sees ------------------------------------------------------------------------ */
@@ -229,7 +229,7 @@ static void make_extreme(inputs_t *in)
 {
     static void (*const ways[])(inputs_t *) = {huge_scores,    negative_scores, repeated_keys,
                                                zeros,          denormals,       near_max,
-                                               moving_maximum, one_peak,        lone_outlier};
+                                               moving_maximum, lone_outlier,    one_peak};
     enum { WAYS = sizeof(ways) / sizeof(ways[0]) };
     ways[kit_random_next(in->random) % WAYS](in);
     if (kit_random_next(in->random) % 4 == 0)
