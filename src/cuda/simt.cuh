@@ -16,6 +16,11 @@
     (emu_launch(kernel, grid, block, shared_bytes, (cudaStream_t)(stream), params), \
      cudaGetLastError())
 
+static inline int hd_simt_shared_limit()
+{
+    return emu::shared_limit();
+}
+
 #else
 
 #include <cuda_runtime.h>
@@ -28,8 +33,19 @@
 #define HD_LAUNCH(kernel, grid, block, shared_bytes, stream, params) \
     hd_simt_launch(kernel, grid, block, shared_bytes, (cudaStream_t)(stream), params)
 
+/* Bytes of shared memory that a block may ask for on the current device; 0 where CUDA cannot say. */
+static inline int hd_simt_shared_limit()
+{
+    int device = 0, bytes = 0;
+    if (cudaGetDevice(&device) != cudaSuccess ||
+        cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) !=
+            cudaSuccess)
+        return 0;
+    return bytes;
+}
+
 template <class Params>
-cudaError_t hd_simt_launch(void (*kernel)(Params), dim3 grid, dim3 block, size_t shared_bytes,
+static cudaError_t hd_simt_launch(void (*kernel)(Params), dim3 grid, dim3 block, size_t shared_bytes,
                            cudaStream_t stream, Params params)
 {
     enum { WITHOUT_ASKING = 48 * 1024 };

@@ -8,6 +8,8 @@
  *           |q_i| |k_j| (Cauchy-Schwarz).
  *   weight  p_ij = exp(s_ij - m): relative error exp(a_i) - 1, and e for the polynomial: 2^-20,
  *           with bf16 inputs 2^-13, for there p_ij is rounded to bf16 on its way into o.
+ *           with f16 inputs too may p_ij be rounded: 2^-11, and 2^-25 of the largest p_ij at
+ *           least, for f16 has no smaller steps.
  *   sums    l = sum_j p_ij, o = sum_j p_ij v_j: n additions, one multiplication for each tile of
  *           16 keys or more, a division: g(n + n / 16 + 8) of sum_j p_ij |v_j| <= l V_i, where
  *           V_i = max_j |v_j|.
