@@ -13,8 +13,7 @@
  *   sums    l = sum_j p_ij, o = sum_j p_ij v_j: n additions, one multiplication for each tile of
  *           16 keys or more, a division: g(n + n / 16 + 8) of sum_j p_ij |v_j| <= l V_i, where
  *           V_i = max_j |v_j|.
- *   out     o / l: the errors of both add up, and with bf16 inputs 2^-8 of o, with f16 inputs
- *           2^-11 of o and n 2^-25. As a part of V_i:
+ *   out     o / l: the errors of both add up, and with bf16 inputs 2^-8 of o. As a part of V_i:
  *           exp(2 a_i) - 1 + 2 g(n + n / 16 + 8) + 2 e [+ 2^-8], at most 2, for out is a mean of
  *           values whatever the weights are. Then out is rounded to its type. With f16 inputs the
  *           weights, at most 1 beside an l of 1 or more, may be rounded to f16: 2^-11 of each, and
