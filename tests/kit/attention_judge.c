@@ -25,10 +25,10 @@
  *           which count only where they are below 200.
  *
  * Tensor cores that multiply e4m3 (implementations without EXACT_E4M3) add 32 products and the sum
- * so far in units of 2^-13 of the largest of them, cutting off the rest: 33 units a step, of which
- * scores add up those of their D / 32 steps. Sums of values, which f32 takes over every 512 keys or
- * earlier, have at most 16 steps; while they grow the units do, half of 33 units of V_i a step.
- * What the rounding of the weights does is in attention_rounding.c.
+ * so far in units of 2^-13 of the largest of them, cutting off the rest: in each of the D / 32
+ * steps of a score, half a unit for every sign that has no other beside it, and 5 deviations of
+ * sqrt(33 / 12) units. What that and the rounding of the weights do to out is in
+ * attention_rounding.c.
  *
  * Values below the smallest normal number may be flushed to zero, in the result and on the way. */
 #include "kit_attention.h"
@@ -110,19 +110,21 @@ static void compare(kit_verdict_t *verdict, const char *what, const row_t *row, 
 
 /* ---- the bound of a row ---------------------------------------------------------------------- */
 
-/* The units of a score's steps. */
-static double units_of(const double *q, const double *k, int64_t d)
+/* What a score may lose in tensor cores. */
+static double cut_off(const double *q, const double *k, int64_t d)
 {
-    double sum = 0, all = 0;
+    double sum = 0, coherent = 0, squares = 0;
     for (int64_t from = 0; from < d; from += 32) {
-        double top = fabs(sum);
+        double top = fabs(sum), same = (sum > 0) - (sum < 0);
         for (int64_t i = from; i < from + 32 && i < d; i++) {
             top = fmax(top, fabs(q[i] * k[i]));
+            same += (q[i] * k[i] > 0) - (q[i] * k[i] < 0);
             sum += q[i] * k[i];
         }
-        all += 33 * UNIT * top;
+        coherent += UNIT * top * fabs(same) / 2;
+        squares += UNIT * top * UNIT * top * 33 / 12;
     }
-    return all;
+    return coherent + 5 * sqrt(squares);
 }
 
 /* The largest |scale| |q_i| |k_j| and the largest |v_j| that a row sees. */
@@ -142,7 +144,7 @@ static void find_sizes(const judged_t *judged, row_t *row)
         row->finite = row->finite && isfinite(judged->k_norm[at] + judged->v_max[at]);
         k_norm = fmax(k_norm, judged->k_norm[at]);
         if (judged->x.e4m3_weights)
-            row->cut = fmax(row->cut, units_of(q, judged->x.k + at * n->d, n->d));
+            row->cut = fmax(row->cut, cut_off(q, judged->x.k + at * n->d, n->d));
         row->v_max = fmax(row->v_max, judged->v_max[at]);
     }
     row->cut *= fabs(kit_attention_scale(judged->desc));
@@ -176,8 +178,6 @@ static void find_bound(const judged_t *judged, row_t *row)
     double e = exp_error(judged->desc), weight = expm1(2 * score) + 2 * sums + 2 * e;
     if (judged->desc->q.dtype == HEED_BF16)
         weight += 0x1p-8;
-    if (judged->x.e4m3_weights)
-        weight += 33 * UNIT / 2 * fmin((double)row->keys / 32 + 1, 16);
     if (judged->desc->q.dtype == HEED_F16)
         weight += 0x1p-11 + (double)row->keys * 0x1p-25;
     row->out = row->keys ? fmin(weight, 2) : 0;
