@@ -309,7 +309,7 @@ static const char *const corners[] = {
     "attention b=1 sq=130 sk=300 hq=2 d=128 dtype=e4m3 lse=1",
     "attention b=2 sq=129 sk=129 hq=4 hk=2 d=64 causal=1 dtype=e4m3 out=f32 lse=1",
     "attention b=1 sq=70 sk=1000 hq=1 d=256 dtype=e4m3 out=f16 merge=1",
-    "attention b=1 sq=40 sk=3000 hq=1 d=128 dtype=e4m3 out=f32 lse=1",
+    "attention b=1 sq=2 sk=8000 hq=1 d=128 dtype=e4m3 out=f32 lse=1",
     "attention b=1 sq=64 sk=700 hq=1 d=96 dv=192 dtype=e4m3 out=f32 scale=0.02 lse=1",
     "attention b=1 sq=17 sk=19 hq=2 d=16 dtype=e4m3 layout=custom "
     "strides=1:2:40:90/0:33:0:2/1:1000:3:50/2:5:90:200",
