@@ -293,7 +293,8 @@ const heed_impl_t hd_impl_flash_sm80 = {
     .name = "cuda:flash_sm80",
     .about = "tensor cores of Ampere and later (mma.sync), bf16 and f16, head sizes up to 256",
     .device_type = HEED_DEVICE_CUDA,
-    .features = HEED_ATTENTION_CAN_ALL & ~HEED_ATTENTION_CAN_F32,
+    .features = HEED_ATTENTION_CAN_ALL &
+                ~(HEED_ATTENTION_CAN_F32 | HEED_ATTENTION_CAN_E4M3 | HEED_ATTENTION_CAN_EXACT_E4M3),
     .supports = supports,
     .estimate = estimate,
     .run = run,

@@ -1,6 +1,8 @@
 /* cuda:flash_sm90, flash attention in bf16 and f16 on Hopper's tensor cores. */
 #include "flash_sm90_host.cuh"
 
+extern "C" const heed_impl_t hd_impl_flash_sm80;
+
 using namespace flash_sm90;
 
 /* ---- instances: head dim, keys of a block, warpgroups, mode, polynomials of 64, turns, tiles -- */
@@ -27,6 +29,12 @@ static heed_status_t launch(const heed_launch_t *launch, params_t *p, int proces
     return launch_instance<config<TYPE, 256, 80, 2, SUM, 8, true, false>>(launch, p, processors, error);
 }
 
+/* Addresses are not known to a plan: what the copy engine cannot take, the kernel for Ampere does. */
+static bool is_aligned(const hd_attention_t *a)
+{
+    return ((uintptr_t)a->q.data | (uintptr_t)a->k.data | (uintptr_t)a->v.data) % PIECE == 0;
+}
+
 static heed_status_t run(const heed_launch_t *at)
 {
     const heed_attention_desc_t *desc = (const heed_attention_desc_t *)at->desc;
@@ -34,6 +42,8 @@ static heed_status_t run(const heed_launch_t *at)
     p.a = hd_attention_of(at);
     if (p.a.batch * p.a.heads * p.a.queries == 0)
         return HEED_OK;
+    if (!is_aligned(&p.a))
+        return hd_impl_flash_sm80.run(at);
     hd_cuda_scope_t scope;
     heed_status_t status =
         hd_cuda_enter(at, desc->q.device, operands, HEED_ATTENTION_OPERANDS, &scope);

@@ -1,4 +1,14 @@
-/* cuda:flash_sm90_fp8, flash attention in E4M3 on Hopper's tensor cores. */
+/* cuda:flash_sm90_fp8, flash attention in E4M3 on Hopper's tensor cores: the roles of flash_sm90,
+ * and three warps that transpose V (flash_sm90_fp8_turn.cuh).
+ *
+ * Weights are at most 2^8 when the row's reference M is set, and 448 before it moves; rounded to
+ * E4M3 they stay in registers. The row sum is that of unrounded weights. The tensor cores' sums of
+ * P V go into f32 registers every 4 blocks of 128 keys up to D 128 (3 of 192 up to D 64): more
+ * registers than these there are not. Above D 128 both do not fit: P V is done in pieces of 64
+ * columns, and each goes into f32 after every block (of 128 keys up to D 192, of 64 up to 256).
+ *
+ * Has run in the emulator only, never on a card. By the profile of its machine code (D 128): 52 %
+ * of the peak if products and softmax take turns, issue and shared memory near 100 %. */
 #include "flash_sm90_fp8_config.cuh"
 
 #include "flash_sm90_host.cuh"

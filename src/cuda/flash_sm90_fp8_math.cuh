@@ -133,8 +133,8 @@ template <class C> struct fp8_worker : worker<C> {
         x.pack();
     }
 
-    /* A warp whose M has moved multiplies what it holds. Warps of a warpgroup must not differ in the
-     * products that they start, so the sums are not flushed for it. */
+    /* A warp whose M has moved multiplies what it holds. Warps of a warpgroup must not differ in
+     * the products that they start, so the sums are not flushed for it. */
     HD_INLINE void scale_all(const float (&by)[2])
     {
         x.scale_out(by[0], by[1]);

@@ -17,7 +17,7 @@ enum {
 /* Of an axis that is there once, the stride is never used. */
 static inline int64_t stride_of(int64_t extent, int64_t stride)
 {
-    return extent > 1 ? stride : PIECE;
+    return extent > 1 ? stride : (int64_t)PIECE;
 }
 
 /* Whether the copy engine can walk the tensor: rows without gaps, in steps of 16 bytes. */

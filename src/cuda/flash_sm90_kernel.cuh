@@ -51,8 +51,11 @@ template <class C> HD_INLINE void start_barriers(unsigned char *shared, const pa
 {
     barriers_t *bars = (barriers_t *)(shared + C::BARRIERS_AT);
     hd_tma_prefetch(&p->q);
-    hd_tma_prefetch(&p->k);
-    hd_tma_prefetch(&p->v);
+    /* Without keys they have no maps. */
+    if (p->a.keys > 0) {
+        hd_tma_prefetch(&p->k);
+        hd_tma_prefetch(&p->v);
+    }
     hd_mbarrier_init(&bars->q_full, 1);
     hd_mbarrier_init(&bars->q_free, C::WARPS);
     for (int i = 0; i < STAGES; i++) {

@@ -152,6 +152,9 @@ HD_PTX void hd_mma_f16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
+/* Hopper's; hosts name the types too. */
+enum hd_mma_type { HD_MMA_BF16, HD_MMA_F16, HD_MMA_E4M3 };
+
 #if __CUDA_ARCH_FEAT_SM90_ALL
 #include "ptx_sm90.cuh"
 #endif

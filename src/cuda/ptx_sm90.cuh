@@ -173,7 +173,6 @@ HD_PTX void hd_pin(float &value)
     asm volatile("" : "+f"(value));
 }
 
-enum hd_mma_type { HD_MMA_BF16, HD_MMA_F16, HD_MMA_E4M3 };
 enum hd_major { HD_K_MAJOR = 0, HD_MN_MAJOR = 1 };
 
 /* d, for lane l of warp w: rows 16 w + l / 4 and 8 more; d[4 i], d[4 i + 1] are columns

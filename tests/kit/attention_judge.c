@@ -13,8 +13,7 @@
  *   sums    l = sum_j p_ij, o = sum_j p_ij v_j: n additions, one multiplication for each tile of
  *           16 keys or more, a division: g(n + n / 16 + 8) of sum_j p_ij |v_j| <= l V_i, where
  *           V_i = max_j |v_j|.
- *   out     o / l: the errors of both add up, and with bf16 inputs 2^-8 of o, with f16 inputs
- *           2^-11 of o and n 2^-25. As a part of V_i:
+ *   out     o / l: the errors of both add up, and with bf16 inputs 2^-8 of o. As a part of V_i:
  *           exp(2 a_i) - 1 + 2 g(n + n / 16 + 8) + 2 e [+ 2^-8], at most 2, for out is a mean of
  *           values whatever the weights are. Then out is rounded to its type. With f16 inputs the
  *           weights, at most 1 beside an l of 1 or more, may be rounded to f16: 2^-11 of each, and
@@ -26,9 +25,9 @@
  *           which count only where they are below 200.
  *
  * Tensor cores that multiply e4m3 (implementations without EXACT_E4M3) add 32 products and the sum
- * so far as fixed-point numbers of 14 bits, cut off: a score is sqrt(33 D / 32) 2^-13 of the bound
- * of its sum off, for that is what independent errors come to, and out 2^-9 of V_i, for sums of f32
- * take over every few hundred keys. What the rounding of the weights does is in
+ * so far in units of 2^-13 of the largest of them, cutting off the rest: in each of the D / 32
+ * steps of a score, half a unit for every sign that has no other beside it, and 5 deviations of
+ * sqrt(33 / 12) units. What that and the rounding of the weights do to out is in
  * attention_rounding.c.
  *
  * Values below the smallest normal number may be flushed to zero, in the result and on the way. */
@@ -38,7 +37,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define U 0x1p-24
+#define U    0x1p-24
+#define UNIT 0x1p-13 /* of tensor cores with e4m3 */
 
 typedef struct judged {
     const heed_attention_desc_t *desc;
@@ -59,6 +59,7 @@ typedef struct row {
     double old_lse;  /* -inf where nothing is merged */
     double scores;   /* |scale| |q_i| max |k_j| */
     double v_max;    /* of visible values and of the old state */
+    double cut;      /* what a score may lose in tensor cores */
     double out, lse; /* bounds; out without its final rounding */
     double exact_lse;
 } row_t;
@@ -109,6 +110,23 @@ static void compare(kit_verdict_t *verdict, const char *what, const row_t *row, 
 
 /* ---- the bound of a row ---------------------------------------------------------------------- */
 
+/* What a score may lose in tensor cores. */
+static double cut_off(const double *q, const double *k, int64_t d)
+{
+    double sum = 0, coherent = 0, squares = 0;
+    for (int64_t from = 0; from < d; from += 32) {
+        double top = fabs(sum), same = (sum > 0) - (sum < 0);
+        for (int64_t i = from; i < from + 32 && i < d; i++) {
+            top = fmax(top, fabs(q[i] * k[i]));
+            same += (q[i] * k[i] > 0) - (q[i] * k[i] < 0);
+            sum += q[i] * k[i];
+        }
+        coherent += UNIT * top * fabs(same) / 2;
+        squares += UNIT * top * UNIT * top * 33 / 12;
+    }
+    return coherent + 5 * sqrt(squares);
+}
+
 /* The largest |scale| |q_i| |k_j| and the largest |v_j| that a row sees. */
 static void find_sizes(const judged_t *judged, row_t *row)
 {
@@ -125,8 +143,11 @@ static void find_sizes(const judged_t *judged, row_t *row)
         int64_t at = kit_at(row->b, j, row->h / (n->h / n->hk), n->sk, n->hk, 1);
         row->finite = row->finite && isfinite(judged->k_norm[at] + judged->v_max[at]);
         k_norm = fmax(k_norm, judged->k_norm[at]);
+        if (judged->x.e4m3_weights)
+            row->cut = fmax(row->cut, cut_off(q, judged->x.k + at * n->d, n->d));
         row->v_max = fmax(row->v_max, judged->v_max[at]);
     }
+    row->cut *= fabs(kit_attention_scale(judged->desc));
     row->scores = row->keys ? fabs(kit_attention_scale(judged->desc)) * sqrt(square) * k_norm : 0;
 }
 
@@ -152,16 +173,13 @@ static void merge_bound(const judged_t *judged, row_t *row)
 static void find_bound(const judged_t *judged, row_t *row)
 {
     double score = gamma_of((double)judged->n.d + 4) * row->scores;
-    if (judged->x.e4m3_weights)
-        score += sqrt((double)judged->n.d * 33 / 32) * 0x1p-13 * row->scores;
+    score += row->cut;
     double sums = gamma_of((double)row->keys * 17 / 16 + 8);
     double e = exp_error(judged->desc), weight = expm1(2 * score) + 2 * sums + 2 * e;
     if (judged->desc->q.dtype == HEED_BF16)
         weight += 0x1p-8;
     if (judged->desc->q.dtype == HEED_F16)
         weight += 0x1p-11 + (double)row->keys * 0x1p-25;
-    if (judged->x.e4m3_weights)
-        weight += 0x1p-9;
     row->out = row->keys ? fmin(weight, 2) : 0;
     row->lse = row->keys ? score + sums + e : 0;
     row->old_lse = -INFINITY;

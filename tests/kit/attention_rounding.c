@@ -8,11 +8,17 @@
  *   likely   Roundings of different weights have nothing to do with each other, for where they lie
  *            between two numbers of e4m3 depends on the last bits of their logarithms. Weights
  * whose logarithms differ by less than 1/64 octave round alike: they make one term, C_d = sum c_j
- * |v_jd|. By Hoeffding's inequality the sum of independent terms stays within 7 sqrt(sum C_d^2) but
- * once in 10^10.
+ * |v_jd|. An error anywhere within -c .. c has the deviation c / sqrt(3): 7 deviations of the sum
+ * are 4 sqrt(sum C_d^2).
  *
- * The bound is the smaller one. A value in the wrong place moves out by about |w_j| sqrt(2), which
- * is more than either wherever a few weights make up the row. */
+ * The bound is the smaller one, and what tensor cores cut off comes on top. A step adds 32 products
+ * and the sum so far in units of 2^-13 of the largest, T_d at most, each 0 to 1 unit towards zero:
+ * half a unit each where all have one sign, s_d of that where signs differ, and 5 deviations of
+ * sqrt(33 / 12) units. Sums are flushed after 16 steps, and grow until then: on average half of
+ * T_d.
+ *
+ * A value in the wrong place moves out by about |w_j| sqrt(2), which is more than this wherever a
+ * few weights make up the row. */
 #include "kit_attention.h"
 
 #include <math.h>
@@ -64,12 +70,22 @@ static void end_term(int64_t dv, double *term, double *squares)
     }
 }
 
+/* What tensor cores cut off a sum of `count` terms: their sum and its deviation, their sizes, and
+ * how many more of them have one sign than the other. */
+static double cut_off(double count, double sum, double deviation, double sizes, double same)
+{
+    double steps = fmin(count / 32 + 1, 16), top = fmin(fabs(sum) + 3 * deviation, sizes);
+    double coherent = 0.5 * 33 * fabs(same) / count * steps / 2;
+    return 0x1p-13 * top * (coherent + 5 * sqrt(steps * 33 / 12));
+}
+
 bool kit_attention_rounding(const heed_attention_desc_t *desc, const kit_attention_t *x, int64_t b,
                             int64_t h, int64_t i, const uint8_t *sees, double *bound)
 {
     kit_sizes_t n = kit_attention_sizes(desc);
     weight_t *weights = malloc((size_t)(n.sk + 1) * sizeof(*weights));
-    double *term = calloc((size_t)n.dv * 2, sizeof(*term)), *squares = term + n.dv, sum;
+    double *term = calloc((size_t)n.dv * 5, sizeof(*term)), *squares = term + n.dv, sum;
+    double *out = squares + n.dv, *spread = out + n.dv, *same = spread + n.dv;
     if (!weights || !term) {
         free(weights);
         free(term);
@@ -79,18 +95,22 @@ bool kit_attention_rounding(const heed_attention_desc_t *desc, const kit_attenti
     for (int64_t d = 0; d < n.dv; d++)
         bound[d] = 0;
     for (int64_t w = 0; w < count; w++) {
-        double c = (0x1p-4 * exp2(weights[w].log2) + 0x1p-17) / sum;
+        double p = exp2(weights[w].log2) / sum, c = 0x1p-4 * p + 0x1p-17 / sum;
         const double *v = x->v + kit_at(b, weights[w].key, h / (n.h / n.hk), n.sk, n.hk, n.dv);
         if (w > 0 && floor(weights[w].log2 * 64) != floor(weights[w - 1].log2 * 64))
             end_term(n.dv, term, squares);
         for (int64_t d = 0; d < n.dv; d++) {
             term[d] += c * fabs(v[d]);
             bound[d] += c * fabs(v[d]);
+            out[d] += p * v[d];
+            spread[d] += p * v[d] * p * v[d];
+            same[d] += (v[d] > 0) - (v[d] < 0);
         }
     }
     end_term(n.dv, term, squares);
     for (int64_t d = 0; d < n.dv; d++)
-        bound[d] = fmin(bound[d], 7 * sqrt(squares[d]));
+        bound[d] = fmin(bound[d], 4 * sqrt(squares[d])) +
+                   cut_off((double)count, out[d], sqrt(spread[d]), 16 * bound[d], same[d]);
     free(weights);
     free(term);
     return true;

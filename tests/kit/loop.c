@@ -113,7 +113,11 @@ static bool is_declared(const tested_t *tested, const char *text)
 /* What the implementation says in the sentence of the plan, which has the reasons of all. */
 static void find_reason(const tested_t *tested, char *why, size_t size)
 {
-    const char *all = heed_last_error(), *from = strstr(all, tested->impl->name);
+    const char *all = heed_last_error(), *from;
+    char start[80];
+    /* Others may name it where they say that they were not asked for. */
+    snprintf(start, sizeof(start), "%s: ", tested->impl->name);
+    from = strstr(all, start);
     from = from ? from : all;
     snprintf(why, size, "%.*s", (int)strcspn(from, ";"), from);
 }

@@ -187,8 +187,9 @@ static void draw_scale(draw_t *draw)
 /* ---- where things lie ------------------------------------------------------------------------ */
 
 /* Strides of one tensor: axes in a random order, gaps between their rows. Inputs may repeat an axis
- * by a stride of 0; the last axis is unit unless it may be strided. */
-static void draw_strides(draw_t *draw, const int64_t *shape, int ndim, bool output)
+ * by a stride of 0; the last axis is unit unless it may be strided. Whole: multiples of 16
+ * elements, which copy engines ask for. */
+static void draw_strides(draw_t *draw, const int64_t *shape, int ndim, bool output, bool whole)
 {
     int64_t strides[4], reach = 1;
     int order[4] = {3, 2, 1, 0};
@@ -204,9 +205,11 @@ static void draw_strides(draw_t *draw, const int64_t *shape, int ndim, bool outp
         int axis = order[i];
         int64_t gap = i == 0 && !strided ? 0 : chance(draw, 50) ? between(draw, 1, 17) : 0;
         strides[axis] = reach + gap;
+        if (whole && i > 0)
+            strides[axis] = (strides[axis] + 15) / 16 * 16;
         if (shape[axis] > 1)
             reach += (shape[axis] - 1) * strides[axis] + gap;
-        if (!output && axis != ndim - 1 && chance(draw, 4))
+        if (!output && !whole && axis != ndim - 1 && chance(draw, 4))
             strides[axis] = 0;
     }
     for (int i = 0; i < ndim; i++)
@@ -220,10 +223,11 @@ static void draw_custom(draw_t *draw)
                                   {draw->b, draw->sk, draw->hk, draw->dv},
                                   {draw->b, draw->sq, draw->hq, draw->dv},
                                   {draw->b, draw->hq, draw->sq}};
+    bool whole = chance(draw, 50);
     add(draw, " layout=custom strides=");
     for (int i = 0; i < 4 + draw->lse; i++) {
         add(draw, "%s", i ? "/" : "");
-        draw_strides(draw, shapes[i], i == 4 ? 3 : 4, i >= 3);
+        draw_strides(draw, shapes[i], i == 4 ? 3 : 4, i >= 3, whole);
     }
 }
 
@@ -305,6 +309,7 @@ static const char *const corners[] = {
     "attention b=1 sq=130 sk=300 hq=2 d=128 dtype=e4m3 lse=1",
     "attention b=2 sq=129 sk=129 hq=4 hk=2 d=64 causal=1 dtype=e4m3 out=f32 lse=1",
     "attention b=1 sq=70 sk=1000 hq=1 d=256 dtype=e4m3 out=f16 merge=1",
+    "attention b=1 sq=2 sk=8000 hq=1 d=128 dtype=e4m3 out=f32 lse=1",
     "attention b=1 sq=64 sk=700 hq=1 d=96 dv=192 dtype=e4m3 out=f32 scale=0.02 lse=1",
     "attention b=1 sq=17 sk=19 hq=2 d=16 dtype=e4m3 layout=custom "
     "strides=1:2:40:90/0:33:0:2/1:1000:3:50/2:5:90:200",
