@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Family:
-    file: str  # src/cuda/FILE.cu
+    file: str  # src/cuda/FILE.cu and FILE_*.cu
     pattern: str  # of the demangled name, with groups: d, dv, and what the label names
     label: str
     words: dict  # {group: {value: word in the label}}
@@ -72,10 +72,10 @@ class Known:
 
 def identify(name, file):
     """What is known of a kernel by its demangled name and its object or cubin, None of a stranger.
-    A file of another name than its source may hold any kernel."""
-    stem = file.split(".")[0]
-    of_file = [family for family in FAMILIES if family.file == stem]
-    for family in of_file or FAMILIES:
+    A file whose name is none of theirs may hold any of them."""
+    of_file = [family for family in FAMILIES if file.startswith(family.file)]
+    longest = sorted(of_file, key=lambda family: -len(family.file))[:1]
+    for family in longest or FAMILIES:
         if match := re.search(family.pattern, name):
             groups = {k: v for k, v in match.groupdict().items() if v is not None}
             words = {k: family.words.get(k, {}).get(v, v) for k, v in groups.items()}

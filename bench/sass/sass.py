@@ -25,7 +25,7 @@ class Missing(Exception):
 
 
 def find_tool(name):
-    """nvdisasm or cuobjdump: beside $HEED_NVDISASM, on PATH, or in the toolkit of the nvcc there."""
+    """nvdisasm or cuobjdump: beside $HEED_NVDISASM, on PATH, or in the toolkit."""
     nvcc = shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc"
     folders = [os.path.dirname(os.environ.get("HEED_NVDISASM", "")), os.environ.get("PATH", ""),
                os.path.dirname(os.path.realpath(nvcc))]

@@ -249,7 +249,7 @@ class Compiled(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             source, cubin = Path(folder) / "some.cu", Path(folder) / "some.cubin"
             source.write_text(SOURCE)
-            command = ["nvcc", "-arch=sm_80", "-cubin", "-Xptxas", "-v", *flags, source, "-o", cubin]
+            command = ["nvcc", "-arch=sm_80", "-cubin", "-Xptxas=-v", *flags, source, "-o", cubin]
             built = subprocess.run(command, capture_output=True, text=True, check=True)
             cubin.with_suffix(".log").write_text(built.stderr)
             done = subprocess.run([Path(__file__).with_name("report"), cubin, "--json",
