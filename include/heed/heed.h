@@ -20,6 +20,7 @@
 #include "plan.h"
 #include "impl.h"
 #include "problem.h"
+#include "scaling.h"
 #include "attention.h"
 #include "cast.h"
 
