@@ -592,6 +592,41 @@ static void in_place(void **state)
     for_each(onto_itself);
 }
 
+/* Outputs that are large enough to be written past the caches, at an odd address. */
+static void large(heed_context_t *context)
+{
+    enum { N = 9000001 };
+    float *source = malloc(N * sizeof(*source));
+    uint8_t *got = malloc(N + 3), *want = malloc(N);
+    float *back = malloc((N + 1) * sizeof(*back)), most = 0;
+    heed_context_t *reference = expect_context("cast=cpu:cast_scalar");
+    heed_cast_desc_t desc = heed_cast_desc();
+    int64_t one[] = {1};
+    assert_true(source && got && want && back);
+    for (int i = 0; i < N; i++)
+        source[i] = (float)(i % 70001 - 35000) * 0.0137f;
+    cast(reference, desc, HEED_F32, source, HEED_E4M3, want, N);
+    got[N + 2] = 0xa5;
+    desc.amax = heed_tensor(&most, HEED_F32, 1, one, NULL);
+    cast(context, desc, HEED_F32, source, HEED_E4M3, got + 2, N);
+    assert_memory_equal(got + 2, want, N);
+    assert_true(got[N + 2] == 0xa5 && most == 35000 * 0.0137f);
+    cast(context, heed_cast_desc(), HEED_E4M3, got + 2, HEED_F32, back + 1, N);
+    for (int i = 0; i < N; i++)
+        assert_int_equal(hd_to_bits(back[i + 1]), hd_fp8_decode(hd_fp8_format(HEED_E4M3), want[i]));
+    heed_context_destroy(reference);
+    free(source);
+    free(got);
+    free(want);
+    free(back);
+}
+
+static void large_outputs(void **state)
+{
+    (void)state;
+    for_each(large);
+}
+
 /* ---- what is refused
  * ------------------------------------------------------------------------------ */
 
@@ -767,6 +802,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(all_of_eight_bits),
         cmocka_unit_test(lengths_and_alignments),
         cmocka_unit_test(in_place),
+        cmocka_unit_test(large_outputs),
         cmocka_unit_test(bad_descriptors),
         cmocka_unit_test(overlaps),
         cmocka_unit_test(scales_that_are_bad),
