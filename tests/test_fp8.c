@@ -740,35 +740,42 @@ static void scales_that_are_bad(void **state)
 /* ---- all f32 numbers (argument: all)
  * --------------------------------------------------------------- */
 
+/* The codes of n numbers that follow each other. Encoding is monotone, which the model and the
+ * probes show: where the first and the last have one code, so do all between. */
+static void expected(heed_dtype_t dtype, hd_fp8_rule_t rule, uint32_t from, uint32_t n,
+                     uint8_t *codes)
+{
+    enum { PART = 4096 };
+    for (uint32_t i = 0; i < n; i += PART) {
+        uint8_t first = encode(dtype, from + i, rule);
+        memset(codes + i, first, PART);
+        if (encode(dtype, from + i + PART - 1, rule) == first)
+            continue;
+        for (uint32_t j = i; j < i + PART; j++)
+            codes[j] = encode(dtype, from + j, rule);
+    }
+}
+
 static void sweep(heed_context_t *context)
 {
-    enum { PIECE = 1 << 20 };
-    float *source = malloc(PIECE * sizeof(*source));
-    uint8_t *got = malloc(PIECE), *want = malloc(PIECE);
-    heed_context_t *reference = expect_context("cast=cpu:standard");
-    assert_true(source && got && want);
+    enum { PIECE = 1 << 18 };
+    static float source[PIECE];
+    static uint8_t got[PIECE], want[PIECE];
     for (uint64_t from = 0; from < UINT64_C(1) << 32; from += PIECE) {
-        for (uint32_t i = 0; i < PIECE; i++)
-            source[i] = hd_from_bits((uint32_t)from + i);
-        /* All modes over all numbers: which ones meet here changes from piece to piece, and the
-         * pieces where overflow and NaN are see them all. */
-        uint32_t top = (uint32_t)from & HD_F32_MAGNITUDE;
-        bool dull = top < 0x43e00000 || (top > 0x47800000 && top < 0x7f000000);
+        for (uint32_t i = 0; i < PIECE; i++) {
+            uint32_t bits = (uint32_t)from + i;
+            memcpy(&source[i], &bits, sizeof(bits));
+        }
         for (int mode = 0; mode < 3; mode++)
             for (int f = 0; f < 2; f++) {
                 heed_cast_desc_t desc = heed_cast_desc();
+                const hd_fp8_rule_t rule = {mode, mode, HEED_ROUND_NEAREST};
                 desc.overflow = desc.nan = mode;
-                if (dull && mode != (int)(from / PIECE % 3))
-                    continue;
                 cast(context, desc, HEED_F32, source, formats[f].dtype, got, PIECE);
-                cast(reference, desc, HEED_F32, source, formats[f].dtype, want, PIECE);
+                expected(formats[f].dtype, rule, (uint32_t)from, PIECE, want);
                 assert_memory_equal(got, want, PIECE);
             }
     }
-    heed_context_destroy(reference);
-    free(source);
-    free(got);
-    free(want);
 }
 
 /* The fastest implementation; what it is compared with is checked by tables and by the model. */
