@@ -21,6 +21,7 @@
 #include "impl.h"
 #include "memory.h"
 #include "problem.h"
+#include "scaling.h"
 #include "attention.h"
 #include "cast.h"
 

@@ -1,0 +1,208 @@
+/* Delayed scaling and error statistics. */
+#include "casting.h"
+#include "internal.h"
+
+#include <math.h>
+
+/* ---- delayed scaling ----------------------------------------------------------------------------
+ */
+
+static bool is_float(heed_dtype_t dtype)
+{
+    return dtype == HEED_F32 || dtype == HEED_F16 || dtype == HEED_BF16 || dtype == HEED_E8M0 ||
+           hd_fp8_format(dtype).mantissa;
+}
+
+heed_delayed_scaling_t heed_delayed_scaling(heed_dtype_t dtype, float *history, int32_t length)
+{
+    heed_delayed_scaling_t state = {
+        .dtype = dtype, .history = history, .length = length, .scale = 1};
+    for (int32_t i = 0; history && i < length; i++)
+        history[i] = 0;
+    return state;
+}
+
+static heed_status_t check(const heed_delayed_scaling_t *state)
+{
+    if (!state || !state->history)
+        return hd_fail(HEED_ERROR_NULL, "%s is null", state ? "history" : "state");
+    if (!is_float(state->dtype))
+        return hd_fail(HEED_ERROR_DTYPE, "dtype is %s: it takes a float type",
+                       heed_dtype_name(state->dtype));
+    if (state->length < 1)
+        return hd_fail(HEED_ERROR_VALUE, "length=%d is not 1 or more", state->length);
+    if (state->margin < -64 || state->margin > 64)
+        return hd_fail(HEED_ERROR_VALUE, "margin=%d is not -64 to 64", state->margin);
+    if (!(state->relative_margin >= 0) || state->relative_margin > 1e6f)
+        return hd_fail(HEED_ERROR_VALUE, "relative_margin=%g is not 0 to 1e6",
+                       (double)state->relative_margin);
+    return HEED_OK;
+}
+
+heed_status_t heed_delayed_note(heed_delayed_scaling_t *state, float amax)
+{
+    HD_TRY(check(state));
+    uint32_t bits = hd_to_bits(amax), now = hd_to_bits(state->history[0]);
+    if ((bits & HD_F32_MAGNITUDE) >= HD_F32_INF) {
+        state->bad_amaxes++;
+        state->bad_now = 1;
+        if (!state->keep_bad || (bits & HD_F32_MAGNITUDE) > HD_F32_INF)
+            return HEED_OK;
+    }
+    if (bits >> 31 && bits != 0x80000000)
+        return hd_fail(HEED_ERROR_VALUE, "amax=%g is negative", (double)amax);
+    /* Bits of numbers that are not negative stand in the order of the numbers. */
+    if ((bits & HD_F32_MAGNITUDE) > now)
+        state->history[0] = amax;
+    return HEED_OK;
+}
+
+/* largest * 2^-margin / (1 + relative_margin). */
+static uint32_t aim(const heed_delayed_scaling_t *state)
+{
+    uint32_t power = (uint32_t)(127 - state->margin) << 23;
+    uint32_t largest = hd_exact_multiply(hd_largest_bits(state->dtype), power);
+    /* 1 + margin in integers, as 2^-30 units: exact enough for a margin, whatever the mode. */
+    int exponent;
+    uint32_t significand = hd_exact_split(hd_to_bits(state->relative_margin), &exponent);
+    int shift = exponent + 30;
+    uint64_t units = shift >= 0    ? (uint64_t)significand << shift
+                     : shift > -32 ? (uint64_t)significand >> -shift
+                                   : 0;
+    return hd_exact_divide(largest, hd_exact_round(0, -30, ((uint64_t)1 << 30) + units));
+}
+
+static uint32_t window_amax(const heed_delayed_scaling_t *state)
+{
+    uint32_t most = hd_to_bits(state->history[0]);
+    for (int32_t i = 1; !state->most_recent && i < state->length; i++) {
+        uint32_t bits = hd_to_bits(state->history[i]);
+        most = bits > most && bits <= HD_F32_INF ? bits : most;
+    }
+    return most;
+}
+
+static bool step_overflowed(const heed_delayed_scaling_t *state)
+{
+    uint32_t top = hd_exact_multiply(hd_to_bits(state->history[0]), hd_to_bits(state->scale));
+    return state->bad_now || top > hd_largest_bits(state->dtype);
+}
+
+/* As Transformer Engine rolls its history: what was staged becomes the newest, at the end; place 0,
+ * which the oldest moved into, is cleared. */
+static void move_window(heed_delayed_scaling_t *state)
+{
+    float staged = state->history[0];
+    memmove(state->history, state->history + 1, (size_t)(state->length - 1) * sizeof(float));
+    state->history[state->length - 1] = staged;
+    state->history[0] = 0;
+    state->bad_now = 0;
+}
+
+heed_status_t heed_delayed_update(heed_delayed_scaling_t *state)
+{
+    HD_TRY(check(state));
+    bool idle = hd_to_bits(state->history[0]) << 1 == 0 && !state->bad_now;
+    if (idle && state->skip_idle) {
+        state->skipped++;
+        return HEED_OK;
+    }
+    state->steps++;
+    state->overflows += step_overflowed(state);
+    uint32_t amax = window_amax(state);
+    if (amax > 0 && amax < HD_F32_INF) {
+        uint32_t scale = hd_exact_divide(aim(state), amax);
+        state->scale_overflows += scale == HD_F32_INF;
+        state->scale = hd_from_bits(scale == HD_F32_INF ? 0x7f7fffff : scale);
+    }
+    move_window(state);
+    return HEED_OK;
+}
+
+/* ---- error statistics
+ * ----------------------------------------------------------------------------- */
+
+typedef struct sums {
+    double reference, value, error, product;
+} sums_t;
+
+static void compare(double x, double y, heed_error_statistics_t *to, sums_t *sums)
+{
+    if (!isfinite(x) || !isfinite(y)) {
+        bool same = isnan(x) ? isnan(y) : x == y;
+        to->same_special += same;
+        to->bad += !same;
+        return;
+    }
+    double error = fabs(x - y);
+    to->elements++;
+    to->max_error = error > to->max_error ? error : to->max_error;
+    sums->reference += x * x;
+    sums->value += y * y;
+    sums->error += error * error;
+    sums->product += x * y;
+}
+
+static double element(const heed_tensor_t *tensor, int64_t offset)
+{
+    const char *at = (const char *)tensor->data + tensor->byte_offset;
+    return (double)hd_from_bits(
+        hd_cast_load(tensor->dtype, at + offset * hd_dtype_bytes(tensor->dtype)));
+}
+
+static heed_status_t check_pair(const heed_tensor_t *reference, const heed_tensor_t *value,
+                                heed_tensor_t *complete, hd_axes_t *axes)
+{
+    const heed_tensor_t *tensors[] = {reference, value};
+    static const char *const names[] = {"reference", "value"};
+    for (int i = 0; i < 2; i++) {
+        HD_TRY(hd_tensor_complete(names[i], tensors[i], false, &complete[i], &axes[i]));
+        complete[i].data = tensors[i]->data;
+        if (!is_float(tensors[i]->dtype))
+            return hd_fail(HEED_ERROR_DTYPE, "%s is %s: it takes a float type", names[i],
+                           heed_dtype_name(tensors[i]->dtype));
+        if (tensors[i]->device.type != HEED_DEVICE_CPU)
+            return hd_fail(HEED_ERROR_VALUE, "%s is on device %d:%d, not on the CPU", names[i],
+                           tensors[i]->device.type, tensors[i]->device.id);
+        if (!tensors[i]->data && hd_tensor_elements(tensors[i]) > 0)
+            return hd_fail(HEED_ERROR_NULL, "%s.data is null", names[i]);
+    }
+    bool same = reference->ndim == value->ndim;
+    for (int i = 0; same && i < reference->ndim; i++)
+        same = reference->shape[i] == value->shape[i];
+    return same ? HEED_OK : hd_fail(HEED_ERROR_SHAPE, "value has another shape than reference");
+}
+
+heed_status_t heed_error_statistics(const heed_tensor_t *reference, const heed_tensor_t *value,
+                                    heed_error_statistics_t *statistics)
+{
+    heed_tensor_t t[2];
+    hd_axes_t axes[2];
+    sums_t sums = {0, 0, 0, 0};
+    if (!reference || !value || !statistics)
+        return hd_fail(HEED_ERROR_NULL, "%s is null",
+                       !reference ? "reference"
+                       : !value   ? "value"
+                                  : "statistics");
+    HD_TRY(check_pair(reference, value, t, axes));
+    *statistics = (heed_error_statistics_t){0};
+    int64_t count = hd_tensor_elements(&t[0]);
+    for (int64_t i = 0; i < count; i++) {
+        int64_t offsets[2] = {0, 0}, rest = i;
+        for (int axis = t[0].ndim - 1; axis >= 0; axis--) {
+            int64_t at = rest % t[0].shape[axis];
+            offsets[0] += at * t[0].strides[axis];
+            offsets[1] += at * t[1].strides[axis];
+            rest /= t[0].shape[axis];
+        }
+        compare(element(&t[0], offsets[0]), element(&t[1], offsets[1]), statistics, &sums);
+    }
+    double lengths = sqrt(sums.reference) * sqrt(sums.value);
+    statistics->relative_rms =
+        sums.error == 0 ? 0 : sqrt(sums.error / sums.reference); /* infinite where all is error */
+    statistics->sqnr_db = sums.error == 0 ? INFINITY : 10 * log10(sums.reference / sums.error);
+    statistics->cosine = lengths > 0                              ? sums.product / lengths
+                         : sums.reference == 0 && sums.value == 0 ? 1
+                                                                  : 0;
+    return HEED_OK;
+}
