@@ -3,43 +3,65 @@
 #include "flash_sm80_load.cuh"
 #include "flash_sm80_store.cuh"
 
-/* V sets out once K is there, the next K when this one is done with. */
+/* Brings V while the scores are made, and the next K while V is used: K of the block is on its way
+ * when it begins. */
 template <class C>
-static __device__ __forceinline__ void await_keys(const sm80_params_t *p, const sources_t *from, int key,
-                                                  int count, unsigned char *memory)
+static __device__ __forceinline__ void attend_full(const sm80_params_t *p,
+                                                   int key, int next_key, int next_count,
+                                                   unsigned char *memory, state<C> &s)
 {
+    scores_t<C> scores;
     hd_cp_async_wait<0>();
     /* K is there for all, and all are done with the former V. */
     __syncthreads();
-    start_values<C>(p, from, key, count, memory);
-}
-
-template <class C>
-static __device__ __forceinline__ void await_values(const sm80_params_t *p, const sources_t *from,
-                                                    int next_key, int next_count,
-                                                    unsigned char *memory)
-{
+    start_values<C>(p, key, KEYS, memory);
+    find_scores<C>(memory, scores);
     hd_cp_async_wait<0>();
     /* V is there for all, and all are done with this K. */
     __syncthreads();
-    start_keys<C>(p, from, next_key, next_count, memory);
+    start_keys<C>(p, next_key, next_count, memory);
+    raise_references<C>(p->log2_unit, scores, s);
+#pragma unroll
+    for (int part = 0; part < KEYS / 16; part++) {
+        weigh<C>(p->log2_unit, scores, part, s);
+        add_values<C>(memory, scores, part, s);
+    }
 }
 
-/* Blocks one after the other that all rows see. */
+/* The same for a block that not all rows see all of. All warps pass the barriers; one that sees
+ * nothing of the block does nothing between them. */
 template <class C>
-static __device__ __forceinline__ void attend_full(const sm80_params_t *p, const sources_t *from,
-                                                   const step_t *step, const step_t *next,
-                                                   unsigned char *memory, state<C> &s)
+static __device__ __forceinline__ void
+attend_masked(const sm80_params_t *p, const volatile cold_t *cold,
+              int next_key, int next_count, unsigned char *memory, state<C> &s)
 {
-    int key = step->key;
-#pragma unroll 1
-    for (int left = step->blocks; left > 0; left--) {
-        scores_t<C> scores;
-        await_keys<C>(p, from, key, KEYS, memory);
+    scores_t<C> scores;
+    if (p->gather)
+        gather_block<C>(p, cold, memory);
+    hd_cp_async_wait<0>();
+    __syncthreads();
+    if (!p->gather)
+        start_values<C>(p, cold->now.key, cold->now.count, memory);
+    /* The former masks were read before this barrier, these are after the next. */
+    write_masks<C>(p, cold, memory);
+    bool busy = is_busy<C>(cold, warp_index());
+    if (busy)
         find_scores<C>(memory, scores);
-        key += KEYS;
-        await_values<C>(p, from, left > 1 ? key : next->key, left > 1 ? KEYS : next->count, memory);
+    hd_cp_async_wait<0>();
+    __syncthreads();
+    start_keys<C>(p, next_key, next_count, memory);
+    if (busy) {
+        hide_scores<C>(memory, cold->zero, scores);
         raise_references<C>(p->log2_unit, scores, s);
+    }
+    if (cold->careful) {
+        if (busy)
+            add_specials<C>(p->log2_unit, memory, cold->zero, scores, s);
+        __syncthreads();
+        remove_specials<C>(memory, cold->zero);
+        __syncthreads();
+    }
+    if (busy) {
 #pragma unroll
         for (int part = 0; part < KEYS / 16; part++) {
             weigh<C>(p->log2_unit, scores, part, s);
@@ -48,73 +70,26 @@ static __device__ __forceinline__ void attend_full(const sm80_params_t *p, const
     }
 }
 
-/* A block that not all rows see all of. A warp computes nothing where its half sees nothing. */
+/* All keys. */
 template <class C>
-static __device__ __forceinline__ void attend_masked(const sm80_params_t *p, const task_t *task,
-                                                     const sources_t *from, const step_t *step,
-                                                     const step_t *next, bool careful, unsigned char *memory,
-                                                     state<C> &s)
+static __device__ __forceinline__ void attend_keys(const sm80_params_t *p, volatile cold_t *cold,
+                                                   unsigned char *memory, state<C> &s)
 {
-    int first = warp_index() * C::WARP_ROWS;
-    int seen = first < HALF ? step->half[0].count : step->half[C::HALVES - 1].count;
-    bool busy = seen > 0 && first < task->rows;
-    scores_t<C> scores;
-    if (p->gather) {
-        gather_block<C>(p, task, step->key, step->count, memory);
-        __syncthreads();
-    } else {
-        await_keys<C>(p, from, step->key, step->count, memory);
-    }
-    write_masks<C>(p, task, step, memory);
-    if (busy)
-        find_scores<C>(memory, scores);
-    await_values<C>(p, from, next->key, next->count, memory);
-    if (busy) {
-        hide_scores<C>(memory, scores);
-        raise_references<C>(p->log2_unit, scores, s);
-#pragma unroll
-        for (int part = 0; part < KEYS / 16; part++)
-            weigh<C>(p->log2_unit, scores, part, s);
-    }
-    if (careful) {
-        if (busy)
-            add_specials<C>(memory, scores, s);
-        __syncthreads();
-        remove_specials<C>(memory);
-        __syncthreads();
-    }
-    if (busy) {
-#pragma unroll
-        for (int part = 0; part < KEYS / 16; part++)
-            add_values<C>(memory, scores, part, s);
-    }
-}
-
-/* All keys; whether some block was masked. */
-template <class C>
-static __device__ __forceinline__ bool attend_keys(const sm80_params_t *p, const task_t *task,
-                                                   bool careful, unsigned char *memory, state<C> &s)
-{
-    place_t places[C::HALVES];
-    step_t step, next;
-    bool masked = false;
-    sources_t from = find_sources<C>(p, task);
     begin_state<C>(s);
-    begin_steps<C>(p, task, places);
-    find_step<C>(p, task, places, &step);
-    start_keys<C>(p, &from, step.key, step.count, memory);
+    begin_steps<C>(p, cold);
+    start_keys<C>(p, cold->next.key, cold->next.count, memory);
 #pragma unroll 1
-    while (step.count > 0) {
-        find_step<C>(p, task, places, &next);
-        if (step.blocks > 0) {
-            attend_full<C>(p, &from, &step, &next, memory, s);
-        } else {
-            attend_masked<C>(p, task, &from, &step, &next, careful, memory, s);
-            masked = true;
-        }
-        step = next;
+    while (cold->next.count > 0) {
+        find_step<C>(p, cold);
+        int next_key = cold->next.key, next_count = cold->next.count;
+        int key = cold->now.key;
+#pragma unroll 1
+        for (int left = cold->now.blocks; left > 0; left--, key += KEYS)
+            attend_full<C>(p, key, left > 1 ? key + KEYS : next_key,
+                           left > 1 ? KEYS : next_count, memory, s);
+        if (cold->now.blocks == 0)
+            attend_masked<C>(p, cold, next_key, next_count, memory, s);
     }
-    return masked;
 }
 
 /* Whether any warp's result holds numbers that are none. All are done with the keys then. */
@@ -134,16 +109,21 @@ template <class C>
 static __global__ void __launch_bounds__(C::THREADS) attend(const __grid_constant__ sm80_params_t p)
 {
     HD_SHARED(memory);
-    task_t task = find_task<C>(&p, blockIdx.x);
+    volatile cold_t cold;
+    put_task(&cold, find_task<C>(&p, blockIdx.x));
+    cold.careful = cold.zero = 0;
     state<C> s;
-    load_queries<C>(&p, &task, memory);
+    put_sources<C>(&p, &cold, memory);
+    load_queries<C>(&p, &cold, memory);
+    __syncthreads();
 #pragma unroll 1
-    for (bool careful = false;; careful = true) {
-        bool masked = attend_keys<C>(&p, &task, careful, memory, s);
-        if (careful || !masked || !is_lost<C>(memory, s))
+    for (;; cold.careful = 1) {
+        attend_keys<C>(&p, &cold, memory, s);
+        if (cold.careful || !cold.masked || !is_lost<C>(memory, s))
             break;
     }
     __syncthreads();
+    task_t task = get_task(&cold);
     store_tile<C>(&p, &task, memory, s);
 }
 
@@ -212,6 +192,8 @@ static sm80_params_t make_params(const heed_attention_desc_t *desc, void *const 
     p.q_row = (int)p.a.q.row;
     p.k_row = (int)p.a.k.row;
     p.v_row = (int)p.a.v.row;
+    p.k_pieces = p.a.d / 8;
+    p.v_pieces = p.a.dv / 8;
     return p;
 }
 
