@@ -7,7 +7,7 @@
  * when it begins. */
 template <class C>
 static __device__ __forceinline__ void attend_full(const sm80_params_t *p,
-                                                   int key, int next_key, int next_count,
+                                                   const volatile cold_t *cold, int key, bool last,
                                                    unsigned char *memory, state<C> &s)
 {
     scores_t<C> scores;
@@ -19,7 +19,13 @@ static __device__ __forceinline__ void attend_full(const sm80_params_t *p,
     hd_cp_async_wait<0>();
     /* V is there for all, and all are done with this K. */
     __syncthreads();
-    start_keys<C>(p, next_key, next_count, memory);
+    int count = KEYS;
+    key += KEYS;
+    if (last) {
+        key = cold->next.key;
+        count = cold->next.count;
+    }
+    start_keys<C>(p, key, count, memory);
     raise_references<C>(p->log2_unit, scores, s);
 #pragma unroll
     for (int part = 0; part < KEYS / 16; part++) {
@@ -32,8 +38,8 @@ static __device__ __forceinline__ void attend_full(const sm80_params_t *p,
  * nothing of the block does nothing between them. */
 template <class C>
 static __device__ __forceinline__ void
-attend_masked(const sm80_params_t *p, const volatile cold_t *cold,
-              int next_key, int next_count, unsigned char *memory, state<C> &s)
+attend_masked(const sm80_params_t *p, const volatile cold_t *cold, unsigned char *memory,
+              state<C> &s)
 {
     scores_t<C> scores;
     if (p->gather)
@@ -49,7 +55,7 @@ attend_masked(const sm80_params_t *p, const volatile cold_t *cold,
         find_scores<C>(memory, scores);
     hd_cp_async_wait<0>();
     __syncthreads();
-    start_keys<C>(p, next_key, next_count, memory);
+    start_keys<C>(p, cold->next.key, cold->next.count, memory);
     if (busy) {
         hide_scores<C>(memory, cold->zero, scores);
         raise_references<C>(p->log2_unit, scores, s);
@@ -81,14 +87,12 @@ static __device__ __forceinline__ void attend_keys(const sm80_params_t *p, volat
 #pragma unroll 1
     while (cold->next.count > 0) {
         find_step<C>(p, cold);
-        int next_key = cold->next.key, next_count = cold->next.count;
         int key = cold->now.key;
 #pragma unroll 1
         for (int left = cold->now.blocks; left > 0; left--, key += KEYS)
-            attend_full<C>(p, key, left > 1 ? key + KEYS : next_key,
-                           left > 1 ? KEYS : next_count, memory, s);
+            attend_full<C>(p, cold, key, left == 1, memory, s);
         if (cold->now.blocks == 0)
-            attend_masked<C>(p, cold, next_key, next_count, memory, s);
+            attend_masked<C>(p, cold, memory, s);
     }
 }
 
