@@ -11,15 +11,20 @@ template <class C, int COLUMNS> struct copy_shape {
     static constexpr int PIECES = COLUMNS / 8, STRIDE = 2 * COLUMNS + PADDING;
 };
 
-/* Starts to copy `rows` of ROWS rows, `pieces` of each; zeros elsewhere. `from` is row 0, the first
- * is `first`. */
+template <class C, int COLUMNS> static __device__ inline int first_piece()
+{
+    return (int)threadIdx.x % copy_shape<C, COLUMNS>::ACROSS;
+}
+
+/* Starts to copy `rows` of ROWS rows, `pieces` of each; zeros elsewhere. `from` is the
+ * thread's first piece of row 0; the first row is `first`. */
 template <class C, int COLUMNS, int ROWS>
 static __device__ __forceinline__ void copy_rows(unsigned char *to, const char *from, int first,
                                                  int row_bytes, int rows, int pieces)
 {
     typedef copy_shape<C, COLUMNS> shape;
     int row = (int)threadIdx.x / shape::ACROSS, piece = (int)threadIdx.x % shape::ACROSS;
-    from += (int64_t)(first + row) * row_bytes + piece * 16u;
+    from += (int64_t)(first + row) * row_bytes;
     to += row * shape::STRIDE + piece * 16;
 #pragma unroll
     for (int r = 0; r < ROWS; r += shape::ROWS_APART) {
@@ -74,7 +79,8 @@ static __device__ inline void load_queries(const sm80_params_t *p, const volatil
     if (p->gather)
         gather_rows<C, C::D, C::ROWS>(memory, from, q->row, q->elem, task->rows, p->a.d);
     else
-        copy_rows<C, C::D, C::ROWS>(memory, from, 0, p->q_row, task->rows, p->k_pieces);
+        copy_rows<C, C::D, C::ROWS>(memory, from + 16 * first_piece<C, C::D>(), 0, p->q_row,
+                                    task->rows, p->k_pieces);
     hd_cp_async_commit();
     if (!p->negate)
         return;
@@ -89,9 +95,10 @@ static __device__ inline void put_sources(const sm80_params_t *p, const volatile
                                           unsigned char *memory)
 {
     int64_t batch = cold->task.batch, head = cold->task.key_head;
-    if (threadIdx.x == 0)
-        *sources_of<C>(memory) = {hd_view_row(&p->a.k, batch, 0, head),
-                                  hd_view_row(&p->a.v, batch, 0, head)};
+    int piece = (int)threadIdx.x;
+    if (piece < FIRST_PIECES)
+        *sources_of<C>(memory, piece) = {hd_view_row(&p->a.k, batch, 0, head) + 16 * piece,
+                                         hd_view_row(&p->a.v, batch, 0, head) + 16 * piece};
 }
 
 /* Starts to bring rows of K; nothing where all is gathered, and without rows. */
@@ -100,8 +107,9 @@ static __device__ __forceinline__ void start_keys(const sm80_params_t *p, int ke
                                                   unsigned char *memory)
 {
     if (!p->gather && count > 0)
-        copy_rows<C, C::D, KEYS>(keys_of<C>(memory), sources_of<C>(memory)->k, key, p->k_row, count,
-                                 p->k_pieces);
+        copy_rows<C, C::D, KEYS>(keys_of<C>(memory),
+                                 sources_of<C>(memory, first_piece<C, C::D>())->k, key, p->k_row,
+                                 count, p->k_pieces);
     hd_cp_async_commit();
 }
 
@@ -109,8 +117,9 @@ template <class C>
 static __device__ __forceinline__ void start_values(const sm80_params_t *p, int key, int count,
                                                     unsigned char *memory)
 {
-    copy_rows<C, C::DV, KEYS>(values_of<C>(memory), sources_of<C>(memory)->v, key, p->v_row, count,
-                              p->v_pieces);
+    copy_rows<C, C::DV, KEYS>(values_of<C>(memory),
+                              sources_of<C>(memory, first_piece<C, C::DV>())->v, key, p->v_row,
+                              count, p->v_pieces);
     hd_cp_async_commit();
 }
 

@@ -42,6 +42,15 @@ typedef struct sm80_params {
     bool pieces;     /* rows of out are such runs, in q's type, and nothing is merged */
 } sm80_params_t;
 
+/* A kernel for head sizes up to d and dv. */
+typedef struct sm80_choice {
+    int d, dv, rows, shared_bytes;
+    int (*launch)(dim3 grid, void *stream, const sm80_params_t *p);
+} sm80_choice_t;
+
+enum { HD_SM80_COUNT = 5 };
+extern const sm80_choice_t hd_flash_sm80_bf16[HD_SM80_COUNT], hd_flash_sm80_f16[HD_SM80_COUNT];
+
 /* ---- shared memory: Q, K, V ------------------------------------------------------------------ */
 
 template <class C> static __device__ inline unsigned char *keys_of(unsigned char *memory)
@@ -65,14 +74,18 @@ template <class C> static __device__ inline int *flag_of(unsigned char *memory, 
     return (int *)(memory + warp * C::K_STRIDE + 2 * C::D);
 }
 
-/* Behind a further one: where K and V come from. */
+/* Behind the next ones: where K and V come from, 16 * piece bytes into the rows, for the pieces that
+ * threads begin with. A register less than adding that. */
 typedef struct sources {
     const char *k, *v;
 } sources_t;
 
-template <class C> static __device__ inline sources_t *sources_of(unsigned char *memory)
+enum { FIRST_PIECES = 8 };
+
+template <class C>
+static __device__ inline sources_t *sources_of(unsigned char *memory, int piece)
 {
-    return (sources_t *)(memory + C::WARPS * C::K_STRIDE + 2 * C::D);
+    return (sources_t *)(memory + (C::WARPS + piece) * C::K_STRIDE + 2 * C::D);
 }
 
 /* ---- the rows -------------------------------------------------------------------------------- */
