@@ -62,42 +62,37 @@ template <class C> static __device__ inline void begin_state(state<C> &s)
     }
 }
 
-/* Fragments are loaded one step ahead of the products that need them. */
-
-/* Q K^T. */
+/* Q K^T. ptxas loads fragments ahead by itself, as long as it has registers. */
 template <class C>
 static __device__ __forceinline__ void find_scores(unsigned char *memory, scores_t<C> &scores)
 {
-    enum { PAIRS = KEYS / 16, STEPS = C::D / 16 * PAIRS };
     int lane = lane_index();
     const unsigned char *q = memory + (warp_index() * C::WARP_ROWS + lane % 16) * C::K_STRIDE;
     const unsigned char *k = keys_of<C>(memory) + (lane % 8 + lane / 16 * 8) * C::K_STRIDE;
     q += lane / 16 * 16;
     k += lane / 8 % 2 * 16;
-    uint32_t a[2][C::TILES][4], b[2][4];
 #pragma unroll
-    for (int t = 0; t < C::TILES; t++) {
-        hd_ldmatrix_x4(a[0][t], q + t * 16 * C::K_STRIDE);
+    for (int t = 0; t < C::TILES; t++)
 #pragma unroll
         for (int n = 0; n < KEYS / 8; n++)
 #pragma unroll
             for (int e = 0; e < 4; e++)
                 scores[t][n][e] = 0;
-    }
-    hd_ldmatrix_x4(b[0], k);
 #pragma unroll
-    for (int i = 0; i < STEPS; i++) {
-        int c = i / PAIRS, n = i % PAIRS * 2, next = i + 1;
-        if (next < STEPS)
-            hd_ldmatrix_x4(b[next % 2], k + next % PAIRS * 16 * C::K_STRIDE + next / PAIRS * 32);
-        if (n == 0 && (c + 1) * 16 < C::D)
+    for (int c = 0; c < C::D / 16; c++) {
+        uint32_t a[C::TILES][4];
 #pragma unroll
-            for (int t = 0; t < C::TILES; t++)
-                hd_ldmatrix_x4(a[(c + 1) % 2][t], q + t * 16 * C::K_STRIDE + (c + 1) * 32);
+        for (int t = 0; t < C::TILES; t++)
+            hd_ldmatrix_x4(a[t], q + t * 16 * C::K_STRIDE + c * 32);
 #pragma unroll
-        for (int t = 0; t < C::TILES; t++) {
-            multiply<C>(scores[t][n], a[c % 2][t], b[i % 2][0], b[i % 2][1]);
-            multiply<C>(scores[t][n + 1], a[c % 2][t], b[i % 2][2], b[i % 2][3]);
+        for (int n = 0; n < KEYS / 8; n += 2) {
+            uint32_t b[4];
+            hd_ldmatrix_x4(b, k + n * 8 * C::K_STRIDE + c * 32);
+#pragma unroll
+            for (int t = 0; t < C::TILES; t++) {
+                multiply<C>(scores[t][n], a[t], b[0], b[1]);
+                multiply<C>(scores[t][n + 1], a[t], b[2], b[3]);
+            }
         }
     }
 }
@@ -107,12 +102,10 @@ template <class C>
 static __device__ __forceinline__ void add_values(unsigned char *memory, const scores_t<C> &weights,
                                                   int step, state<C> &s)
 {
-    enum { PAIRS = C::DV / 16 };
     int lane = lane_index();
     const unsigned char *v = values_of<C>(memory) + (16 * step + lane % 16) * C::V_STRIDE;
     v += lane / 16 * 16;
-    uint32_t a[C::TILES][4], b[2][4];
-    hd_ldmatrix_x4_trans(b[0], v);
+    uint32_t a[C::TILES][4];
 #pragma unroll
     for (int t = 0; t < C::TILES; t++) {
         const float(&low)[4] = weights[t][2 * step], (&high)[4] = weights[t][2 * step + 1];
@@ -122,13 +115,13 @@ static __device__ __forceinline__ void add_values(unsigned char *memory, const s
         a[t][3] = pack<C>(high[2], high[3]);
     }
 #pragma unroll
-    for (int i = 0; i < PAIRS; i++) {
-        if (i + 1 < PAIRS)
-            hd_ldmatrix_x4_trans(b[(i + 1) % 2], v + (i + 1) * 32);
+    for (int n = 0; n < C::DV / 8; n += 2) {
+        uint32_t b[4];
+        hd_ldmatrix_x4_trans(b, v + n * 16);
 #pragma unroll
         for (int t = 0; t < C::TILES; t++) {
-            multiply<C>(s.out[t][2 * i], a[t], b[i % 2][0], b[i % 2][1]);
-            multiply<C>(s.out[t][2 * i + 1], a[t], b[i % 2][2], b[i % 2][3]);
+            multiply<C>(s.out[t][n], a[t], b[0], b[1]);
+            multiply<C>(s.out[t][n + 1], a[t], b[2], b[3]);
         }
     }
 }
