@@ -39,9 +39,9 @@ static __device__ __forceinline__ void attend_full(const sm80_params_t *p,
 /* The same for a block that not all rows see all of. All warps pass the barriers; one that sees
  * nothing of the block does nothing between them. */
 template <class C>
-static __device__ __forceinline__ void
-attend_masked(const sm80_params_t *p, const volatile cold_t *cold, unsigned char *memory,
-              state<C> &s)
+static __device__ __forceinline__ void attend_masked(const sm80_params_t *p,
+                                                     const volatile cold_t *cold,
+                                                     unsigned char *memory, state<C> &s)
 {
     scores_t<C> scores;
     if (p->gather)
@@ -99,8 +99,7 @@ static __device__ __forceinline__ void attend_keys(const sm80_params_t *p, volat
 }
 
 /* Whether any warp's result holds numbers that are none. All are done with the keys then. */
-template <class C>
-static __device__ inline bool is_lost(unsigned char *memory, const state<C> &s)
+template <class C> static __device__ inline bool is_lost(unsigned char *memory, const state<C> &s)
 {
     bool lost = __any_sync(~0u, has_specials<C>(s));
     if (lane_index() == 0)
@@ -146,11 +145,11 @@ template <class C> constexpr sm80_choice_t choice()
 }
 
 /* The last one is for cards with less shared memory. */
-#define HD_SM80_CHOICES(bf16)                                                             \
-    {                                                                                     \
-        choice<config<bf16, 64, 64, 4, 2>>(), choice<config<bf16, 128, 128, 4, 2>>(),     \
+#define HD_SM80_CHOICES(bf16)                                                               \
+    {                                                                                       \
+        choice<config<bf16, 64, 64, 4, 2>>(), choice<config<bf16, 128, 128, 4, 2>>(),       \
             choice<config<bf16, 192, 128, 4, 2>>(), choice<config<bf16, 256, 256, 8, 1>>(), \
-            choice<config<bf16, 256, 256, 4, 1>>(),                                       \
+            choice<config<bf16, 256, 256, 4, 1>>(),                                         \
     }
 
 #endif

@@ -125,16 +125,17 @@ static __device__ __forceinline__ void start_values(const sm80_params_t *p, int 
 
 /* K and V of a block, at once. A barrier has to follow. */
 template <class C>
-static __device__ __attribute__((noinline)) void gather_block(const sm80_params_t *p, const volatile cold_t *cold,
-                                           unsigned char *memory)
+static __device__ __attribute__((noinline)) void gather_block(const sm80_params_t *p,
+                                                              const volatile cold_t *cold,
+                                                              unsigned char *memory)
 {
     int key = cold->now.key, count = cold->now.count;
     int64_t batch = cold->task.batch, head = cold->task.key_head;
     const hd_view_t *k = &p->a.k, *v = &p->a.v;
     /* All are done with the former ones. */
     __syncthreads();
-    gather_rows<C, C::D, KEYS>(keys_of<C>(memory), hd_view_row(k, batch, key, head), k->row, k->elem,
-                               count, p->a.d);
+    gather_rows<C, C::D, KEYS>(keys_of<C>(memory), hd_view_row(k, batch, key, head), k->row,
+                               k->elem, count, p->a.d);
     gather_rows<C, C::DV, KEYS>(values_of<C>(memory), hd_view_row(v, batch, key, head), v->row,
                                 v->elem, count, p->a.dv);
 }

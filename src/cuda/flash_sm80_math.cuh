@@ -129,8 +129,8 @@ static __device__ __forceinline__ void add_values(unsigned char *memory, const s
 /* ---- softmax --------------------------------------------------------------------------------- */
 
 /* Bit t * 16 + h * 8: row h of tile t sees the key. */
-template <class C> static __device__ __forceinline__ uint32_t seen_by(unsigned char *memory, int thread,
-                                                                     int key)
+template <class C>
+static __device__ __forceinline__ uint32_t seen_by(unsigned char *memory, int thread, int key)
 {
     int row = thread / 32 * C::WARP_ROWS + thread % 32 / 4;
     const uint32_t *words = (const uint32_t *)mask_of<C>(memory, key);
@@ -304,8 +304,7 @@ template <class C> static __device__ inline void remove_specials(unsigned char *
     enum { PIECES = C::DV / 8 };
 #pragma unroll 1
     for (int i = (int)threadIdx.x + zero; i < KEYS * PIECES; i += C::THREADS) {
-        uint4 *at =
-            (uint4 *)(values_of<C>(memory) + i / PIECES * C::V_STRIDE + i % PIECES * 16);
+        uint4 *at = (uint4 *)(values_of<C>(memory) + i / PIECES * C::V_STRIDE + i % PIECES * 16);
         uint4 x = *at;
         *at = {without_specials<C>(x.x), without_specials<C>(x.y), without_specials<C>(x.z),
                without_specials<C>(x.w)};

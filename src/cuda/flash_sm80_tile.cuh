@@ -33,7 +33,7 @@ template <bool BF16_, int D_, int DV_, int WARPS_, int TILES_> struct config {
 
 typedef struct sm80_params {
     hd_attention_t a;
-    int64_t tiles;   /* of queries, in a head */
+    int64_t tiles; /* of queries, in a head */
     /* Unless `gather`: bytes between rows, pieces of 16 bytes in a row. */
     int q_row, k_row, v_row, k_pieces, v_pieces;
     float log2_unit; /* |scale| log2(e) */
@@ -74,16 +74,15 @@ template <class C> static __device__ inline int *flag_of(unsigned char *memory, 
     return (int *)(memory + warp * C::K_STRIDE + 2 * C::D);
 }
 
-/* Behind the next ones: where K and V come from, 16 * piece bytes into the rows, for the pieces that
- * threads begin with. A register less than adding that. */
+/* Behind the next ones: where K and V come from, 16 * piece bytes into the rows, for the pieces
+ * that threads begin with. A register less than adding that. */
 typedef struct sources {
     const char *k, *v;
 } sources_t;
 
 enum { FIRST_PIECES = 8 };
 
-template <class C>
-static __device__ inline sources_t *sources_of(unsigned char *memory, int piece)
+template <class C> static __device__ inline sources_t *sources_of(unsigned char *memory, int piece)
 {
     return (sources_t *)(memory + (C::WARPS + piece) * C::K_STRIDE + 2 * C::D);
 }
@@ -172,7 +171,8 @@ static __device__ inline hd_walk_t begin_walk(const sm80_params_t *p, const task
 
 /* Puts the step after cold->next there, and that into cold->now. */
 template <class C>
-static __device__ __attribute__((noinline)) void find_step(const sm80_params_t *p, volatile cold_t *cold)
+static __device__ __attribute__((noinline)) void find_step(const sm80_params_t *p,
+                                                           volatile cold_t *cold)
 {
     const int NONE = INT32_MAX; /* no multiple of KEYS */
     task_t task = get_task(cold);
@@ -235,7 +235,8 @@ static __device__ __attribute__((noinline)) void find_step(const sm80_params_t *
 
 /* The first step is cold->next then. */
 template <class C>
-static __device__ __attribute__((noinline)) void begin_steps(const sm80_params_t *p, volatile cold_t *cold)
+static __device__ __attribute__((noinline)) void begin_steps(const sm80_params_t *p,
+                                                             volatile cold_t *cold)
 {
     task_t task = get_task(cold);
 #pragma unroll
@@ -252,8 +253,9 @@ static __device__ __attribute__((noinline)) void begin_steps(const sm80_params_t
 
 /* Writes the words of mask_of for the present block, one a thread. */
 template <class C>
-static __device__ __attribute__((noinline)) void write_masks(const sm80_params_t *p, const volatile cold_t *cold,
-                                          unsigned char *memory)
+static __device__ __attribute__((noinline)) void write_masks(const sm80_params_t *p,
+                                                             const volatile cold_t *cold,
+                                                             unsigned char *memory)
 {
     int thread = (int)threadIdx.x + cold->zero, h = thread / KEYS, key = thread % KEYS;
     if (h >= C::HALVES)

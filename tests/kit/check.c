@@ -66,7 +66,9 @@ static bool fill(const kit_op_t *op, uint64_t seed, kit_values_t values, side_t 
     /* No multiple of a vector: kernels must not count on more than an element's alignment. */
     enum { GUARD = 256 };
     kit_random_t random = {seed};
-    size_t guard = GUARD + 4 * (size_t)kit_random_int(&random, 0, 15);
+    /* Every other time operands are aligned for vectors of 16 bytes. */
+    size_t step = kit_random_int(&random, 0, 1) ? 4 : 16;
+    size_t guard = GUARD + step * (size_t)kit_random_int(&random, 0, 60 / (int64_t)step);
     if (!kit_buffers_new(side->problem, guard, &side->buffers))
         return false;
     op->fill(&random, values, side->problem, &side->buffers);

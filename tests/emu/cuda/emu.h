@@ -17,8 +17,8 @@ namespace emu
 
 struct config {
     uint64_t seed = 1; /* fixes the schedule: even seeds are fair to warps, odd ones starve some */
-    bool verbose = false; /* messages also go to stderr */
-    int resident = 2;     /* blocks alive at a time, in launch order, 16 at most */
+    bool verbose = false;      /* messages also go to stderr */
+    int resident = 2;          /* blocks alive at a time, in launch order, 16 at most */
     int shared_limit = 232448; /* bytes of shared memory that a block may have */
 };
 struct result {
