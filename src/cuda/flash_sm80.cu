@@ -65,9 +65,12 @@ static bool is_in_pieces(const hd_view_t *view, heed_dtype_t dtype, int columns)
            view->row <= INT32_MAX;
 }
 
-static sm80_params_t make_params(const heed_attention_desc_t *desc, void *const *buffers, int rows)
+static sm80_params_t make_params(const heed_launch_t *launch, int rows)
 {
-    sm80_params_t p = {hd_attention(desc, buffers)};
+    const heed_attention_desc_t *desc = (const heed_attention_desc_t *)launch->desc;
+    sm80_params_t p = {hd_attention(desc, launch->buffers)};
+    if (launch->tiles)
+        p.a.visible.tiles = launch->tiles;
     heed_dtype_t dtype = desc->q.dtype;
     p.tiles = hd_ceil_div(p.a.queries, rows);
     p.log2_unit = fabsf(p.a.scale) * 1.44269504088896340736f;
@@ -100,7 +103,7 @@ static heed_status_t run(const heed_launch_t *launch)
         return hd_cuda_fail(HEED_ERROR_UNSUPPORTED, "cuda:flash_sm80: d=%d, dv=%d fit no tile",
                             (int)desc->q.shape[3], (int)desc->v.shape[3]);
     }
-    sm80_params_t p = make_params(desc, launch->buffers, chosen->rows);
+    sm80_params_t p = make_params(launch, chosen->rows);
     int error = chosen->launch(dim3((unsigned)(p.tiles * heads)), launch->stream.native, &p);
     return hd_cuda_leave(&scope, error, "cuda:flash_sm80");
 }

@@ -11,6 +11,7 @@ static void open_barrier(meeting_point &point)
     point.released = point.gathered;
     std::fill(point.gathered.begin(), point.gathered.end(), 0);
     point.arrived = 0;
+    m.spins = 0;
     for (fiber *f : point.waiters)
         join(f->clock, point.released);
     wake(point.waiters);

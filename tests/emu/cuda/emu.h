@@ -17,15 +17,20 @@ namespace emu
 
 struct config {
     uint64_t seed = 1; /* fixes the schedule: even seeds are fair to warps, odd ones starve some */
-    bool verbose = false;      /* messages also go to stderr */
-    int resident = 2;          /* blocks alive at a time, in launch order, 16 at most */
+    bool verbose = false;    /* messages also go to stderr */
+    int resident = 2;        /* blocks alive at a time, in launch order, 16 at most */
+    int multiprocessors = 1; /* a grid of no more blocks than this is alive as a whole */
+    /* 8-bit wgmma keeps this many bits of a sum below its largest addend, as is said of Hopper
+     * (13); 0: as f32. */
+    int e4m3_bits = 0;
     int shared_limit = 232448; /* bytes of shared memory that a block may have */
 };
 struct result {
     int messages = 0;
     uint64_t switches = 0;
-    uint64_t tensor_macs = 0; /* multiply-adds of mma.sync */
-    uint64_t load_bytes = 0;  /* brought by cp.async */
+    uint64_t tensor_macs = 0; /* multiply-adds of mma.sync and wgmma */
+    uint64_t load_bytes = 0;  /* brought by cp.async and TMA, with what TMA fills up */
+    uint64_t store_bytes = 0; /* the boxes of TMA stores */
     bool ok() const
     {
         return messages == 0;
@@ -75,6 +80,38 @@ void cp_async_wait(int groups);
 void load_matrices(uint32_t *registers, const void *row, bool transposed);
 void store_matrices(void *row, const uint32_t *registers);
 void multiply_matrices(float *d, const uint32_t *a, const uint32_t *b, bool bf16);
+
+/* ---- twins for Hopper ------------------------------------------------------------------------ */
+
+void mbarrier_init(uint64_t *at, uint32_t count);
+void mbarrier_arrive(uint64_t *at, uint32_t bytes);
+void mbarrier_wait(uint64_t *at, uint32_t parity);
+void fence_mbarrier_init();
+void fence_async();
+bool elect();
+void set_registers(int registers, bool up);
+
+/* Fills a hd_tensor_map_t from a hd_map_desc_t; NULL, or why a driver would not. */
+const char *encode_map(void *map, const void *desc);
+void check_map(const void *map);
+void tma_load(void *to, const void *map, uint64_t *bar, const int *at);
+void tma_store(const void *map, const void *from, const int *at);
+void tma_commit();
+void tma_wait(int groups, bool read_only);
+
+struct product_shape { /* 64 x columns, of 8- or 16-bit elements */
+    int columns, e4m3, f16, b_is_mn_major;
+};
+void wgmma_fence();
+/* a: registers, or NULL and descriptor_a. */
+void wgmma(float *d, product_shape shape, const uint32_t *a, uint64_t descriptor_a,
+           uint64_t descriptor_b, bool accumulate);
+void wgmma_commit();
+void wgmma_wait(int groups);
+
+/* Nearest even, saturated at 448; NaN is 0x7f. */
+uint32_t to_e4m3(float value);
+float from_e4m3(uint32_t bits);
 
 /* 16-bit floats, rounded to nearest even; a NaN becomes 0x7fff, as on a device. */
 uint32_t to_bf16(float value);

@@ -71,6 +71,7 @@ static void thread_main()
 {
     m.thread(m.closure);
     cp_async_end(m.cur);
+    sm90_end(m.cur);
     m.cur->done = true;
     suspend();
 }
@@ -129,6 +130,7 @@ static void start_thread(block *b, int id, dim3 grid, dim3 threads)
     f->at = {position((uint64_t)id, threads), position(b->number - 1, grid), threads, grid};
     f->clock.assign((size_t)b->components, 0);
     f->clock[(size_t)id] = 1;
+    sm90_start(b, f);
     fiber_prepare(f, stack_of(b->slot, id), thread_main);
     make_ready(f);
 }
@@ -140,7 +142,7 @@ static std::unique_ptr<block> start_block(dim3 grid, dim3 threads, uint64_t inde
     b->slot = slot;
     b->number = (uint32_t)index + 1;
     b->threads = b->left = (int)(threads.x * threads.y * threads.z);
-    b->components = (b->threads + 15) / 16 * 16;
+    b->components = (b->threads + UNITS + 15) / 16 * 16;
     b->memory = memory_of_slot(slot);
     b->shadow.assign(m.shared_bytes / 2 + 1, cell());
     /* NaN as f16, bf16, f32 and E4M3. */
@@ -149,6 +151,7 @@ static std::unique_ptr<block> start_block(dim3 grid, dim3 threads, uint64_t inde
         p = draw(1u << 30);
     for (meeting_point &point : b->barriers)
         point.gathered.assign((size_t)b->components, 0);
+    sm90_start(b);
     b->fibers.resize((size_t)b->threads);
     for (int i = 0; i < b->threads; i++)
         start_thread(b, i, grid, threads);
@@ -157,22 +160,36 @@ static std::unique_ptr<block> start_block(dim3 grid, dim3 threads, uint64_t inde
 
 using alive_blocks = std::vector<std::unique_ptr<block>>;
 
-/* Mostly stays with the block it is in. False: no thread of any can run. */
+static bool can_run(const block *b)
+{
+    return b->ready_count || !b->sm90.loads.empty();
+}
+
+/* Mostly stays with the block it is in. False: nothing can happen in any. */
 static bool choose_block(const alive_blocks &alive)
 {
-    if (m.now && m.now->ready_count && draw(64))
+    if (m.now && can_run(m.now) && draw(64))
         return true;
     size_t first = draw((uint32_t)alive.size());
     for (size_t i = 0; i < alive.size(); i++) {
         m.now = alive[(first + i) % alive.size()].get();
-        if (m.now->ready_count)
+        if (can_run(m.now))
             return true;
     }
     return false;
 }
 
+/* Loads arrive late: when no thread can run, or rarely before. */
+static bool should_land()
+{
+    if (m.now->sm90.loads.empty())
+        return false;
+    return !m.now->ready_count || !draw(m.cfg.seed % 4 < 2 ? 64 : 4096);
+}
+
 static void remove_block(alive_blocks &alive, std::vector<int> &slots)
 {
+    sm90_end(m.now);
     for (std::unique_ptr<block> &b : alive) {
         if (b.get() != m.now)
             continue;
@@ -194,12 +211,21 @@ static void run_thread()
     m.cur = NULL;
 }
 
+/* Blocks that fit the card are alive together, and may wait for each other. */
+static int slots_of(uint64_t total)
+{
+    int resident = std::max(m.cfg.resident, 1);
+    if (total <= (uint64_t)m.cfg.multiprocessors)
+        resident = (int)total;
+    return std::min(resident, (int)SLOTS);
+}
+
 static void run_grid(dim3 grid, dim3 threads)
 {
     uint64_t next = 0, total = (uint64_t)grid.x * grid.y * grid.z;
     alive_blocks alive;
     std::vector<int> slots;
-    for (int i = 0; i < std::min(std::max(m.cfg.resident, 1), (int)SLOTS); i++)
+    for (int i = 0; i < slots_of(total); i++)
         slots.push_back(i);
     while (!m.abandoned) {
         for (; !slots.empty() && next < total; next++, slots.pop_back())
@@ -210,7 +236,10 @@ static void run_grid(dim3 grid, dim3 threads)
             report_deadlock();
             return;
         }
-        run_thread();
+        if (should_land())
+            tma_land(m.now);
+        else
+            run_thread();
         if (m.now->left == 0)
             remove_block(alive, slots);
     }

@@ -39,6 +39,32 @@ float from_f16(uint32_t bits)
     return bits & 0x8000 ? -size : size;
 }
 
+/* ---- E4M3: no infinities, NaN is 0x7f -------------------------------------------------------- */
+
+/* Multiples of 2^-9 below 2^-6, four bits of the value above. */
+uint32_t to_e4m3(float value)
+{
+    uint32_t sign = emu_bits<uint32_t>(value) >> 24 & 0x80;
+    float size = fabsf(value);
+    if (value != value)
+        return 0x7f;
+    if (size >= 448)
+        return sign | 0x7e;
+    if (size < 0x1p-6f)
+        return sign | (uint32_t)nearbyintf(size * 0x1p9f);
+    uint32_t bits = emu_bits<uint32_t>(size);
+    return sign | (((bits + 0x7ffff + (bits >> 20 & 1)) >> 20) - (120 << 3));
+}
+
+float from_e4m3(uint32_t bits)
+{
+    int exponent = bits >> 3 & 15, fraction = bits & 7;
+    float size = (bits & 127) == 127 ? NAN
+                 : exponent          ? ldexpf((float)(8 + fraction), exponent - 10)
+                                     : ldexpf((float)fraction, -9);
+    return bits & 128 ? -size : size;
+}
+
 /* ---- ldmatrix, stmatrix ---------------------------------------------------------------------- */
 
 static void need_whole_warp(const void *site)

@@ -31,6 +31,15 @@ HD_PTX uint32_t hd_pack_f16(float low, float high)
     return emu::to_f16(low) | emu::to_f16(high) << 16;
 }
 
+HD_PTX uint32_t hd_pack_e4m3(float low, float high)
+{
+    return emu::to_e4m3(low) | emu::to_e4m3(high) << 8;
+}
+HD_PTX float hd_max_nan(float x, float y)
+{
+    return x != x || y != y ? __uint_as_float(0x7fffffff) : fmaxf(x, y);
+}
+
 /* ---- barriers -------------------------------------------------------------------------------- */
 
 HD_PTX void hd_barrier_sync(int number, int threads)
@@ -83,5 +92,7 @@ HD_PTX void hd_mma_f16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b
 {
     emu::multiply_matrices(d, a, b, false);
 }
+
+#include "ptx_sm90_emu.h"
 
 #endif

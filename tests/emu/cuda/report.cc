@@ -61,8 +61,16 @@ std::string site_text(uint32_t number)
 
 std::string epoch_text(epoch e)
 {
-    int component = (int)(e >> TIME_BITS);
-    return "thread " + std::to_string(component) + " (warp " + std::to_string(component / 32) + ")";
+    int component = (int)(e >> TIME_BITS), unit = component - m.now->threads;
+    if (unit < 0)
+        return "thread " + std::to_string(component) + " (warp " + std::to_string(component / 32) +
+               ")";
+    if (unit < MBARRIERS)
+        return "a TMA load on mbarrier shared+" +
+               std::to_string((char *)m.now->sm90.mbarriers[(size_t)unit].at - m.now->memory);
+    if (unit < MBARRIERS + WARPGROUPS)
+        return "a wgmma of warpgroup " + std::to_string(unit - MBARRIERS);
+    return "a TMA store";
 }
 
 /* ---- messages -------------------------------------------------------------------------------- */
@@ -142,11 +150,18 @@ static bool waits_alike(const fiber &a, const fiber &b)
 
 static std::string wait_text(const fiber &f)
 {
-    char text[120];
+    char text[200];
     if (!strcmp(f.waits_for, "barrier")) {
         const meeting_point &point = m.now->barriers[f.detail];
         snprintf(text, sizeof(text), "barrier %d: %d of %d threads are there", (int)f.detail,
                  point.arrived, point.expected);
+    } else if (!strcmp(f.waits_for, "mbarrier")) {
+        const mbarrier &barrier = m.now->sm90.mbarriers[(size_t)(f.detail >> 1)];
+        snprintf(text, sizeof(text),
+                 "mbarrier shared+%zd, parity %d: in phase %u, %lld of %u arrivals and %lld bytes "
+                 "missing",
+                 (char *)barrier.at - m.now->memory, (int)(f.detail & 1), barrier.phase,
+                 (long long)barrier.pending, barrier.count, (long long)barrier.bytes);
     } else {
         snprintf(text, sizeof(text), "%s %08x", f.waits_for, (unsigned)f.detail);
     }

@@ -3,81 +3,102 @@
  * whichever way the threads happened to run. */
 #include "state.h"
 
+#include <algorithm>
 #include <unordered_map>
 
 namespace emu
 {
 
-static epoch my_epoch()
+static accessor running_thread(const void *site)
 {
-    return make_epoch((uint32_t)m.cur->id, m.cur->clock[(size_t)m.cur->id]);
+    return {"thread", make_epoch((uint32_t)m.cur->id, m.cur->clock[(size_t)m.cur->id]),
+            &m.cur->clock, NULL, site};
 }
 
 /* ---- one block ------------------------------------------------------------------------------- */
 
-static void report_race(const char *verb, const char *space, size_t at, epoch writer,
-                        uint32_t writer_site, const void *site)
+static void report_race(const accessor &who, const char *verb, const char *space, size_t at,
+                        const cell &c)
 {
-    report(site, "race: thread %s %s+%zu written by %s at %s without synchronisation", verb, space,
-           at, epoch_text(writer).c_str(), site_text(writer_site).c_str());
+    report(who.site, "race: %s %s %s+%zu written by %s at %s without synchronisation", who.name,
+           verb, space, at, epoch_text(c.writer).c_str(), site_text(c.site).c_str());
 }
 
-static void read_cell(cell &c, const char *space, size_t at, const void *site)
+/* A unit sees what a thread wrote if the thread made a fence behind it that the unit was ordered
+ * after, or if the unit's thread made one after it was ordered behind the write. */
+static void check_proxy(const cell &c, size_t at, const accessor &who)
 {
-    const clock_vector &clock = m.cur->clock;
-    epoch mine = my_epoch(), *forgotten = &c.readers[0];
-    if (c.readers[0] == mine) /* nothing happened since */
+    uint32_t writer = c.writer >> TIME_BITS, time = c.writer & ((1u << TIME_BITS) - 1);
+    if (!c.writer || writer >= (uint32_t)m.now->threads || is_before(c.writer, *who.fence))
         return;
-    if (c.writer && !is_before(c.writer, clock))
-        report_race("reads", space, at, c.writer, c.site, site);
+    const std::vector<uint32_t> &fences = m.now->fibers[writer].sm90.fences;
+    auto behind = std::lower_bound(fences.begin(), fences.end(), time);
+    if (behind == fences.end() || *behind > (*who.clock)[writer])
+        report(who.site, "proxy fence missing: %s touches shared+%zu stored by %s at %s", who.name,
+               at, epoch_text(c.writer).c_str(), site_text(c.site).c_str());
+}
+
+static void read_cell(cell &c, const char *space, size_t at, const accessor &who)
+{
+    epoch *forgotten = &c.readers[0];
+    if (c.readers[0] == who.now) /* nothing happened since */
+        return;
+    if (c.writer && !is_before(c.writer, *who.clock))
+        report_race(who, "reads", space, at, c);
     for (epoch &reader : c.readers) {
-        if (!reader || reader >> TIME_BITS == mine >> TIME_BITS) {
-            reader = mine;
+        if (!reader || reader >> TIME_BITS == who.now >> TIME_BITS) {
+            reader = who.now;
             return;
         }
-        if (is_before(reader, clock)) /* a write that follows us follows it */
+        if (is_before(reader, *who.clock)) /* a write that follows us follows it */
             forgotten = &reader;
     }
-    *forgotten = mine;
+    *forgotten = who.now;
 }
 
-static void write_cell(cell &c, const char *space, size_t at, const void *site)
+static void write_cell(cell &c, const char *space, size_t at, const accessor &who)
 {
-    const clock_vector &clock = m.cur->clock;
-    if (c.writer && !is_before(c.writer, clock))
-        report_race("overwrites", space, at, c.writer, c.site, site);
+    if (c.writer && !is_before(c.writer, *who.clock))
+        report_race(who, "overwrites", space, at, c);
     for (epoch reader : c.readers)
-        if (reader && !is_before(reader, clock))
-            report(site, "race: thread overwrites %s+%zu still read by %s", space, at,
+        if (reader && !is_before(reader, *who.clock))
+            report(who.site, "race: %s overwrites %s+%zu still read by %s", who.name, space, at,
                    epoch_text(reader).c_str());
     c = cell();
-    c.writer = my_epoch();
-    c.site = site_number(site);
+    c.writer = who.now;
+    c.site = site_number(who.site);
 }
 
-static void visit_shared(cell &c, bool write, size_t at, const void *site)
+static void visit_shared(cell &c, bool write, size_t at, const accessor &who)
 {
+    if (who.fence)
+        check_proxy(c, at, who);
     if (write) {
-        write_cell(c, "shared", at, site);
+        write_cell(c, "shared", at, who);
         return;
     }
-    if (!c.writer)
-        report(site, "uninitialised: thread reads shared+%zu, which nobody wrote", at);
-    read_cell(c, "shared", at, site);
+    if (!c.writer && is_instrumented())
+        report(who.site, "uninitialised: %s reads shared+%zu, which nobody wrote", who.name, at);
+    read_cell(c, "shared", at, who);
 }
 
 /* The cells of one access mostly share their history: then the first speaks for all. */
-static void saw_shared(const void *at, size_t bytes, bool write, const void *site)
+static void saw_shared(const void *at, size_t bytes, bool write, const accessor &who)
 {
-    size_t offset = shared_offset(at, bytes, site), last = (offset + bytes - 1) / 2;
+    size_t offset = shared_offset(at, bytes, who.site), last = (offset + bytes - 1) / 2;
     cell *cells = m.now->shadow.data(), before = cells[offset / 2];
-    visit_shared(cells[offset / 2], write, offset / 2 * 2, site);
+    visit_shared(cells[offset / 2], write, offset / 2 * 2, who);
     for (size_t i = offset / 2 + 1; i <= last; i++) {
         if (memcmp(&cells[i], &before, sizeof(before)) == 0)
             cells[i] = cells[offset / 2];
         else
-            visit_shared(cells[i], write, 2 * i, site);
+            visit_shared(cells[i], write, 2 * i, who);
     }
+}
+
+void saw_unit(const void *at, size_t bytes, bool write, const accessor &who)
+{
+    saw_shared(at, bytes, write, who);
 }
 
 /* ---- several blocks -------------------------------------------------------------------------- */
@@ -129,6 +150,7 @@ static void check_blocks(global_cell &g, bool write, const void *at, const void 
 void saw_global(const void *at, size_t bytes, bool write, bool atomic, const void *site)
 {
     uint32_t me = m.now->number, stamp = m.atomics - atomic;
+    accessor who = running_thread(site);
     for (uintptr_t i = (uintptr_t)at / 2; i <= ((uintptr_t)at + bytes - 1) / 2; i++) {
         global_cell &g = global_cell_of(i);
         check_blocks(g, write, (const void *)(2 * i), site);
@@ -137,12 +159,12 @@ void saw_global(const void *at, size_t bytes, bool write, bool atomic, const voi
             g.owner = me;
         }
         if (write) {
-            write_cell(g.in_block, "global", 2 * i, site);
+            write_cell(g.in_block, "global", 2 * i, who);
             g.write_block = me;
             g.write_stamp = stamp;
             g.write_site = site_number(site);
         } else {
-            read_cell(g.in_block, "global", 2 * i, site);
+            read_cell(g.in_block, "global", 2 * i, who);
             g.read_block = me;
             g.read_stamp = stamp;
         }
@@ -156,7 +178,7 @@ static void saw(const void *at, size_t bytes, bool write, const void *site)
     if (!m.cur || !bytes || is_on_stack(at))
         return;
     if (is_near_shared(at))
-        saw_shared(at, bytes, write, site);
+        saw_shared(at, bytes, write, running_thread(site));
     else
         saw_global(at, bytes, write, false, site);
 }

@@ -35,20 +35,26 @@ struct dim3 {
     }
 };
 
-struct float2 {
-    float x, y;
-};
-struct __align__(16) float4
-{
-    float x, y, z, w;
-};
-struct uint2 {
-    unsigned x, y;
-};
-struct __align__(16) uint4
-{
-    unsigned x, y, z, w;
-};
+#define EMU_VECTORS(type, scalar)                                         \
+    struct __align__(2 * sizeof(scalar)) type##2                          \
+    {                                                                     \
+        scalar x, y;                                                      \
+    };                                                                    \
+    struct __align__(16) type##4                                          \
+    {                                                                     \
+        scalar x, y, z, w;                                                \
+    };                                                                    \
+    inline type##2 make_##type##2(scalar x, scalar y)                     \
+    {                                                                     \
+        return {x, y};                                                    \
+    }                                                                     \
+    inline type##4 make_##type##4(scalar x, scalar y, scalar z, scalar w) \
+    {                                                                     \
+        return {x, y, z, w};                                              \
+    }
+EMU_VECTORS(float, float)
+EMU_VECTORS(int, int)
+EMU_VECTORS(uint, unsigned)
 
 #include "emu.h"
 
@@ -105,6 +111,10 @@ inline void __threadfence()
     emu::fence_memory();
 }
 inline void __threadfence_block()
+{
+    emu::fence_memory();
+}
+inline void __threadfence_system()
 {
     emu::fence_memory();
 }
@@ -179,98 +189,32 @@ template <class T, class Update> inline T emu_atomic(T *at, Update update)
     emu::copy(at, &next, sizeof(T));
     return old;
 }
-template <class T> inline T atomicAdd(T *at, T value)
-{
-    return emu_atomic(at, [=](T old) { return (T)(old + value); });
-}
-template <class T> inline T atomicMax(T *at, T value)
-{
-    return emu_atomic(at, [=](T old) { return old > value ? old : value; });
-}
-template <class T> inline T atomicMin(T *at, T value)
-{
-    return emu_atomic(at, [=](T old) { return old < value ? old : value; });
-}
-template <class T> inline T atomicExch(T *at, T value)
+template <class T> struct emu_same {
+    using type = T;
+};
+/* The value takes the type of the place, as with the toolkit's overloads. */
+#define EMU_ATOMIC(name, result)                                              \
+    template <class T> inline T name(T *at, typename emu_same<T>::type value) \
+    {                                                                         \
+        return emu_atomic(at, [=](T old) { return (T)(result); });            \
+    }
+EMU_ATOMIC(atomicAdd, old + value)
+EMU_ATOMIC(atomicSub, old - value)
+EMU_ATOMIC(atomicMax, old > value ? old : value)
+EMU_ATOMIC(atomicMin, old < value ? old : value)
+EMU_ATOMIC(atomicOr, old | value)
+EMU_ATOMIC(atomicAnd, old &value)
+EMU_ATOMIC(atomicInc, old >= value ? 0 : old + 1)
+template <class T> inline T atomicExch(T *at, typename emu_same<T>::type value)
 {
     return emu_atomic(at, [=](T) { return value; });
 }
-template <class T> inline T atomicCAS(T *at, T expected, T value)
+template <class T>
+inline T atomicCAS(T *at, typename emu_same<T>::type expected, typename emu_same<T>::type value)
 {
     return emu_atomic(at, [=](T old) { return old == expected ? value : old; });
 }
 
-/* ---- arithmetic ------------------------------------------------------------------------------ */
-
-template <class To, class From> inline To emu_bits(From from)
-{
-    static_assert(sizeof(To) == sizeof(From), "same size");
-    To to;
-    memcpy(&to, &from, sizeof(to));
-    return to;
-}
-inline float __uint_as_float(unsigned bits)
-{
-    return emu_bits<float>(bits);
-}
-inline float __int_as_float(int bits)
-{
-    return emu_bits<float>(bits);
-}
-inline unsigned __float_as_uint(float value)
-{
-    return emu_bits<unsigned>(value);
-}
-inline int __float_as_int(float value)
-{
-    return emu_bits<int>(value);
-}
-inline float __fmaf_rn(float a, float b, float c)
-{
-    return fmaf(a, b, c);
-}
-inline float __fdividef(float a, float b)
-{
-    return a / b;
-}
-inline float rsqrtf(float x)
-{
-    return 1 / sqrtf(x);
-}
-inline int __popc(unsigned x)
-{
-    return __builtin_popcount(x);
-}
-inline int __popcll(unsigned long long x)
-{
-    return __builtin_popcountll(x);
-}
-inline int __ffs(int x)
-{
-    return __builtin_ffs(x);
-}
-inline int __clz(int x)
-{
-    return x ? __builtin_clz((unsigned)x) : 32;
-}
-template <class T> inline T __ldg(const T *at)
-{
-    return *at;
-}
-
-#define EMU_MIN_MAX(type)           \
-    inline type min(type a, type b) \
-    {                               \
-        return a < b ? a : b;       \
-    }                               \
-    inline type max(type a, type b) \
-    {                               \
-        return a > b ? a : b;       \
-    }
-EMU_MIN_MAX(int)
-EMU_MIN_MAX(unsigned)
-EMU_MIN_MAX(long)
-EMU_MIN_MAX(unsigned long)
-EMU_MIN_MAX(long long)
+#include "math_emu.h"
 
 #endif

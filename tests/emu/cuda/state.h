@@ -40,6 +40,11 @@ inline void join(clock_vector &into, const clock_vector &other)
         into[i] = into[i] > other[i] ? into[i] : other[i];
 }
 
+} // namespace emu
+#include "state_sm90.h"
+namespace emu
+{
+
 /* The history of two bytes. 0 is no access yet. */
 struct cell {
     epoch writer;
@@ -70,6 +75,7 @@ struct fiber {
     clock_vector clock;
     std::vector<copy_order> copies;
     std::deque<std::vector<copy_order>> copy_groups;
+    sm90_thread sm90;
 };
 
 struct meeting_point { /* a barrier */
@@ -99,6 +105,7 @@ struct block {
     std::map<unsigned, lane_meeting> exchanges[WARPS], warp_barriers[WARPS];
     std::map<const void *, clock_vector> atomics;
     std::vector<cell> shadow;
+    sm90_block sm90;
 };
 
 /* ---- the one launch (launch.cc) -------------------------------------------------------------- */
@@ -128,6 +135,9 @@ void suspend();
 void maybe_yield();
 void block_on(std::vector<fiber *> &queue, const char *what, int64_t detail);
 void wake(std::vector<fiber *> &queue);
+uint32_t component_of_mbarrier(uint32_t index);
+uint32_t component_of_warpgroup(int index);
+uint32_t component_of_storer(int index);
 inline void tick() /* after every release */
 {
     m.cur->clock[m.cur->id]++;
@@ -170,7 +180,31 @@ void saw_read(const void *at, size_t bytes, const void *site);
 void saw_write(const void *at, size_t bytes, const void *site);
 void saw_global(const void *at, size_t bytes, bool write, bool atomic, const void *site);
 
+/* Who touches memory, and what comes before that: a thread, or a unit working in the background. */
+struct accessor {
+    const char *name;
+    epoch now;
+    const clock_vector *clock;
+    const clock_vector *fence; /* of a unit: as of the latest proxy fence of its thread */
+    const void *site;
+};
+/* A unit reads or writes shared memory. */
+void saw_unit(const void *at, size_t bytes, bool write, const accessor &who);
+
 void cp_async_end(fiber *f); /* complains of what is still on its way */
+
+/* ---- mbarrier.cc, tma.cc, wgmma.cc ----------------------------------------------------------- */
+
+void sm90_start(block *b);
+void sm90_start(block *b, fiber *f);
+void sm90_end(fiber *f); /* likewise */
+void sm90_end(block *b);
+mbarrier &find_mbarrier(uint64_t *at, bool unit, const void *site);
+void try_complete(mbarrier &barrier);
+/* Brings a load on its way, of the block that is running, to its end. From the scheduler. */
+void tma_land(block *b);
+void tma_end(fiber *f);
+void wgmma_end(fiber *f);
 
 } // namespace emu
 #endif
