@@ -1,189 +1,55 @@
-/* cuda:flash_sm80, flash attention with the tensor cores of Ampere and later, in bf16 and f16. */
+/* cuda:flash_sm80, flash attention with the tensor cores of Ampere and later: cp.async, ldmatrix,
+ * mma.sync m16n8k16, in bf16 and f16, head sizes up to 256. It has run in the emulator only, never
+ * on a card; what is said of speed below is read from machine code.
+ *
+ * A block takes 128 queries of one head and walks the keys in blocks of 64, two barriers each:
+ *
+ *     K there | V sets out | S = Q K^T | V there | next K sets out | P = softmax(S) | O += P V
+ *
+ * Q, K, V lie in shared memory in rows that are 16 bytes longer than they hold, S, P and O in
+ * registers. A warp has 32 rows with head sizes up to 128 of V, else 16 (then 8 warps; on cards
+ * with 99 KiB of shared memory 4, and 64 queries).
+ *
+ *     d, dv up to   64, 64   128, 128   192, 128   256, 256
+ *     warps x rows   4 x 32     4 x 32     4 x 32     8 x 16   or 4 x 16
+ *
+ * - Softmax: weights are 2^(score - reference). The reference follows a row's maximum only when a
+ *   score is more than 2^8 above it; then O and the sums are scaled. Most blocks need no
+ *   shuffle, no maximum over lanes, and no pass over O. Exponentials and products of P V are
+ *   interleaved, 16 keys at a time.
+ * - A tile of 128 queries is two walks of 64. Blocks that all rows see follow each other in a loop
+ *   without masks; in others a warp skips what its half does not see, and the masks are one word a
+ *   key and half, behind K's rows.
+ * - Masked NaN and infinity: where the result of a tile with masks is no number, the tile is done
+ *   again, and in masked blocks such values are added one by one to the rows that see them.
+ * - Rows that are no runs of whole aligned 16-byte pieces are gathered element by element.
+ *
+ * ptxas lets ldmatrix run ahead of its product only while nothing at all is spilled. Therefore what
+ * is needed between blocks only is kept in local memory by hand (cold_t).
+ *
+ * Static profile, sm_80, bf16, the loop without masks, CUDA 13.0: instructions of a thread per
+ * score element; tensor time as a part of tensor and softmax in turns, and of an in-order replay.
+ *
+ *     d, dv         instructions   serialised   replay
+ *     64, 64               8.1         67 %       78 %
+ *     128, 128            11.0         80 %       86 %     no spills in the loop
+ *     192, 128            10.1         83 %       84 %
+ *     256, 256            19.3         70 %       76 %
+ *
+ *     nvcc -std=c++17 -O3 -gencode arch=compute_80,code=sm_80 -Iinclude -cubin \
+ *         src/cuda/flash_sm80_bf16.cu -o sm80.cubin, then bench/sass */
 #include "cuda.h"
-#include "flash_sm80_load.cuh"
-#include "flash_sm80_store.cuh"
+#include "flash_sm80_tile.cuh"
 
-/* V sets out once K is there, the next K when this one is done with. */
-template <class C>
-static __device__ __forceinline__ void await_keys(const sm80_params_t *p, const sources_t *from, int key,
-                                                  int count, unsigned char *memory)
-{
-    hd_cp_async_wait<0>();
-    /* K is there for all, and all are done with the former V. */
-    __syncthreads();
-    start_values<C>(p, from, key, count, memory);
-}
-
-template <class C>
-static __device__ __forceinline__ void await_values(const sm80_params_t *p, const sources_t *from,
-                                                    int next_key, int next_count,
-                                                    unsigned char *memory)
-{
-    hd_cp_async_wait<0>();
-    /* V is there for all, and all are done with this K. */
-    __syncthreads();
-    start_keys<C>(p, from, next_key, next_count, memory);
-}
-
-/* Blocks one after the other that all rows see. */
-template <class C>
-static __device__ __forceinline__ void attend_full(const sm80_params_t *p, const sources_t *from,
-                                                   const step_t *step, const step_t *next,
-                                                   unsigned char *memory, state<C> &s)
-{
-    int key = step->key;
-#pragma unroll 1
-    for (int left = step->blocks; left > 0; left--) {
-        scores_t<C> scores;
-        await_keys<C>(p, from, key, KEYS, memory);
-        find_scores<C>(memory, scores);
-        key += KEYS;
-        await_values<C>(p, from, left > 1 ? key : next->key, left > 1 ? KEYS : next->count, memory);
-        raise_references<C>(p->log2_unit, scores, s);
-#pragma unroll
-        for (int part = 0; part < KEYS / 16; part++) {
-            weigh<C>(p->log2_unit, scores, part, s);
-            add_values<C>(memory, scores, part, s);
-        }
-    }
-}
-
-/* A block that not all rows see all of. A warp computes nothing where its half sees nothing. */
-template <class C>
-static __device__ __forceinline__ void attend_masked(const sm80_params_t *p, const task_t *task,
-                                                     const sources_t *from, const step_t *step,
-                                                     const step_t *next, bool careful, unsigned char *memory,
-                                                     state<C> &s)
-{
-    int first = warp_index() * C::WARP_ROWS;
-    int seen = first < HALF ? step->half[0].count : step->half[C::HALVES - 1].count;
-    bool busy = seen > 0 && first < task->rows;
-    scores_t<C> scores;
-    if (p->gather) {
-        gather_block<C>(p, task, step->key, step->count, memory);
-        __syncthreads();
-    } else {
-        await_keys<C>(p, from, step->key, step->count, memory);
-    }
-    write_masks<C>(p, task, step, memory);
-    if (busy)
-        find_scores<C>(memory, scores);
-    await_values<C>(p, from, next->key, next->count, memory);
-    if (busy) {
-        hide_scores<C>(memory, scores);
-        raise_references<C>(p->log2_unit, scores, s);
-#pragma unroll
-        for (int part = 0; part < KEYS / 16; part++)
-            weigh<C>(p->log2_unit, scores, part, s);
-    }
-    if (careful) {
-        if (busy)
-            add_specials<C>(memory, scores, s);
-        __syncthreads();
-        remove_specials<C>(memory);
-        __syncthreads();
-    }
-    if (busy) {
-#pragma unroll
-        for (int part = 0; part < KEYS / 16; part++)
-            add_values<C>(memory, scores, part, s);
-    }
-}
-
-/* All keys; whether some block was masked. */
-template <class C>
-static __device__ __forceinline__ bool attend_keys(const sm80_params_t *p, const task_t *task,
-                                                   bool careful, unsigned char *memory, state<C> &s)
-{
-    place_t places[C::HALVES];
-    step_t step, next;
-    bool masked = false;
-    sources_t from = find_sources<C>(p, task);
-    begin_state<C>(s);
-    begin_steps<C>(p, task, places);
-    find_step<C>(p, task, places, &step);
-    start_keys<C>(p, &from, step.key, step.count, memory);
-#pragma unroll 1
-    while (step.count > 0) {
-        find_step<C>(p, task, places, &next);
-        if (step.blocks > 0) {
-            attend_full<C>(p, &from, &step, &next, memory, s);
-        } else {
-            attend_masked<C>(p, task, &from, &step, &next, careful, memory, s);
-            masked = true;
-        }
-        step = next;
-    }
-    return masked;
-}
-
-/* Whether any warp's result holds numbers that are none. All are done with the keys then. */
-template <class C>
-static __device__ inline bool is_lost(unsigned char *memory, const state<C> &s)
-{
-    bool lost = __any_sync(~0u, has_specials<C>(s));
-    if (lane_index() == 0)
-        *flag_of<C>(memory, warp_index()) = lost;
-    __syncthreads();
-    for (int warp = 0; warp < C::WARPS; warp++)
-        lost = lost || *flag_of<C>(memory, warp);
-    return lost;
-}
-
-template <class C>
-static __global__ void __launch_bounds__(C::THREADS) attend(const __grid_constant__ sm80_params_t p)
-{
-    HD_SHARED(memory);
-    task_t task = find_task<C>(&p, blockIdx.x);
-    state<C> s;
-    load_queries<C>(&p, &task, memory);
-#pragma unroll 1
-    for (bool careful = false;; careful = true) {
-        bool masked = attend_keys<C>(&p, &task, careful, memory, s);
-        if (careful || !masked || !is_lost<C>(memory, s))
-            break;
-    }
-    __syncthreads();
-    store_tile<C>(&p, &task, memory, s);
-}
-
-/* ---- the host's side ------------------------------------------------------------------------- */
+#include <math.h>
 
 static const char *const operands[] = {"q", "k", "v", "out", "lse"};
 
-/* A kernel for head sizes up to d and dv; the first that fits is taken. */
-typedef struct choice {
-    int d, dv, rows, threads, shared_bytes;
-    int (*launch)(dim3 grid, void *stream, const sm80_params_t *p);
-} choice_t;
-
-template <class C> static int launch(dim3 grid, void *stream, const sm80_params_t *p)
+/* The first kernel that the head sizes fit, and that fits the card. */
+static const sm80_choice_t *choose(const heed_attention_desc_t *desc, int shared_bytes)
 {
-    return HD_LAUNCH(attend<C>, grid, dim3(C::THREADS), C::BYTES, stream, *p);
-}
-
-template <class C> constexpr choice_t choice()
-{
-    return {C::D, C::DV, C::ROWS, C::THREADS, C::BYTES, launch<C>};
-}
-
-#ifdef ONLY128
-#define CHOICES(bf16) {choice<config<true,128,128,4,2>>()}
-#else
-#define CHOICES(bf16)                                                                     \
-    {                                                                                     \
-        choice<config<bf16, 64, 64, 4, 2>>(), choice<config<bf16, 128, 128, 4, 2>>(),     \
-            choice<config<bf16, 192, 128, 4, 2>>(), choice<config<bf16, 256, 256, 8, 1>>(), \
-            choice<config<bf16, 256, 256, 4, 1>>(),                                       \
-    }
-#endif
-
-static const choice_t *choose(const heed_attention_desc_t *desc, int shared_bytes)
-{
-    enum { COUNT = 5 };
-    static const choice_t choices[2][COUNT] = {CHOICES(false), CHOICES(true)};
-    const choice_t *of = choices[desc->q.dtype == HEED_BF16];
-    for (int i = 0; i < COUNT; i++)
+    const sm80_choice_t *of = desc->q.dtype == HEED_BF16 ? hd_flash_sm80_bf16 : hd_flash_sm80_f16;
+    for (int i = 0; i < HD_SM80_COUNT; i++)
         if (desc->q.shape[3] <= of[i].d && desc->v.shape[3] <= of[i].dv &&
             of[i].shared_bytes <= shared_bytes)
             return &of[i];
@@ -199,9 +65,12 @@ static bool is_in_pieces(const hd_view_t *view, heed_dtype_t dtype, int columns)
            view->row <= INT32_MAX;
 }
 
-static sm80_params_t make_params(const heed_attention_desc_t *desc, void *const *buffers, int rows)
+static sm80_params_t make_params(const heed_launch_t *launch, int rows)
 {
-    sm80_params_t p = {hd_attention(desc, buffers)};
+    const heed_attention_desc_t *desc = (const heed_attention_desc_t *)launch->desc;
+    sm80_params_t p = {hd_attention(desc, launch->buffers)};
+    if (launch->tiles)
+        p.a.visible.tiles = launch->tiles;
     heed_dtype_t dtype = desc->q.dtype;
     p.tiles = hd_ceil_div(p.a.queries, rows);
     p.log2_unit = fabsf(p.a.scale) * 1.44269504088896340736f;
@@ -212,6 +81,8 @@ static sm80_params_t make_params(const heed_attention_desc_t *desc, void *const 
     p.q_row = (int)p.a.q.row;
     p.k_row = (int)p.a.k.row;
     p.v_row = (int)p.a.v.row;
+    p.k_pieces = p.a.d / 8;
+    p.v_pieces = p.a.dv / 8;
     return p;
 }
 
@@ -226,14 +97,13 @@ static heed_status_t run(const heed_launch_t *launch)
         hd_cuda_enter(launch, desc->q.device, operands, HEED_ATTENTION_OPERANDS, &scope);
     if (status != HEED_OK)
         return status;
-    const choice_t *chosen = choose(desc, hd_simt_shared_limit());
+    const sm80_choice_t *chosen = choose(desc, hd_simt_shared_limit());
     if (!chosen) {
         (void)hd_cuda_leave(&scope, 0, "");
         return hd_cuda_fail(HEED_ERROR_UNSUPPORTED, "cuda:flash_sm80: d=%d, dv=%d fit no tile",
                             (int)desc->q.shape[3], (int)desc->v.shape[3]);
     }
-    sm80_params_t p = make_params(desc, launch->buffers, chosen->rows);
-    p.a = hd_attention_of(launch);
+    sm80_params_t p = make_params(launch, chosen->rows);
     int error = chosen->launch(dim3((unsigned)(p.tiles * heads)), launch->stream.native, &p);
     return hd_cuda_leave(&scope, error, "cuda:flash_sm80");
 }
@@ -250,7 +120,7 @@ static int supports(const void *at, const heed_device_info_t *device, heed_why_t
         return hd_cuda_refuse(why, HEED_ERROR_UNSUPPORTED,
                               "q.shape[3]=%d, v.shape[3]=%d: head sizes up to 256", (int)q[3],
                               (int)dv);
-    const choice_t *chosen = choose(desc, device->shared_bytes);
+    const sm80_choice_t *chosen = choose(desc, device->shared_bytes);
     if (!chosen)
         return hd_cuda_refuse(why, HEED_ERROR_UNSUPPORTED,
                               "q.shape[3]=%d, v.shape[3]=%d: no tile fits this card's %d bytes of "
@@ -270,7 +140,7 @@ static double estimate(const void *at, const heed_device_info_t *device, int32_t
 {
     (void)threads;
     const heed_attention_desc_t *desc = (const heed_attention_desc_t *)at;
-    const choice_t *chosen = choose(desc, device->shared_bytes);
+    const sm80_choice_t *chosen = choose(desc, device->shared_bytes);
     const int64_t *q = desc->q.shape;
     if (!chosen || q[1] == 0)
         return 5000;

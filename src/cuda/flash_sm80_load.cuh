@@ -11,23 +11,20 @@ template <class C, int COLUMNS> struct copy_shape {
     static constexpr int PIECES = COLUMNS / 8, STRIDE = 2 * COLUMNS + PADDING;
 };
 
-/* The address of a thread's first piece, of rows that start at `from`. */
-template <class C, int COLUMNS>
-static __device__ inline const char *first_piece(const char *from, int64_t row_bytes)
+template <class C, int COLUMNS> static __device__ inline int first_piece()
 {
-    typedef copy_shape<C, COLUMNS> shape;
-    int row = (int)threadIdx.x / shape::ACROSS, piece = (int)threadIdx.x % shape::ACROSS;
-    return from + row * row_bytes + piece * 16;
+    return (int)threadIdx.x % copy_shape<C, COLUMNS>::ACROSS;
 }
 
-/* Starts to copy `rows` of ROWS rows, `pieces` of each; `from` is first_piece of the first. Zeros
- * elsewhere. */
+/* Starts to copy `rows` of ROWS rows, `pieces` of each; zeros elsewhere. `from` is the
+ * thread's first piece of row 0; the first row is `first`. */
 template <class C, int COLUMNS, int ROWS>
-static __device__ __forceinline__ void copy_rows(unsigned char *to, const char *from, int row_bytes,
-                                                 int rows, int pieces)
+static __device__ __forceinline__ void copy_rows(unsigned char *to, const char *from, int first,
+                                                 int row_bytes, int rows, int pieces)
 {
     typedef copy_shape<C, COLUMNS> shape;
     int row = (int)threadIdx.x / shape::ACROSS, piece = (int)threadIdx.x % shape::ACROSS;
+    from += (int64_t)(first + row) * row_bytes;
     to += row * shape::STRIDE + piece * 16;
 #pragma unroll
     for (int r = 0; r < ROWS; r += shape::ROWS_APART) {
@@ -73,16 +70,17 @@ template <class C> static __device__ inline void negate_queries(unsigned char *m
 
 /* All of Q. They are there for this thread alone; a barrier has to follow. */
 template <class C>
-static __device__ inline void load_queries(const sm80_params_t *p, const task_t *task,
+static __device__ inline void load_queries(const sm80_params_t *p, const volatile cold_t *cold,
                                            unsigned char *memory)
 {
+    task_t where = get_task(cold), *task = &where;
     const hd_view_t *q = &p->a.q;
     const char *from = hd_view_row(q, task->batch, task->first, task->head);
     if (p->gather)
         gather_rows<C, C::D, C::ROWS>(memory, from, q->row, q->elem, task->rows, p->a.d);
     else
-        copy_rows<C, C::D, C::ROWS>(memory, first_piece<C, C::D>(from, q->row), p->q_row,
-                                    task->rows, p->a.d / 8);
+        copy_rows<C, C::D, C::ROWS>(memory, from + 16 * first_piece<C, C::D>(), 0, p->q_row,
+                                    task->rows, p->k_pieces);
     hd_cp_async_commit();
     if (!p->negate)
         return;
@@ -91,55 +89,55 @@ static __device__ inline void load_queries(const sm80_params_t *p, const task_t 
     negate_queries<C>(memory);
 }
 
-/* Where a thread's pieces of key 0 are. */
-typedef struct sources {
-    const char *k, *v;
-} sources_t;
-
+/* Puts the addresses of key 0 and its value where all find them after the next barrier. */
 template <class C>
-static __device__ inline sources_t find_sources(const sm80_params_t *p, const task_t *task)
+static __device__ inline void put_sources(const sm80_params_t *p, const volatile cold_t *cold,
+                                          unsigned char *memory)
 {
-    const hd_view_t *k = &p->a.k, *v = &p->a.v;
-    sources_t from;
-    from.k = first_piece<C, C::D>(hd_view_row(k, task->batch, 0, task->key_head), k->row);
-    from.v = first_piece<C, C::DV>(hd_view_row(v, task->batch, 0, task->key_head), v->row);
-    return from;
+    int64_t batch = cold->task.batch, head = cold->task.key_head;
+    int piece = (int)threadIdx.x;
+    if (piece < FIRST_PIECES)
+        *sources_of<C>(memory, piece) = {hd_view_row(&p->a.k, batch, 0, head) + 16 * piece,
+                                         hd_view_row(&p->a.v, batch, 0, head) + 16 * piece};
 }
 
 /* Starts to bring rows of K; nothing where all is gathered, and without rows. */
 template <class C>
-static __device__ __forceinline__ void start_keys(const sm80_params_t *p, const sources_t *from, int key,
-                                                  int count, unsigned char *memory)
+static __device__ __forceinline__ void start_keys(const sm80_params_t *p, int key, int count,
+                                                  unsigned char *memory)
 {
     if (!p->gather && count > 0)
-        copy_rows<C, C::D, KEYS>(keys_of<C>(memory), from->k + (int64_t)key * p->k_row, p->k_row,
-                                 count, p->a.d / 8);
+        copy_rows<C, C::D, KEYS>(keys_of<C>(memory),
+                                 sources_of<C>(memory, first_piece<C, C::D>())->k, key, p->k_row,
+                                 count, p->k_pieces);
     hd_cp_async_commit();
 }
 
 template <class C>
-static __device__ __forceinline__ void start_values(const sm80_params_t *p, const sources_t *from,
-                                                    int key, int count, unsigned char *memory)
+static __device__ __forceinline__ void start_values(const sm80_params_t *p, int key, int count,
+                                                    unsigned char *memory)
 {
-    copy_rows<C, C::DV, KEYS>(values_of<C>(memory), from->v + (int64_t)key * p->v_row, p->v_row,
-                              count, p->a.dv / 8);
+    copy_rows<C, C::DV, KEYS>(values_of<C>(memory),
+                              sources_of<C>(memory, first_piece<C, C::DV>())->v, key, p->v_row,
+                              count, p->v_pieces);
     hd_cp_async_commit();
 }
 
 /* K and V of a block, at once. A barrier has to follow. */
 template <class C>
-static __device__ inline void gather_block(const sm80_params_t *p, const task_t *task, int key,
-                                           int count, unsigned char *memory)
+static __device__ __attribute__((noinline)) void gather_block(const sm80_params_t *p,
+                                                              const volatile cold_t *cold,
+                                                              unsigned char *memory)
 {
+    int key = cold->now.key, count = cold->now.count;
+    int64_t batch = cold->task.batch, head = cold->task.key_head;
     const hd_view_t *k = &p->a.k, *v = &p->a.v;
     /* All are done with the former ones. */
     __syncthreads();
-    gather_rows<C, C::D, KEYS>(keys_of<C>(memory),
-                               hd_view_row(k, task->batch, key, task->key_head), k->row, k->elem,
-                               count, p->a.d);
-    gather_rows<C, C::DV, KEYS>(values_of<C>(memory),
-                                hd_view_row(v, task->batch, key, task->key_head), v->row, v->elem,
-                                count, p->a.dv);
+    gather_rows<C, C::D, KEYS>(keys_of<C>(memory), hd_view_row(k, batch, key, head), k->row,
+                               k->elem, count, p->a.d);
+    gather_rows<C, C::DV, KEYS>(values_of<C>(memory), hd_view_row(v, batch, key, head), v->row,
+                                v->elem, count, p->a.dv);
 }
 
 #endif

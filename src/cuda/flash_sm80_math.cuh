@@ -62,42 +62,37 @@ template <class C> static __device__ inline void begin_state(state<C> &s)
     }
 }
 
-/* Fragments are loaded one step ahead of the products that need them. */
-
-/* Q K^T. */
+/* Q K^T. ptxas loads fragments ahead by itself, as long as it has registers. */
 template <class C>
 static __device__ __forceinline__ void find_scores(unsigned char *memory, scores_t<C> &scores)
 {
-    enum { PAIRS = KEYS / 16, STEPS = C::D / 16 * PAIRS };
     int lane = lane_index();
     const unsigned char *q = memory + (warp_index() * C::WARP_ROWS + lane % 16) * C::K_STRIDE;
     const unsigned char *k = keys_of<C>(memory) + (lane % 8 + lane / 16 * 8) * C::K_STRIDE;
     q += lane / 16 * 16;
     k += lane / 8 % 2 * 16;
-    uint32_t a[2][C::TILES][4], b[2][4];
 #pragma unroll
-    for (int t = 0; t < C::TILES; t++) {
-        hd_ldmatrix_x4(a[0][t], q + t * 16 * C::K_STRIDE);
+    for (int t = 0; t < C::TILES; t++)
 #pragma unroll
         for (int n = 0; n < KEYS / 8; n++)
 #pragma unroll
             for (int e = 0; e < 4; e++)
                 scores[t][n][e] = 0;
-    }
-    hd_ldmatrix_x4(b[0], k);
 #pragma unroll
-    for (int i = 0; i < STEPS; i++) {
-        int c = i / PAIRS, n = i % PAIRS * 2, next = i + 1;
-        if (next < STEPS)
-            hd_ldmatrix_x4(b[next % 2], k + next % PAIRS * 16 * C::K_STRIDE + next / PAIRS * 32);
-        if (n == 0 && (c + 1) * 16 < C::D)
+    for (int c = 0; c < C::D / 16; c++) {
+        uint32_t a[C::TILES][4];
 #pragma unroll
-            for (int t = 0; t < C::TILES; t++)
-                hd_ldmatrix_x4(a[(c + 1) % 2][t], q + t * 16 * C::K_STRIDE + (c + 1) * 32);
+        for (int t = 0; t < C::TILES; t++)
+            hd_ldmatrix_x4(a[t], q + t * 16 * C::K_STRIDE + c * 32);
 #pragma unroll
-        for (int t = 0; t < C::TILES; t++) {
-            multiply<C>(scores[t][n], a[c % 2][t], b[i % 2][0], b[i % 2][1]);
-            multiply<C>(scores[t][n + 1], a[c % 2][t], b[i % 2][2], b[i % 2][3]);
+        for (int n = 0; n < KEYS / 8; n += 2) {
+            uint32_t b[4];
+            hd_ldmatrix_x4(b, k + n * 8 * C::K_STRIDE + c * 32);
+#pragma unroll
+            for (int t = 0; t < C::TILES; t++) {
+                multiply<C>(scores[t][n], a[t], b[0], b[1]);
+                multiply<C>(scores[t][n + 1], a[t], b[2], b[3]);
+            }
         }
     }
 }
@@ -107,12 +102,10 @@ template <class C>
 static __device__ __forceinline__ void add_values(unsigned char *memory, const scores_t<C> &weights,
                                                   int step, state<C> &s)
 {
-    enum { PAIRS = C::DV / 16 };
     int lane = lane_index();
     const unsigned char *v = values_of<C>(memory) + (16 * step + lane % 16) * C::V_STRIDE;
     v += lane / 16 * 16;
-    uint32_t a[C::TILES][4], b[2][4];
-    hd_ldmatrix_x4_trans(b[0], v);
+    uint32_t a[C::TILES][4];
 #pragma unroll
     for (int t = 0; t < C::TILES; t++) {
         const float(&low)[4] = weights[t][2 * step], (&high)[4] = weights[t][2 * step + 1];
@@ -122,13 +115,13 @@ static __device__ __forceinline__ void add_values(unsigned char *memory, const s
         a[t][3] = pack<C>(high[2], high[3]);
     }
 #pragma unroll
-    for (int i = 0; i < PAIRS; i++) {
-        if (i + 1 < PAIRS)
-            hd_ldmatrix_x4_trans(b[(i + 1) % 2], v + (i + 1) * 32);
+    for (int n = 0; n < C::DV / 8; n += 2) {
+        uint32_t b[4];
+        hd_ldmatrix_x4_trans(b, v + n * 16);
 #pragma unroll
         for (int t = 0; t < C::TILES; t++) {
-            multiply<C>(s.out[t][2 * i], a[t], b[i % 2][0], b[i % 2][1]);
-            multiply<C>(s.out[t][2 * i + 1], a[t], b[i % 2][2], b[i % 2][3]);
+            multiply<C>(s.out[t][n], a[t], b[0], b[1]);
+            multiply<C>(s.out[t][n + 1], a[t], b[2], b[3]);
         }
     }
 }
@@ -136,21 +129,24 @@ static __device__ __forceinline__ void add_values(unsigned char *memory, const s
 /* ---- softmax --------------------------------------------------------------------------------- */
 
 /* Bit t * 16 + h * 8: row h of tile t sees the key. */
-template <class C> static __device__ __forceinline__ uint32_t seen_by(unsigned char *memory, int key)
+template <class C>
+static __device__ __forceinline__ uint32_t seen_by(unsigned char *memory, int thread, int key)
 {
-    int row = warp_index() * C::WARP_ROWS + lane_index() / 4;
+    int row = thread / 32 * C::WARP_ROWS + thread % 32 / 4;
     const uint32_t *words = (const uint32_t *)mask_of<C>(memory, key);
     return words[row / 32] >> row % 32;
 }
 
 template <class C>
-static __device__ __forceinline__ void hide_scores(unsigned char *memory, scores_t<C> &scores)
+static __device__ __forceinline__ void hide_scores(unsigned char *memory, int zero,
+                                                   scores_t<C> &scores)
 {
+    int thread = (int)threadIdx.x + zero;
 #pragma unroll
     for (int n = 0; n < KEYS / 8; n++)
 #pragma unroll
         for (int e = 0; e < 2; e++) {
-            uint32_t seen = seen_by<C>(memory, n * 8 + lane_index() % 4 * 2 + e);
+            uint32_t seen = seen_by<C>(memory, thread, n * 8 + thread % 4 * 2 + e);
 #pragma unroll
             for (int t = 0; t < C::TILES; t++) {
                 if (!(seen >> (16 * t) & 1))
@@ -253,35 +249,36 @@ static __device__ inline void add_special(float weight, uint32_t seen, uint32_t 
         out[1] += weight * high;
 }
 
-/* The weights of key `key` for the lane's rows: they are with one lane of its quad. */
+/* The scores of key `key` for the lane's rows: they are with one lane of its quad. */
 template <class C>
-static __device__ inline void pick_weights(const scores_t<C> &weights, int key,
-                                           float (&picked)[2 * C::TILES])
+static __device__ inline void pick_scores(const scores_t<C> &scores, int lane, int key,
+                                          float (&picked)[2 * C::TILES])
 {
-    int source = (lane_index() & ~3) | key % 8 / 2;
+    int source = (lane & ~3) | key % 8 / 2;
 #pragma unroll
     for (int r = 0; r < 2 * C::TILES; r++) {
-        float weight = 0;
+        float score = 0;
 #pragma unroll
         for (int n = 0; n < KEYS / 8; n++) {
-            const float *pair = &weights[r / 2][n][r % 2 * 2];
+            const float *pair = &scores[r / 2][n][r % 2 * 2];
             float chosen = key % 2 ? pair[1] : pair[0];
-            weight = key / 8 == n ? chosen : weight;
+            score = key / 8 == n ? chosen : score;
         }
-        picked[r] = __shfl_sync(~0u, weight, source);
+        picked[r] = __shfl_sync(~0u, score, source);
     }
 }
 
 template <class C>
-static __device__ inline void add_specials(unsigned char *memory, const scores_t<C> &weights,
-                                           state<C> &s)
+static __device__ inline void add_specials(float unit, unsigned char *memory, int zero,
+                                           const scores_t<C> &scores, state<C> &s)
 {
+    int thread = (int)threadIdx.x + zero;
 #pragma unroll 1
     for (int key = 0; key < KEYS; key++) {
         float picked[2 * C::TILES];
-        pick_weights<C>(weights, key, picked);
-        uint32_t seen = seen_by<C>(memory, key);
-        const unsigned char *v = values_of<C>(memory) + key * C::V_STRIDE + lane_index() % 4 * 4;
+        pick_scores<C>(scores, thread % 32, key, picked);
+        uint32_t seen = seen_by<C>(memory, thread, key);
+        const unsigned char *v = values_of<C>(memory) + key * C::V_STRIDE + thread % 4 * 4;
 #pragma unroll
         for (int n = 0; n < C::DV / 8; n++) {
             uint32_t pair = *(const uint32_t *)(v + n * 16);
@@ -289,7 +286,8 @@ static __device__ inline void add_specials(unsigned char *memory, const scores_t
                 continue;
 #pragma unroll
             for (int r = 0; r < 2 * C::TILES; r++)
-                add_special<C>(picked[r], seen >> 8 * r, pair, &s.out[r / 2][n][r % 2 * 2]);
+                add_special<C>(hd_ex2(fmaf(picked[r], unit, -s.reference[r])), seen >> 8 * r, pair,
+                               &s.out[r / 2][n][r % 2 * 2]);
         }
     }
 }
@@ -301,13 +299,12 @@ template <class C> static __device__ inline uint32_t without_specials(uint32_t p
 }
 
 /* Zeros in V for what is no number. A barrier has to follow. */
-template <class C> static __device__ inline void remove_specials(unsigned char *memory)
+template <class C> static __device__ inline void remove_specials(unsigned char *memory, int zero)
 {
     enum { PIECES = C::DV / 8 };
 #pragma unroll 1
-    for (int i = (int)threadIdx.x; i < KEYS * PIECES; i += C::THREADS) {
-        uint4 *at =
-            (uint4 *)(values_of<C>(memory) + i / PIECES * C::V_STRIDE + i % PIECES * 16);
+    for (int i = (int)threadIdx.x + zero; i < KEYS * PIECES; i += C::THREADS) {
+        uint4 *at = (uint4 *)(values_of<C>(memory) + i / PIECES * C::V_STRIDE + i % PIECES * 16);
         uint4 x = *at;
         *at = {without_specials<C>(x.x), without_specials<C>(x.y), without_specials<C>(x.z),
                without_specials<C>(x.w)};

@@ -47,8 +47,8 @@ static __device__ __forceinline__ void stage_row(const sm80_params_t *p, const t
     sum += __shfl_xor_sync(~0u, sum, 1);
     sum += __shfl_xor_sync(~0u, sum, 2);
     if (p->a.merge && row < task->rows)
-        old_lse = *(const float *)hd_view_row(&p->a.lse, task->batch, task->first + row,
-                                              task->head);
+        old_lse =
+            *(const float *)hd_view_row(&p->a.lse, task->batch, task->first + row, task->head);
     share_t share = find_share(s.reference[r], sum, p->a.merge, old_lse);
     float *to = staged_row<C>(memory, row) + lane % 4 * 2;
 #pragma unroll
@@ -72,8 +72,7 @@ template <class C> static __device__ inline float held(float value)
 }
 
 /* Columns 8 * piece .. 8 * piece + 7 of a row in q's type, nothing to be merged. */
-template <class C>
-static __device__ inline void store_piece(const float *from, char *to, int piece)
+template <class C> static __device__ inline void store_piece(const float *from, char *to, int piece)
 {
     uint32_t pairs[4];
 #pragma unroll
@@ -94,9 +93,9 @@ static __device__ inline void store_pieces(const sm80_params_t *p, const task_t 
     for (int i = lane_index(); i < rows * PIECES; i += 32) {
         int row = first + i / PIECES, piece = i % PIECES;
         if (piece * 8 < p->a.dv)
-            store_piece<C>(
-                staged_row<C>(memory, row),
-                hd_view_row(&p->a.out, task->batch, task->first + row, task->head), piece);
+            store_piece<C>(staged_row<C>(memory, row),
+                           hd_view_row(&p->a.out, task->batch, task->first + row, task->head),
+                           piece);
     }
 }
 

@@ -33,13 +33,23 @@ template <bool BF16_, int D_, int DV_, int WARPS_, int TILES_> struct config {
 
 typedef struct sm80_params {
     hd_attention_t a;
-    int64_t tiles;   /* of queries, in a head */
-    int q_row, k_row, v_row; /* bytes, unless `gather` */
+    int64_t tiles; /* of queries, in a head */
+    /* Unless `gather`: bytes between rows, pieces of 16 bytes in a row. */
+    int q_row, k_row, v_row, k_pieces, v_pieces;
     float log2_unit; /* |scale| log2(e) */
     bool negate;     /* scale < 0: the queries change their sign */
     bool gather;     /* some row of q, k, v is no run of whole aligned 16-byte pieces */
     bool pieces;     /* rows of out are such runs, in q's type, and nothing is merged */
 } sm80_params_t;
+
+/* A kernel for head sizes up to d and dv. */
+typedef struct sm80_choice {
+    int d, dv, rows, shared_bytes;
+    int (*launch)(dim3 grid, void *stream, const sm80_params_t *p);
+} sm80_choice_t;
+
+enum { HD_SM80_COUNT = 5 };
+extern const sm80_choice_t hd_flash_sm80_bf16[HD_SM80_COUNT], hd_flash_sm80_f16[HD_SM80_COUNT];
 
 /* ---- shared memory: Q, K, V ------------------------------------------------------------------ */
 
@@ -62,6 +72,19 @@ template <class C> static __device__ inline uint64_t *mask_of(unsigned char *mem
 template <class C> static __device__ inline int *flag_of(unsigned char *memory, int warp)
 {
     return (int *)(memory + warp * C::K_STRIDE + 2 * C::D);
+}
+
+/* Behind the next ones: where K and V come from, 16 * piece bytes into the rows, for the pieces
+ * that threads begin with. A register less than adding that. */
+typedef struct sources {
+    const char *k, *v;
+} sources_t;
+
+enum { FIRST_PIECES = 8 };
+
+template <class C> static __device__ inline sources_t *sources_of(unsigned char *memory, int piece)
+{
+    return (sources_t *)(memory + (C::WARPS + piece) * C::K_STRIDE + 2 * C::D);
 }
 
 /* ---- the rows -------------------------------------------------------------------------------- */
@@ -106,11 +129,37 @@ typedef struct half {
 } half_t;
 
 typedef struct step {
-    int key; /* first */
-    int count;   /* keys that are to be there; 0: there is no further step */
-    int blocks;  /* full ones in a row, of KEYS keys, that all rows see; 0: one that is not */
+    int key;    /* first */
+    int count;  /* keys that are to be there; 0: there is no further step */
+    int blocks; /* full ones in a row, of KEYS keys, that all rows see; 0: one that is not */
     half_t half[2];
 } step_t;
+
+/* All that is of use between blocks only. It is volatile, which keeps it in local memory: in
+ * registers it would leave the products too few to load their fragments ahead. */
+typedef struct cold {
+    task_t task;
+    place_t places[2];
+    step_t now, next;
+    int careful; /* the tile is done a second time */
+    int masked;  /* some block was not full */
+    int zero;    /* added to what rarely run code computes of the thread's number, which nobody can
+                    compute ahead then */
+} cold_t;
+
+static __device__ inline task_t get_task(const volatile cold_t *cold)
+{
+    const volatile task_t *task = &cold->task;
+    return (task_t){task->batch, task->head, task->key_head, task->first, task->rows};
+}
+static __device__ inline void put_task(volatile cold_t *cold, task_t task)
+{
+    cold->task.batch = task.batch;
+    cold->task.head = task.head;
+    cold->task.key_head = task.key_head;
+    cold->task.first = task.first;
+    cold->task.rows = task.rows;
+}
 
 static __device__ inline hd_walk_t begin_walk(const sm80_params_t *p, const task_t *task, int half)
 {
@@ -120,89 +169,116 @@ static __device__ inline hd_walk_t begin_walk(const sm80_params_t *p, const task
     return walk;
 }
 
+/* Puts the step after cold->next there, and that into cold->now. */
 template <class C>
-static __device__ inline void begin_steps(const sm80_params_t *p, const task_t *task, place_t *places)
+static __device__ __attribute__((noinline)) void find_step(const sm80_params_t *p,
+                                                           volatile cold_t *cold)
 {
-#pragma unroll
-    for (int h = 0; h < C::HALVES; h++) {
-        if (h > 0 && rows_of_half(task, h) == 0)
-            break;
-        hd_walk_t walk = begin_walk(p, task, h);
-        places[h].next = walk.next;
-        places[h].entry = walk.entry;
-    }
-}
-
-/* The next step; with count = 0 where there is none. */
-template <class C>
-static __device__ inline void find_step(const sm80_params_t *p, const task_t *task, place_t *places,
-                                        step_t *step)
-{
+    const int NONE = INT32_MAX; /* no multiple of KEYS */
+    task_t task = get_task(cold);
+    volatile step_t *now = &cold->now, *next = &cold->next;
+    now->key = next->key;
+    now->count = next->count;
+    now->blocks = next->blocks;
     hd_walk_t walks[C::HALVES];
     hd_block_t blocks[C::HALVES];
-    const int NONE = INT32_MAX; /* no multiple of KEYS */
     bool full = true;
-    step->key = NONE;
-    step->count = step->blocks = 0;
+    int key = NONE, count = 0;
 #pragma unroll
     for (int h = 0; h < C::HALVES; h++) {
         blocks[h].key = NONE;
-        if (h > 0 && rows_of_half(task, h) == 0)
+        if (h > 0 && rows_of_half(&task, h) == 0)
             break;
-        walks[h] = begin_walk(p, task, h);
-        walks[h].next = places[h].next;
-        walks[h].entry = places[h].entry;
+        walks[h] = begin_walk(p, &task, h);
+        walks[h].next = cold->places[h].next;
+        walks[h].entry = cold->places[h].entry;
         if (!hd_walk_next(&walks[h], &blocks[h]))
             blocks[h].key = NONE;
-        step->key = min(step->key, (int)blocks[h].key);
+        key = min(key, (int)blocks[h].key);
     }
 #pragma unroll
     for (int h = 0; h < C::HALVES; h++) {
-        step->half[h] = (half_t){0, true, NULL};
-        if (h > 0 && rows_of_half(task, h) == 0)
+        now->half[h].count = next->half[h].count;
+        now->half[h].full = next->half[h].full;
+        now->half[h].bits = next->half[h].bits;
+        next->half[h].count = 0;
+        if (h > 0 && rows_of_half(&task, h) == 0)
             break;
-        if (blocks[h].key != step->key || step->key == NONE) {
+        if (blocks[h].key != key || key == NONE) {
             full = false;
             continue;
         }
-        step->half[h] = (half_t){blocks[h].count, blocks[h].full, blocks[h].bits};
-        step->count = max(step->count, blocks[h].count);
+        next->half[h].count = blocks[h].count;
+        next->half[h].full = blocks[h].full;
+        next->half[h].bits = blocks[h].bits;
+        count = max(count, blocks[h].count);
         full = full && blocks[h].full && blocks[h].count == KEYS;
-        places[h].next = walks[h].next;
-        places[h].entry = walks[h].entry;
+        cold->places[h].next = walks[h].next;
+        cold->places[h].entry = walks[h].entry;
     }
     /* What has to be gathered takes its time anyway. */
-    if (!full || step->count == 0 || p->gather)
-        return;
-    step->blocks = 1;
-    if (p->a.visible.tiles)
-        return;
-    /* Full blocks of a band follow each other up to the end of the first row's. */
-    step->blocks = ((int)hd_end_key(&p->a.visible, task->first) - step->key) / KEYS;
+    full = full && count > 0 && !p->gather;
+    int run = full;
+    if (full && !p->a.visible.tiles) {
+        /* Full blocks of a band follow each other up to the end of the first row's. */
+        run = ((int)hd_end_key(&p->a.visible, task.first) - key) / KEYS;
 #pragma unroll
-    for (int h = 0; h < C::HALVES; h++)
-        places[h].next = step->key + (int64_t)KEYS * step->blocks;
+        for (int h = 0; h < C::HALVES; h++)
+            cold->places[h].next = key + (int64_t)KEYS * run;
+    }
+    next->key = key;
+    next->count = count;
+    next->blocks = run;
+    if (count > 0 && run == 0)
+        cold->masked = 1;
 }
 
-/* Writes the words of mask_of for a block that is not full, one a thread. */
+/* The first step is cold->next then. */
 template <class C>
-static __device__ inline void write_masks(const sm80_params_t *p, const task_t *task,
-                                          const step_t *step, unsigned char *memory)
+static __device__ __attribute__((noinline)) void begin_steps(const sm80_params_t *p,
+                                                             volatile cold_t *cold)
 {
-    int half = (int)threadIdx.x / KEYS, key = (int)threadIdx.x % KEYS;
-    if (half >= C::HALVES)
+    task_t task = get_task(cold);
+#pragma unroll
+    for (int h = 0; h < C::HALVES; h++) {
+        if (h > 0 && rows_of_half(&task, h) == 0)
+            break;
+        hd_walk_t walk = begin_walk(p, &task, h);
+        cold->places[h].next = walk.next;
+        cold->places[h].entry = walk.entry;
+    }
+    cold->masked = 0;
+    find_step<C>(p, cold);
+}
+
+/* Writes the words of mask_of for the present block, one a thread. */
+template <class C>
+static __device__ __attribute__((noinline)) void write_masks(const sm80_params_t *p,
+                                                             const volatile cold_t *cold,
+                                                             unsigned char *memory)
+{
+    int thread = (int)threadIdx.x + cold->zero, h = thread / KEYS, key = thread % KEYS;
+    if (h >= C::HALVES)
         return;
-    half_t mine = half ? step->half[C::HALVES - 1] : step->half[0];
+    task_t task = get_task(cold);
+    const volatile half_t *half = &cold->now.half[h];
     const heed_tile_list_t *tiles = p->a.visible.tiles;
     hd_walk_t walk = {.visible = &p->a.visible,
-                      .first = task->first + HALF * half,
-                      .rows = rows_of_half(task, half),
+                      .first = task.first + HALF * h,
+                      .rows = rows_of_half(&task, h),
                       .words = tiles ? tiles->tile_q / 64 : 0};
-    hd_block_t block = {step->key, mine.count, mine.full, mine.bits};
-    uint64_t mask = key >= mine.count ? 0 : mine.full ? ~UINT64_C(0) : 0;
-    if (key < mine.count && !mine.full)
-        mask = hd_walk_mask(&walk, &block, key);
-    mask_of<C>(memory, key)[half] = mask;
+    hd_block_t block = {cold->now.key, half->count, half->full, half->bits};
+    uint64_t mask = 0;
+    if (key < block.count)
+        mask = block.full ? ~UINT64_C(0) : hd_walk_mask(&walk, &block, key);
+    mask_of<C>(memory, key)[h] = mask;
+}
+
+/* Whether the warp has rows that see something of the present block. */
+template <class C> static __device__ inline bool is_busy(const volatile cold_t *cold, int warp)
+{
+    int first = warp * C::WARP_ROWS;
+    return first < cold->task.rows && cold->now.half[first / HALF].count > 0;
 }
 
 #endif

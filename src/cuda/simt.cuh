@@ -34,7 +34,8 @@ static inline int hd_simt_shared_limit()
 #define HD_LAUNCH(kernel, grid, block, shared_bytes, stream, params) \
     hd_simt_launch(kernel, grid, block, shared_bytes, (cudaStream_t)(stream), params)
 
-/* Bytes of shared memory that a block may ask for on the current device; 0 where CUDA cannot say. */
+/* Bytes of shared memory that a block may ask for on the current device; 0 where CUDA cannot say.
+ */
 static inline int hd_simt_shared_limit()
 {
     int device = 0, bytes = 0;
@@ -46,8 +47,8 @@ static inline int hd_simt_shared_limit()
 }
 
 template <class Params>
-static cudaError_t hd_simt_launch(void (*kernel)(Params), dim3 grid, dim3 block, size_t shared_bytes,
-                           cudaStream_t stream, Params params)
+static cudaError_t hd_simt_launch(void (*kernel)(Params), dim3 grid, dim3 block,
+                                  size_t shared_bytes, cudaStream_t stream, Params params)
 {
     enum { WITHOUT_ASKING = 48 * 1024 };
     void *arguments[] = {&params};
