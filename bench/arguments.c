@@ -3,6 +3,8 @@
 
 #include "arguments.h"
 
+#include "kit.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,7 +18,8 @@ enum {
     KEY_SECONDS,
     KEY_SAMPLES,
     KEY_MAX_ISA,
-    KEY_DRY_RUN
+    KEY_DRY_RUN,
+    KEY_DEVICE
 };
 
 static const struct argp_option option_list[] = {
@@ -28,6 +31,7 @@ static const struct argp_option option_list[] = {
     {"threads", KEY_THREADS, "N", 0, "use N threads (default: one for each core)", 0},
     {"max-isa", KEY_MAX_ISA, "ISA", 0,
      "pretend that the CPU has no more than scalar, avx2, avx512 or avx512bf16", 0},
+    {"device", KEY_DEVICE, "DEVICE", 0, "run on cpu (the default), cuda or cuda:N", 0},
     {0, 0, 0, 0, "How:", 2},
     {"seconds", KEY_SECONDS, "S", 0, "sample each problem for S seconds (default 1)", 0},
     {"samples", KEY_SAMPLES, "N", 0, "take N samples of each, however long it takes (default 5)",
@@ -44,11 +48,15 @@ static const char about[] =
     "operand "
     "once. The fraction of the limit is the time that the problem's operations would take at the "
     "machine's peak, or its bytes at the read bandwidth of where they lie, whichever is longer, "
-    "divided by the median.\n\n"
+    "divided by the median. On a card, times are those of CUDA events around one call with its "
+    "last "
+    "cache overwritten before, and the limits are the card's library's product of matrices and a "
+    "copy within its memory.\n\n"
     "Examples:\n"
     "  heed bench attention --shapes bench/shapes/models.txt\n"
     "  heed bench attention --impl 'auto,cpu:flash_*' --dtype f32,bf16 \\\n"
     "      --prob 'attention b=1 sq=2048 sk=2048 hq=8 hk=8 d=64'\n"
+    "  heed bench attention --device cuda --impl 'cuda:*' --shapes bench/shapes/prefill.txt\n"
     "  heed bench attention -o json > results.json\n\n"
     "Exit codes: 0 done, 1 a wrong result or none, 2 the command line cannot be understood.";
 
@@ -117,6 +125,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case KEY_THREADS:
         options->threads = (int)parse_count(state, "threads", arg, 4096);
+        return 0;
+    case KEY_DEVICE:
+        if (!kit_device_parse(arg, &options->device))
+            argp_error(state, "--device takes cpu, cuda or cuda:N, not \"%s\"", arg);
         return 0;
     case KEY_MAX_ISA:
         options->max_isa = arg;

@@ -1,7 +1,7 @@
 /* heed bench: what its files share. cmd_bench.c is the command, arguments.c reads its options,
  * shapes.c reads problem lists, check.c compares with the reference, run.c times one problem,
- * limits.c measures the machine, stats.c condenses samples, report.c and report_json.c write the
- * results. Nothing here knows an operation by name. */
+ * device.c times on a card, limits.c measures the machine, stats.c condenses samples, report.c and
+ * report_json.c write the results. Nothing here knows an operation by name. */
 #ifndef BENCH_H
 #define BENCH_H
 
@@ -82,6 +82,7 @@ typedef struct bench_options {
     const char *impls;   /* patterns or "auto" */
     const char *dtypes;  /* NULL: as the problems say */
     const char *max_isa; /* NULL: as the environment says */
+    heed_device_t device;
     bench_format_t format;
     double seconds; /* of sampling for each problem */
     int samples;    /* at least so many */
@@ -129,6 +130,12 @@ typedef struct bench_run {
     const bench_options_t *options;
     heed_context_t *context; /* any implementation: "auto" */
     heed_device_info_t cpu;
+    heed_device_t device;    /* where problems lie */
+    heed_device_info_t card; /* of a device that is not the host, and what it is timed with */
+    heed_stream_t stream;
+    heed_event_t *start, *end;
+    void *flush;
+    size_t flush_bytes;
     bench_contender_t *contenders;
     int contender_count;
     bench_result_t *results;
@@ -168,8 +175,19 @@ bool bench_reduce(const char *text, char *reduced, size_t size);
 
 /* Compares the implementation that `context` is made for with the reference. Sets checked (malloc)
  * and max_err and returns true, or returns false with the sentence in why (check.c). */
-bool bench_check(heed_context_t *context, const char *text, char **checked, double *max_err,
-                 char *why, size_t size);
+bool bench_check(heed_context_t *context, heed_device_t device, const char *text, char **checked,
+                 double *max_err, char *why, size_t size);
+
+/* ---- on a card (device.c) -------------------------------------------------------------------- */
+
+bool bench_on_host(const bench_run_t *run);
+/* What timing on run->device takes; false after a complaint. Ending follows in any case. */
+bool bench_device_begin(bench_run_t *run);
+void bench_device_end(bench_run_t *run);
+/* Nanoseconds of one call; NaN after an error. */
+double bench_device_sample(const bench_run_t *run, const heed_plan_t *plan, void *const *buffers,
+                           int count, void *workspace, size_t workspace_bytes);
+bench_limits_t bench_device_limits(const bench_run_t *run);
 
 /* ---- reports (report.c, report_json.c) ------------------------------------------------------- */
 

@@ -12,6 +12,11 @@ typedef struct bench_limits {
     double read;         /* bytes from memory */
     double l3_read;      /* bytes from the last-level cache */
     double l2_read;      /* bytes from the threads' own caches */
+    /* Of a card. */
+    double matmul_f32; /* FLOP: a large product of matrices by the vendor's library */
+    double matmul_bf16;
+    double matmul_f16;
+    double copy; /* bytes read and written by a copy within its memory */
 } bench_limits_t;
 
 /* Every field and what it is in 10^9 of, for code that treats them alike. */
@@ -21,7 +26,11 @@ typedef struct bench_limits {
     X(dot_bf16, gflops)     \
     X(read, gbps)           \
     X(l3_read, gbps)        \
-    X(l2_read, gbps)
+    X(l2_read, gbps)        \
+    X(matmul_f32, gflops)   \
+    X(matmul_bf16, gflops)  \
+    X(matmul_f16, gflops)   \
+    X(copy, gbps)
 
 /* Measures with the instruction sets in cpu->isa; takes about two seconds. */
 bench_limits_t bench_limits_measure(const heed_device_info_t *cpu, int threads);

@@ -175,8 +175,8 @@ bool bench_reduce(const char *text, char *reduced, size_t size)
     return good;
 }
 
-bool bench_check(heed_context_t *context, const char *text, char **checked, double *max_err,
-                 char *why, size_t size)
+bool bench_check(heed_context_t *context, heed_device_t device, const char *text, char **checked,
+                 double *max_err, char *why, size_t size)
 {
     static const char *const outcomes[] = {"", "wrong", "refuses what it is checked by"};
     heed_context_t *reference = NULL;
@@ -187,7 +187,7 @@ bool bench_check(heed_context_t *context, const char *text, char **checked, doub
         bench_reduce(text, reduced, sizeof(reduced)) && reference_context(&reference) == HEED_OK;
 
     if (ran) {
-        outcome = kit_check(context, reference, reduced, 1, KIT_VALUES_PLAIN, &verdict);
+        outcome = kit_check(context, device, reference, reduced, 1, KIT_VALUES_PLAIN, &verdict);
         snprintf(why, size, "%s: %s (%s)", outcomes[outcome], verdict.sentence, reduced);
     } else {
         snprintf(why, size, "cannot be checked: %s", heed_last_error());

@@ -162,18 +162,24 @@ static int print_plans(const bench_run_t *run, const bench_problems_t *problems)
     return TOOL_OK;
 }
 
+static bench_limits_t measure_limits(const bench_run_t *run)
+{
+    return bench_on_host(run) ? bench_limits_measure(&run->cpu, run->cpu.threads)
+                              : bench_device_limits(run);
+}
+
 static int run_problems(bench_run_t *run, const bench_problems_t *problems)
 {
     bool wrong = false;
 
     bench_progress("measuring the machine's limits");
-    run->limits = bench_limits_measure(&run->cpu, run->cpu.threads);
+    run->limits = measure_limits(run);
     for (int p = 0; p < problems->count; p++) {
         snprintf(run->place, sizeof(run->place), "[%d/%d]", p + 1, problems->count);
         bench_problem(run, &problems->items[p]);
     }
     bench_progress("measuring the machine's limits again");
-    bench_limits_t after = bench_limits_measure(&run->cpu, run->cpu.threads);
+    bench_limits_t after = measure_limits(run);
     bench_progress("%s", "");
     run->limits_drift = bench_limits_merge(&run->limits, &after);
     for (int r = 0; r < run->result_count; r++)
@@ -215,6 +221,7 @@ static void free_run(bench_run_t *run)
     bench_clear(run);
     for (int i = 0; i < run->contender_count; i++)
         heed_context_destroy(run->contenders[i].context);
+    bench_device_end(run);
     heed_context_destroy(run->context);
     free(run->contenders);
 }
@@ -223,17 +230,19 @@ static void free_run(bench_run_t *run)
 static bool start_run(bench_run_t *run)
 {
     run->cpu.struct_size = sizeof(run->cpu);
+    run->device = run->options->device;
     if (bench_context(run->options, NULL, &run->context) != HEED_OK ||
         heed_device_info(run->context, 0, &run->cpu) != HEED_OK) {
         bench_complain("%s", heed_last_error());
         return false;
     }
-    return add_contenders(run);
+    return bench_device_begin(run) && add_contenders(run);
 }
 
 int cmd_bench(int argc, char **argv)
 {
-    bench_options_t options = {.impls = "auto", .seconds = 1, .samples = 5, .check = true};
+    bench_options_t options = {
+        .impls = "auto", .seconds = 1, .samples = 5, .check = true, .device = {HEED_DEVICE_CPU, 0}};
     bench_run_t run = {.options = &options};
     bench_problems_t problems = {0};
     int code = TOOL_USAGE;

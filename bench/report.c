@@ -37,22 +37,47 @@ static double read_limit(const bench_run_t *run, const bench_result_t *result, c
     return run->limits.read;
 }
 
+static void judge(bench_result_t *result, const char *compute, double peak, const char *memory,
+                  double read)
+{
+    double compute_ns = 1e9 * result->flops / peak;
+    double read_ns = 1e9 * result->bytes / read;
+
+    result->limit = compute_ns >= read_ns ? compute : memory;
+    result->fraction_of_limit = fmax(compute_ns, read_ns) / result->stats.median;
+}
+
+static void judge_card(const bench_run_t *run, bench_result_t *result)
+{
+    const bench_limits_t *limits = &run->limits;
+    const struct {
+        const char *dtype, *limit;
+        double peak;
+    } products[] = {{"f32", "matmul_f32", limits->matmul_f32},
+                    {"bf16", "matmul_bf16", limits->matmul_bf16},
+                    {"f16", "matmul_f16", limits->matmul_f16}};
+
+    for (int i = 0; i < 3; i++)
+        if (!strcmp(products[i].dtype, result->dtype) && products[i].peak > 0 && limits->copy > 0)
+            judge(result, products[i].limit, products[i].peak, "copy", limits->copy);
+}
+
 void bench_judge(const bench_run_t *run, bench_result_t *result)
 {
     bool dot = !strcmp(result->dtype, "bf16") && run->limits.dot_bf16 > 0;
     double peak = dot ? run->limits.dot_bf16 : run->limits.fma_f32;
-    double read = read_limit(run, result, &result->limit);
+    const char *memory = NULL;
 
+    /* Where nothing was measured that a result could be held against, there is no limit. */
     result->fraction_of_limit = NAN;
-    if (strcmp(result->device, "cpu") != 0 || peak <= 0 || read <= 0) {
-        result->limit = NULL; /* nothing measured that this could be held against */
+    result->limit = NULL;
+    if (strcmp(result->device, "cpu") != 0) {
+        judge_card(run, result);
         return;
     }
-    double compute_ns = 1e9 * result->flops / peak;
-    double read_ns = 1e9 * result->bytes / read;
-    if (compute_ns >= read_ns)
-        result->limit = dot ? "dot_bf16" : "fma_f32";
-    result->fraction_of_limit = fmax(compute_ns, read_ns) / result->stats.median;
+    double read = read_limit(run, result, &memory);
+    if (peak > 0 && read > 0)
+        judge(result, dot ? "dot_bf16" : "fma_f32", peak, memory, read);
 }
 
 /* ---- Markdown -------------------------------------------------------------------------------- */
@@ -186,9 +211,16 @@ static void print_machine(const bench_run_t *run, FILE *to)
     char isa[128];
     const char *comma = "";
 
-    fprintf(to, "%s, %s, %d thread%s. Limits: ", run->cpu.name[0] ? run->cpu.name : "CPU",
-            heed_isa_names(run->cpu.isa, isa, sizeof(isa)), (int)run->cpu.threads,
-            run->cpu.threads == 1 ? "" : "s");
+    if (!bench_on_host(run))
+        fprintf(to,
+                "%s, cuda:%d, driver for CUDA %d.%d, times by events around single calls, last "
+                "cache overwritten before each. Limits: ",
+                run->card.name, (int)run->device.id, run->card.driver_version / 1000,
+                run->card.driver_version % 1000 / 10);
+    else
+        fprintf(to, "%s, %s, %d thread%s. Limits: ", run->cpu.name[0] ? run->cpu.name : "CPU",
+                heed_isa_names(run->cpu.isa, isa, sizeof(isa)), (int)run->cpu.threads,
+                run->cpu.threads == 1 ? "" : "s");
 #define PRINT_gflops "GFLOP/s"
 #define PRINT_gbps   "GB/s"
 #define PRINT(field, unit)                                                                 \
@@ -198,7 +230,7 @@ static void print_machine(const bench_run_t *run, FILE *to)
     }
     BENCH_LIMIT_LIST(PRINT)
 #undef PRINT
-    fputs(".\n", to);
+    fprintf(to, "%s.\n", comma[0] ? "" : "none measured");
     if (run->limits_drift > BENCH_DRIFT)
         fprintf(to,
                 "The limits before and after the run differ by up to %.0f %%: the machine was "

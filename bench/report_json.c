@@ -75,6 +75,22 @@ static json_t *limits(const bench_limits_t *limits, bool *failed)
     return object;
 }
 
+static json_t *card(const bench_run_t *run, bool *failed)
+{
+    json_t *object = json_object();
+    char name[32];
+
+    bench_device_name(run->device, name, sizeof(name));
+    set(object, "device", json_string(name), failed);
+    set(object, "name", json_string(run->card.name), failed);
+    set(object, "multiprocessors", json_integer(run->card.multiprocessors), failed);
+    set(object, "driver_version", json_integer(run->card.driver_version), failed);
+    set(object, "runtime_version", json_integer(run->card.runtime_version), failed);
+    set(object, "timing",
+        json_string("events around single calls, last cache overwritten before each"), failed);
+    return object;
+}
+
 static json_t *context(const bench_run_t *run, bool *failed)
 {
     json_t *object = json_object();
@@ -87,6 +103,8 @@ static json_t *context(const bench_run_t *run, bool *failed)
     set(object, "threads", json_integer(run->cpu.threads), failed);
     set(object, "env", environment(failed), failed);
     set(object, "isa", json_string(heed_isa_names(run->cpu.isa, isa, sizeof(isa))), failed);
+    if (!bench_on_host(run))
+        set(object, "card", card(run, failed), failed);
     set(object, "limits", limits(&run->limits, failed), failed);
     set(object, "limits_drift", number(run->limits_drift), failed);
     return object;

@@ -1,6 +1,6 @@
 /* Times one problem: plan and check each contender, fill buffers that all of them share, warm up,
  * then sample in turns (A B A B), so that a machine that slows down slows them all. A sample
- * repeats short calls until it lasts a millisecond. */
+ * repeats short calls until it lasts a millisecond; on a card it is one call (device.c). */
 #include "bench.h"
 
 #include "kit.h"
@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_SAMPLES = 200, WORKSPACE_ALIGN = 64, LOOKED_AT = 4096 };
+enum { MOST_SAMPLES = 200, LOOKED_AT = 4096 };
 
 static const double warm_up_ns = 2e7;
 static const double sample_ns = 1e6;
@@ -71,7 +71,7 @@ heed_plan_t *bench_plan(const bench_run_t *run, const bench_contender_t *contend
     heed_plan_t *plan = NULL;
     void *desc;
 
-    if (heed_problem_desc(problem, &desc) != HEED_OK)
+    if (kit_problem_desc(problem, run->device, &desc) != HEED_OK)
         snprintf(why, size, "%s", heed_last_error());
     else if (heed_plan_create(contender->context, heed_problem_op(problem), desc, &plan) != HEED_OK)
         find_reason(run, contender->name, problem, desc, why, size);
@@ -88,17 +88,13 @@ static void retire(bench_run_t *run, runner_t *runner, const char *prob, bool wr
     runner->plan = NULL;
 }
 
-static bool new_workspace(runner_t *runner)
+static bool new_workspace(const bench_run_t *run, runner_t *runner)
 {
     size_t alignment;
 
-    if (heed_plan_workspace(runner->plan, &runner->workspace_bytes, &alignment) != HEED_OK)
-        return false;
-    if (alignment < WORKSPACE_ALIGN)
-        alignment = WORKSPACE_ALIGN;
-    size_t bytes = (runner->workspace_bytes + alignment) / alignment * alignment;
-    runner->workspace = bytes > runner->workspace_bytes ? aligned_alloc(alignment, bytes) : NULL;
-    return runner->workspace != NULL;
+    return heed_plan_workspace(runner->plan, &runner->workspace_bytes, &alignment) == HEED_OK &&
+           heed_memory_alloc(run->context, run->device, runner->workspace_bytes,
+                             &runner->workspace) == HEED_OK;
 }
 
 static void enter(bench_run_t *run, runner_t *runner, const char *prob, heed_problem_t *problem)
@@ -143,7 +139,8 @@ static bool check(const bench_run_t *run, runner_t *runner, const char *prob, ch
         snprintf(why, size, "cannot be checked: %s", heed_last_error());
         return false;
     }
-    bool good = bench_check(context, prob, &runner->checked, &runner->max_err, why, size);
+    bool good =
+        bench_check(context, run->device, prob, &runner->checked, &runner->max_err, why, size);
     if (is_auto)
         heed_context_destroy(context);
     return good;
@@ -154,8 +151,8 @@ static void prepare(bench_run_t *run, runner_t *runner, const char *prob)
     char why[BENCH_TEXT * 2];
 
     bench_progress("%s %s %s: checking", run->place, runner->info.impl, prob);
-    if (!new_workspace(runner))
-        retire(run, runner, prob, true, "no memory for the workspace");
+    if (!new_workspace(run, runner))
+        retire(run, runner, prob, true, heed_last_error());
     else if (run->options->check && !check(run, runner, prob, why, sizeof(why)))
         retire(run, runner, prob, true, why);
 }
@@ -163,12 +160,17 @@ static void prepare(bench_run_t *run, runner_t *runner, const char *prob)
 /* ---- timing ---------------------------------------------------------------------------------- */
 
 /* Nanoseconds of one call, over `repeats` calls; NaN after an error. */
-static double sample(runner_t *runner, const kit_buffers_t *buffers, int64_t repeats)
+static double sample(const bench_run_t *run, runner_t *runner, const kit_buffers_t *buffers,
+                     int64_t repeats)
 {
     double start = bench_now_ns();
 
+    if (!bench_on_host(run))
+        return bench_device_sample(run, runner->plan, buffers->at, buffers->count,
+                                   runner->workspace, runner->workspace_bytes);
+
     for (int64_t i = 0; i < repeats; i++)
-        if (heed_plan_execute(runner->plan, buffers->data, buffers->count, runner->workspace,
+        if (heed_plan_execute(runner->plan, buffers->at, buffers->count, runner->workspace,
                               runner->workspace_bytes, NULL) != HEED_OK)
             return NAN;
     return (bench_now_ns() - start) / (double)repeats;
@@ -206,7 +208,7 @@ static void warm_up(bench_run_t *run, runner_t *runner, const char *prob, heed_p
     char why[BENCH_TEXT];
 
     do {
-        double ns = sample(runner, buffers, 1);
+        double ns = sample(run, runner, buffers, 1);
         if (isnan(ns)) {
             snprintf(why, sizeof(why), "execution failed: %s", heed_last_error());
             retire(run, runner, prob, true, why);
@@ -215,6 +217,10 @@ static void warm_up(bench_run_t *run, runner_t *runner, const char *prob, heed_p
         best = fmin(best, ns);
     } while (bench_now_ns() < end);
     runner->repeats = (int64_t)ceil(sample_ns / fmax(best, 1));
+    if (run->options->check && kit_buffers_download(buffers) != HEED_OK) {
+        retire(run, runner, prob, true, heed_last_error());
+        return;
+    }
     const char *bad = run->options->check ? find_nan(problem, buffers) : NULL;
     if (bad) {
         snprintf(why, sizeof(why), "wrong: %s holds NaN after the run", bad);
@@ -235,7 +241,7 @@ static void race(bench_run_t *run, runner_t *runners, int count, const char *pro
             runner_t *runner = &runners[i];
             if (!runner->plan)
                 continue;
-            double ns = sample(runner, buffers, runner->repeats);
+            double ns = sample(run, runner, buffers, runner->repeats);
             if (isnan(ns)) {
                 retire(run, runner, prob, true, heed_last_error());
                 continue;
@@ -278,22 +284,36 @@ static void add_result(bench_run_t *run, runner_t *runner, const bench_problem_t
     runner->checked = NULL;
 }
 
+/* Filled, and on the device; false: no memory, and there is nothing to be freed. */
+static bool new_buffers(const bench_run_t *run, heed_problem_t *problem, const kit_op_t *op,
+                        kit_buffers_t *buffers)
+{
+    kit_random_t random = {.state = 1};
+
+    if (!kit_buffers_new(problem, 0, buffers))
+        return false;
+    op->fill(&random, KIT_VALUES_PLAIN, problem, buffers);
+    if (kit_buffers_place(buffers, run->context, run->device) == HEED_OK &&
+        kit_buffers_upload(buffers) == HEED_OK)
+        return true;
+    kit_buffers_free(buffers);
+    return false;
+}
+
 /* Fills the shared buffers and lets the runners race. */
 static void measure(bench_run_t *run, runner_t *runners, int count, const bench_problem_t *item,
                     heed_problem_t *problem)
 {
     const kit_op_t *op = kit_op_find(heed_problem_op(problem));
-    kit_random_t random = {.state = 1};
-    kit_buffers_t buffers;
+    kit_buffers_t buffers = {0};
 
-    if (!op || !kit_buffers_new(problem, 0, &buffers)) {
+    if (!op || !new_buffers(run, problem, op, &buffers)) {
         for (int i = 0; i < count; i++)
             if (runners[i].plan)
                 retire(run, &runners[i], item->text, true,
                        op ? "no memory for the tensors" : "the kit cannot fill this operation");
         return;
     }
-    op->fill(&random, KIT_VALUES_PLAIN, problem, &buffers);
     for (int i = 0; i < count; i++)
         if (runners[i].plan) {
             bench_progress("%s %s %s: timing", run->place, runners[i].info.impl, item->text);
@@ -332,7 +352,7 @@ void bench_problem(bench_run_t *run, const bench_problem_t *item)
         measure(run, runners, count, item, problem);
     for (int i = 0; i < count; i++) {
         heed_plan_destroy(runners[i].plan);
-        free(runners[i].workspace);
+        (void)heed_memory_free(run->context, run->device, runners[i].workspace);
         free(runners[i].samples);
         free(runners[i].checked);
     }

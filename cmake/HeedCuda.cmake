@@ -31,6 +31,24 @@ function(heed_cuda_try variable)
   endif()
 endfunction()
 
+# heed_cuda_find_runtime(): CUDA::cudart_static where CMake's own search does not find it, as in
+# toolkits that come as Python packages.
+function(heed_cuda_find_runtime)
+  if(TARGET CUDA::cudart_static)
+    return()
+  endif()
+  cmake_path(GET CUDAToolkit_NVCC_EXECUTABLE PARENT_PATH folder)
+  find_library(HEED_CUDART_STATIC cudart_static
+               HINTS "${folder}/.." "${folder}/../targets/x86_64-linux" PATH_SUFFIXES lib64 lib)
+  mark_as_advanced(HEED_CUDART_STATIC)
+  if(HEED_CUDART_STATIC)
+    find_package(Threads REQUIRED)
+    add_library(CUDA::cudart_static STATIC IMPORTED GLOBAL)
+    set_target_properties(CUDA::cudart_static PROPERTIES IMPORTED_LOCATION "${HEED_CUDART_STATIC}")
+    target_link_libraries(CUDA::cudart_static INTERFACE Threads::Threads ${CMAKE_DL_LIBS} rt)
+  endif()
+endfunction()
+
 # heed_cuda_find(): sets heed_cuda_missing to why the backend is left out, "" where it is built.
 macro(heed_cuda_find)
   set(heed_cuda_missing "")
@@ -44,8 +62,11 @@ macro(heed_cuda_find)
       set(heed_cuda_missing "no CUDA toolkit was found")
     elseif(CUDAToolkit_VERSION VERSION_LESS heed_cuda_oldest)
       set(heed_cuda_missing "CUDA ${CUDAToolkit_VERSION} is older than ${heed_cuda_oldest}")
-    elseif(NOT TARGET CUDA::cudart_static)
-      set(heed_cuda_missing "the toolkit has no libcudart_static.a")
+    else()
+      heed_cuda_find_runtime()
+      if(NOT TARGET CUDA::cudart_static)
+        set(heed_cuda_missing "the toolkit has no libcudart_static.a")
+      endif()
     endif()
   endif()
 endmacro()
@@ -126,15 +147,20 @@ if(NOT heed_cuda_missing)
   foreach(kernel IN LISTS kernels)
     get_filename_component(name "${kernel}" NAME)
     set(object "${PROJECT_BINARY_DIR}/cuda/${name}.o")
+    # What ptxas says is kept in X.cu.log, for bench/sass/report.
     add_custom_command(OUTPUT "${object}"
-                       COMMAND "${CUDAToolkit_NVCC_EXECUTABLE}" ${heed_cuda_flags} -MD -MF
-                               "${object}.d" -c "${kernel}" -o "${object}"
-                       DEPENDS "${kernel}" DEPFILE "${object}.d" VERBATIM
+                       COMMAND sh "${PROJECT_SOURCE_DIR}/cmake/nvcc-log"
+                               "${PROJECT_BINARY_DIR}/cuda/${name}.log"
+                               "${CUDAToolkit_NVCC_EXECUTABLE}" ${heed_cuda_flags} -Xptxas=-v -MD
+                               -MF "${object}.d" -c "${kernel}" -o "${object}"
+                       DEPENDS "${kernel}" cmake/nvcc-log DEPFILE "${object}.d" VERBATIM
                        COMMENT "Building CUDA object cuda/${name}.o")
     set_source_files_properties("${object}" PROPERTIES EXTERNAL_OBJECT ON GENERATED ON)
     list(APPEND heed_cuda_kernels "${object}")
   endforeach()
-  add_library(heed_cuda_objects OBJECT src/cuda/backend.c src/cuda/tensor_map.c)
+  file(GLOB heed_cuda_sources CONFIGURE_DEPENDS src/cuda/*.c)
+  list(REMOVE_ITEM heed_cuda_sources "${PROJECT_SOURCE_DIR}/src/cuda/entry.c")
+  add_library(heed_cuda_objects OBJECT ${heed_cuda_sources})
   target_include_directories(heed_cuda_objects PRIVATE include)
   target_include_directories(heed_cuda_objects SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS})
   target_compile_definitions(heed_cuda_objects PRIVATE

@@ -387,7 +387,8 @@ static void test_json(void **state)
     assert_string_equal(json_string_value(json_object_get(env, "HEED_BENCH_TEST")), "a=b");
     json_t *limits = json_object_get(context, "limits");
     assert_keys(limits, "fma_f32_gflops fma_f32_avx2_gflops dot_bf16_gflops read_gbps l3_read_gbps "
-                        "l2_read_gbps");
+                        "l2_read_gbps "
+                        "matmul_f32_gflops matmul_bf16_gflops matmul_f16_gflops copy_gbps");
     assert_near(json_real_value(json_object_get(limits, "fma_f32_gflops")), 100);
     assert_true(json_is_null(json_object_get(limits, "dot_bf16_gflops")));
     json_t *result = json_array_get(json_object_get(root, "results"), 0);
@@ -443,7 +444,10 @@ static double estimate_broken(const void *desc, const heed_device_info_t *device
 /* The run's only contender chooses the broken implementation, since it promises to take no time. */
 static bench_run_t broken_run(const bench_options_t *options, bench_contender_t *contender)
 {
-    bench_run_t run = {.options = options, .contenders = contender, .contender_count = 1};
+    bench_run_t run = {.options = options,
+                       .device = {HEED_DEVICE_CPU, 0},
+                       .contenders = contender,
+                       .contender_count = 1};
     const heed_impl_t *impl;
 
     strcpy(contender->name, "cpu:broken");

@@ -1,14 +1,7 @@
 /* The heed command from outside: exit codes, sentences, files. `heed bench` has tests of its own.
  */
 #define _GNU_SOURCE
-#include "safetensors.h"
-
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "cli.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -20,76 +13,7 @@
 
 #define DEMO HEED_TEST_DATA "/demo/"
 
-enum { OUTPUT_SIZE = 1 << 16 };
-
-static char folder[64];
-static char out[OUTPUT_SIZE], err[OUTPUT_SIZE]; /* of the latest command */
-static const char *before = "";                 /* shell words ahead of the command */
-
-/* ---- running the command --------------------------------------------------------------------- */
-
-static void read_all(const char *name, char *to)
-{
-    char path[128];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    FILE *file = fopen(path, "rb");
-    assert_non_null(file);
-    to[fread(to, 1, OUTPUT_SIZE - 1, file)] = '\0';
-    fclose(file);
-}
-
-/* Runs `heed ARGUMENTS` through the shell, in the test's folder, and returns its exit code. */
-static int __attribute__((format(printf, 1, 2))) heed(const char *format, ...)
-{
-    char arguments[4096], command[8192];
-    va_list list;
-    va_start(list, format);
-    vsnprintf(arguments, sizeof arguments, format, list);
-    va_end(list);
-    snprintf(command, sizeof command, "cd '%s' && { %s '%s' %s; } >stdout 2>stderr", folder, before,
-             HEED_CLI, arguments);
-    int status = system(command);
-    assert_true(WIFEXITED(status));
-    read_all("stdout", out);
-    read_all("stderr", err);
-    return WEXITSTATUS(status);
-}
-
-static void expect(int code, int expected, const char *text, const char *sentence, const char *file,
-                   int line)
-{
-    if (code != expected || !strstr(text, sentence))
-        fail_msg("%s:%d: exit code %d, should be %d; no \"%s\" in:\n%s%s", file, line, code,
-                 expected, sentence, out, err);
-}
-
-#define EXPECT_OUT(sentence, ...) expect(heed(__VA_ARGS__), 0, out, sentence, __FILE__, __LINE__)
-#define EXPECT_FAILED(sentence, ...) \
-    expect(heed(__VA_ARGS__), 1, err, "heed: " sentence, __FILE__, __LINE__)
-#define EXPECT_USAGE(sentence, ...) expect(heed(__VA_ARGS__), 2, err, sentence, __FILE__, __LINE__)
-
-static bool exists(const char *name)
-{
-    char path[128];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    return access(path, F_OK) == 0;
-}
-
 /* ---- making files ---------------------------------------------------------------------------- */
-
-static void write_tensors(const char *name, st_tensor_t *tensors, int count)
-{
-    char path[128];
-    st_error_t error;
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    st_writer_t *writer = st_create(path, tensors, count, NULL, &error);
-    bool good = writer != NULL;
-    for (int i = 0; good && i < count; i++)
-        good = st_measure(&tensors[i], &error) &&
-               st_append(writer, i, tensors[i].data, tensors[i].bytes, &error);
-    if (!good || !st_commit(writer, &error))
-        fail_msg("%s", error.text);
-}
 
 /* Room for the largest tensor here, counting up in small steps. */
 static const float *some_values(void)
@@ -118,18 +42,6 @@ static void write_small(const char *name)
 {
     write_qkv(name, tensor("q", "F32", 4, q_shape), tensor("k", "F32", 4, k_shape),
               tensor("v", "F32", 4, v_shape));
-}
-
-static st_file_t *open_file(const char *name)
-{
-    char path[256];
-    st_error_t error;
-    snprintf(path, sizeof path, "%s%s%s", name[0] == '/' ? "" : folder, name[0] == '/' ? "" : "/",
-             name);
-    st_file_t *file = st_open(path, &error);
-    if (!file)
-        fail_msg("%s", error.text);
-    return file;
 }
 
 static void expect_tensor(const st_file_t *file, const char *name, const char *dtype,
@@ -589,26 +501,6 @@ static void unwritable_outputs(void **state)
     assert_int_equal(stat(path, &is), 0);
     assert_int_equal(is.st_ino, was.st_ino);
     assert_int_equal(is.st_size, was.st_size);
-}
-
-/* ---- the folder ------------------------------------------------------------------------------ */
-
-static int make_folder(void **state)
-{
-    (void)state;
-    heed_env_info_t variable;
-    for (int i = 0; heed_env_info(i, &variable); i++)
-        unsetenv(variable.name);
-    snprintf(folder, sizeof folder, "/tmp/heed-cli-XXXXXX");
-    return mkdtemp(folder) ? 0 : -1;
-}
-
-static int remove_folder(void **state)
-{
-    (void)state;
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf '%s'", folder);
-    return system(command);
 }
 
 int main(void)

@@ -76,7 +76,7 @@ static heed_impl_t mine(void)
                         .name = "cpu:mine",
                         .about = "a test",
                         .device_type = HEED_DEVICE_CPU,
-                        .features = (UINT64_C(1) << 13) - 1,
+                        .features = (UINT64_C(1) << 15) - 1,
                         .estimate = estimate,
                         .workspace = workspace,
                         .run = run_and_remember,
@@ -159,7 +159,7 @@ static void fields_that_are_refused(void **state)
     impl.op = "convolution";
     expect_fails(heed_register_impl(context, &impl), HEED_ERROR_UNKNOWN_IMPL, "convolution");
     impl = mine();
-    impl.features = UINT64_C(1) << 13;
+    impl.features = UINT64_C(1) << 15;
     expect_fails(heed_register_impl(context, &impl), HEED_ERROR_VALUE, "features");
     impl = mine();
     impl.required_isa = UINT64_C(1) << 40;

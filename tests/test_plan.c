@@ -91,6 +91,13 @@ static void dtypes_that_do_not_match(void **state)
     REFUSES(small.desc.out.dtype = HEED_BF16, HEED_ERROR_DTYPE, "out is bf16");
     REFUSES(small.desc.lse.dtype = HEED_F16, HEED_ERROR_DTYPE, "lse is f16");
     REFUSES(small.desc.q.dtype = 1, HEED_ERROR_DTYPE, "q.dtype");
+    REFUSES(small.desc.q.dtype = HEED_E5M2, HEED_ERROR_DTYPE, "q is e5m2");
+    REFUSES(small.desc.q.dtype = HEED_E4M3, HEED_ERROR_DTYPE, "k is f32");
+    REFUSES(small.desc.out.dtype = HEED_E4M3, HEED_ERROR_DTYPE, "out is e4m3");
+#define ALL_E4M3 small.desc.q.dtype = small.desc.k.dtype = small.desc.v.dtype = HEED_E4M3
+    REFUSES((ALL_E4M3, small.desc.out.dtype = HEED_E4M3), HEED_ERROR_DTYPE,
+            "out is e4m3: with q in e4m3 it is bf16, f16 or f32");
+    REFUSES((ALL_E4M3, small.desc.out.dtype = HEED_F64), HEED_ERROR_DTYPE, "out is f64");
 }
 
 static void strides_of_outputs(void **state)

@@ -136,7 +136,7 @@ static heed_impl_t user_impl(const char *name, heed_status_t (*run)(const heed_l
                         .about = "a test",
                         .device_type = HEED_DEVICE_CPU,
                         .run = run};
-    impl.features = (UINT64_C(1) << 13) - 1;
+    impl.features = (UINT64_C(1) << 15) - 1;
     return impl;
 }
 

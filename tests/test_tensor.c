@@ -24,10 +24,21 @@ static void dtypes_by_name(void **state)
         heed_dtype_t dtype;
         const char *name;
         size_t size;
-    } known[] = {{HEED_F32, "f32", 4}, {HEED_BF16, "bf16", 2}, {HEED_F16, "f16", 2},
-                 {HEED_F64, "f64", 8}, {HEED_E4M3, "e4m3", 1}, {HEED_E5M2, "e5m2", 1},
-                 {HEED_I8, "i8", 1},   {HEED_I32, "i32", 4},   {HEED_I64, "i64", 8},
-                 {HEED_U8, "u8", 1},   {HEED_BOOL, "bool", 1}};
+    } known[] = {{HEED_F32, "f32", 4},
+                 {HEED_BF16, "bf16", 2},
+                 {HEED_F16, "f16", 2},
+                 {HEED_F64, "f64", 8},
+                 {HEED_E4M3, "e4m3", 1},
+                 {HEED_E5M2, "e5m2", 1},
+                 {HEED_I8, "i8", 1},
+                 {HEED_I32, "i32", 4},
+                 {HEED_I64, "i64", 8},
+                 {HEED_U8, "u8", 1},
+                 {HEED_BOOL, "bool", 1},
+                 {HEED_E4M3IEEE, "e4m3ieee", 1},
+                 {HEED_E4M3FNUZ, "e4m3fnuz", 1},
+                 {HEED_E5M2FNUZ, "e5m2fnuz", 1},
+                 {HEED_E8M0, "e8m0", 1}};
     (void)state;
     for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
         heed_dtype_t dtype = 0;

@@ -21,6 +21,8 @@ static int cmd_version(int argc, char **argv);
 static const command_t commands[] = {
     {"info", "show the machine, its devices, and what Heed would run on it", cmd_info},
     {"run", "run an operation on the tensors of a file", cmd_run},
+    {"convert", "convert the tensors of a file to another dtype", cmd_convert},
+    {"inspect", "list the tensors of a file, their ranges and histograms", cmd_inspect},
     {"explain", "show why an implementation is chosen for a problem", cmd_explain},
     {"bench", "check and time implementations on a list of problems", cmd_bench},
     {"help", "show this, or the help of a command", cmd_help},

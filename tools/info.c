@@ -86,7 +86,11 @@ static void print_cuda(const json_t *device)
            integer_of(device, "clock_khz") / 1000,
            tool_bytes((double)integer_of(device, "shared_bytes"), shared));
     print_caches(json_object_get(device, "caches"));
-    printf("  memory      %s\n", tool_bytes((double)integer_of(device, "memory_bytes"), memory));
+    printf("  memory      %s", tool_bytes((double)integer_of(device, "memory_bytes"), memory));
+    if (integer_of(device, "memory_bandwidth") > 0)
+        printf(", %.0f GB/s by bus width and clock",
+               (double)integer_of(device, "memory_bandwidth") * 1e-9);
+    printf("\n");
     printf("  CUDA        driver for %lld.%lld, backend for %lld.%lld\n", driver / 1000,
            driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
 }

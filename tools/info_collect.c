@@ -45,6 +45,7 @@ static void add_cuda(json_t *entry, const heed_device_info_t *info)
     json_object_set_new(entry, "multiprocessors", json_integer(info->multiprocessors));
     json_object_set_new(entry, "clock_khz", json_integer(info->clock_khz));
     json_object_set_new(entry, "shared_bytes", json_integer(info->shared_bytes));
+    json_object_set_new(entry, "memory_bandwidth", json_integer(info->memory_bandwidth));
     json_object_set_new(entry, "driver_version", json_integer(info->driver_version));
     json_object_set_new(entry, "runtime_version", json_integer(info->runtime_version));
 }

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "run.h"
 
+#include "kit.h"
 #include "options.h"
 #include "text.h"
 
@@ -49,6 +50,8 @@ static const char doc[] =
     "  heed run attention -i qkv.safetensors --golden out.safetensors --tolerance 1e-5\n"
     "  heed run cast -i a.safetensors -o b.safetensors --dst bf16\n"
     "\n"
+    "With --device cuda the tensors are copied to the card and the outputs back; times are of the "
+    "run alone. "
     "An output that is also in the input file is the state that the operation starts from, for "
     "operations that merge into one.";
 
@@ -123,9 +126,12 @@ typedef struct job {
     run_t run;
     heed_context_t *context;
     heed_plan_t *plan;
+    heed_device_t device; /* where operands lie while it runs */
     void *workspace;
     size_t workspace_bytes;
-    void *buffers[RUN_MAX_OPERANDS];
+    void *buffers[RUN_MAX_OPERANDS];      /* on the host */
+    kit_block_t blocks[RUN_MAX_OPERANDS]; /* and on the device */
+    void *at[RUN_MAX_OPERANDS];
     st_tensor_t outputs[RUN_MAX_OPERANDS];
     int output_count;
 } job_t;
@@ -145,9 +151,8 @@ static void *allocate(size_t bytes, size_t alignment)
 }
 
 /* Inputs stay where they are mapped; outputs get memory. */
-static int prepare(job_t *job)
+static int prepare_host(job_t *job)
 {
-    size_t alignment;
     for (int i = 0; i < job->run.count; i++) {
         const run_operand_t *operand = &job->run.operands[i];
         if (!operand->info.output && operand->input)
@@ -160,13 +165,51 @@ static int prepare(job_t *job)
         if (!output->data)
             return tool_fail("out of memory for the %zu bytes of %s", output->bytes, output->name);
     }
+    return TOOL_OK;
+}
+
+/* Where operands are placed: on the card that --device names, if there is one. If not, the library
+ * says so by its own policy. */
+static void choose_device(job_t *job, const char *device)
+{
+    job->device = (heed_device_t){HEED_DEVICE_CPU, 0};
+    if (device && strncmp(device, "cuda", 4) == 0 &&
+        !heed_device_missing(job->context, HEED_DEVICE_CUDA))
+        (void)kit_device_parse(device, &job->device);
+    for (int i = 0; i < job->run.count; i++)
+        heed_problem_tensor(job->run.problem, i)->device = job->device;
+}
+
+static heed_status_t prepare_device(job_t *job)
+{
+    size_t alignment;
     heed_status_t status = heed_plan_create(job->context, job->run.op, job->run.desc, &job->plan);
     if (!status)
         status = heed_plan_workspace(job->plan, &job->workspace_bytes, &alignment);
-    if (status)
-        return tool_fail_status(status);
-    job->workspace = allocate(job->workspace_bytes, alignment);
-    return job->workspace ? TOOL_OK : tool_fail("out of memory for the workspace");
+    if (!status)
+        status =
+            heed_memory_alloc(job->context, job->device, job->workspace_bytes, &job->workspace);
+    for (int i = 0; i < job->run.count && !status; i++) {
+        const run_operand_t *operand = &job->run.operands[i];
+        if (!job->buffers[i])
+            continue;
+        size_t bytes = operand->info.output ? operand->file.bytes : operand->input->bytes;
+        status = kit_block_new(job->context, job->device, job->buffers[i], bytes, &job->blocks[i]);
+        job->at[i] = job->blocks[i].there;
+        if (!status)
+            status = kit_block_upload(&job->blocks[i]);
+    }
+    return status;
+}
+
+static int prepare(job_t *job, const char *device)
+{
+    int code = prepare_host(job);
+    if (code != TOOL_OK)
+        return code;
+    choose_device(job, device);
+    heed_status_t status = prepare_device(job);
+    return status ? tool_fail_status(status) : TOOL_OK;
 }
 
 /* Outputs start from the state in the input file, or as NaN, which shows what is not written. */
@@ -189,22 +232,44 @@ static int by_value(const void *a, const void *b)
     return (left > right) - (left < right);
 }
 
+static heed_status_t move_outputs(const job_t *job, heed_status_t (*move)(const kit_block_t *))
+{
+    heed_status_t status = HEED_OK;
+    for (int i = 0; i < job->run.count && !status; i++)
+        if (job->run.operands[i].info.output && job->buffers[i])
+            status = move(&job->blocks[i]);
+    return status;
+}
+
+/* One run and its time; on a card from the call to the end of the work. */
+static heed_status_t execute_once(job_t *job, double *ns)
+{
+    const heed_stream_t stream = {job->device, NULL};
+    reset_outputs(job);
+    heed_status_t status = move_outputs(job, kit_block_upload);
+    double start = now_ns();
+    if (!status)
+        status = heed_plan_execute(job->plan, job->at, job->run.count, job->workspace,
+                                   job->workspace_bytes, NULL);
+    if (!status)
+        status = heed_stream_synchronize(job->context, &stream);
+    *ns = now_ns() - start;
+    return status;
+}
+
 static int execute(job_t *job, int repeat, double *median_ns)
 {
     double *times = calloc((size_t)repeat, sizeof *times);
     if (!times)
         return tool_fail("out of memory");
     heed_status_t status = HEED_OK;
-    for (int i = 0; i < repeat && !status; i++) {
-        reset_outputs(job);
-        double start = now_ns();
-        status = heed_plan_execute(job->plan, job->buffers, job->run.count, job->workspace,
-                                   job->workspace_bytes, NULL);
-        times[i] = now_ns() - start;
-    }
+    for (int i = 0; i < repeat && !status; i++)
+        status = execute_once(job, &times[i]);
     qsort(times, (size_t)repeat, sizeof *times, by_value);
     *median_ns = (times[(repeat - 1) / 2] + times[repeat / 2]) / 2;
     free(times);
+    if (!status)
+        status = move_outputs(job, kit_block_download);
     return status ? tool_fail_status(status) : TOOL_OK;
 }
 
@@ -261,7 +326,7 @@ static int work(job_t *job, const arguments_t *arguments)
     double ns = 0;
     int code = run_bind(&job->run);
     if (code == TOOL_OK)
-        code = prepare(job);
+        code = prepare(job, arguments->options.device);
     if (code == TOOL_OK)
         code = execute(job, arguments->repeat, &ns);
     if (code == TOOL_OK)
@@ -275,9 +340,12 @@ static int work(job_t *job, const arguments_t *arguments)
 
 static void clean_up(job_t *job)
 {
+    for (int i = 0; i < job->run.count; i++)
+        kit_block_free(&job->blocks[i]);
     for (int i = 0; i < job->output_count; i++)
         free((void *)job->outputs[i].data);
-    free(job->workspace);
+    if (job->context)
+        (void)heed_memory_free(job->context, job->device, job->workspace);
     heed_plan_destroy(job->plan);
     heed_problem_destroy(job->run.problem);
     heed_context_destroy(job->context);
@@ -287,6 +355,7 @@ static int run_operation(const char *op, const arguments_t *arguments)
 {
     st_error_t error;
     job_t job = {0};
+    job.device = (heed_device_t){HEED_DEVICE_CPU, 0};
     job.context = tool_context(&arguments->options);
     if (!job.context)
         return TOOL_FAILED;

@@ -120,7 +120,7 @@ static int new_problem(const run_t *run, heed_problem_t **problem)
     for (int i = 0; i < run->count; i++) {
         const run_operand_t *operand = &run->operands[i];
         int code = TOOL_OK;
-        if (operand->info.optional && (operand->info.output || operand->input))
+        if (operand->info.optional == 1 && (operand->info.output || operand->input))
             code = set_from_file(run, *problem, operand->info.name, operand->info.name, "1");
         if (code == TOOL_OK && operand->input && !operand->info.output)
             code = set_dtype(run, operand, *problem);

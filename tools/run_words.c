@@ -29,7 +29,7 @@ static bool told_by_tensors(const char *op, const char *word)
 {
     heed_op_operand_t operand;
     for (int i = 0; heed_op_operand(op, i, &operand); i++) {
-        if (operand.optional && strcmp(operand.name, word) == 0)
+        if (operand.optional == 1 && strcmp(operand.name, word) == 0)
             return true;
         if (!operand.output && (strcmp(operand.dtype, word) == 0 || names_axis(&operand, word)))
             return true;

@@ -47,7 +47,8 @@ typedef enum heed_align {
 
 /* A visibility as tiles: for each tile of queries, the key tiles that it may see, in compressed
  * rows. Pairs outside the listed tiles are masked; causal and window still apply inside them. The
- * arrays belong to the caller and must outlive the plan. */
+ * arrays are host memory, belong to the caller and must outlive the plan; the plan of a device
+ * copies them there once, when it is made. */
 typedef struct heed_tile_list {
     uint32_t struct_size;
     int32_t tile_q;           /* queries in a tile: 64 or 128 */
@@ -71,16 +72,23 @@ typedef struct heed_attention_desc {
     float scale;          /* 0: 1/sqrt(D); may be negative */
     int64_t window_left;  /* keys visible before the position, -1: all */
     int64_t window_right; /* keys visible after the position, -1: all */
-    heed_tensor_t q;      /* [B,Sq,H,D]   f32, bf16, f16; any strides, also of D */
+    heed_tensor_t q;      /* [B,Sq,H,D]   f32, bf16, f16, e4m3; any strides, also of D */
     heed_tensor_t k;      /* [B,Sk,Hk,D]  q's dtype; H a multiple of Hk */
     heed_tensor_t v;      /* [B,Sk,Hk,Dv] q's dtype */
-    heed_tensor_t out;    /* [B,Sq,H,Dv]  q's dtype or f32; no two elements at one address */
+    heed_tensor_t out;    /* [B,Sq,H,Dv]  q's dtype or f32, of e4m3 bf16, f16 or f32; no two
+                             elements at one address */
     heed_tensor_t lse;    /* [B,H,Sq] f32, optional */
     const heed_tile_list_t *tiles; /* NULL: every pair that causal and window leave */
     int32_t merge; /* 1: (out, lse) hold a partial state over other keys: merge into it */
 } heed_attention_desc_t;
 
-/* A row that sees no key gives out 0 and lse -inf; a state with lse -inf merges as empty, whatever
+/* e4m3 is taken as it is: a scale of q and k belongs into `scale`, one of v is the caller's. Tensor
+ * cores that multiply e4m3 round each weight p_ij to e4m3 on its way into out, which moves out by
+ * up to 2^-4 of a mean of |v|, far less where many keys count; lse is that of unrounded weights. An
+ * implementation with EXACT_E4M3 rounds no weight. No problem asks for that bit; it is in the list
+ * for those who choose.
+ *
+ * A row that sees no key gives out 0 and lse -inf; a state with lse -inf merges as empty, whatever
  * its out holds. D and Dv are 1..512; each implementation says which it takes. Masked keys and
  * values are never let into a result, not even as NaN. B, Sq or Sk may be 0. */
 
@@ -102,7 +110,7 @@ static inline heed_attention_desc_t heed_attention_desc(void)
     X(F32, 0, "f32")                                       \
     X(BF16, 1, "bf16")                                     \
     X(F16, 2, "f16")                                       \
-    X(OUT_F32, 3, "f32 output of 16-bit input")            \
+    X(OUT_F32, 3, "f32 output of narrower input")          \
     X(CAUSAL, 4, "causal")                                 \
     X(WINDOW, 5, "window")                                 \
     X(GROUPED, 6, "grouped heads")                         \
@@ -111,7 +119,9 @@ static inline heed_attention_desc_t heed_attention_desc(void)
     X(MERGE, 9, "merge")                                   \
     X(STRIDED_DIM, 10, "strided head dim")                 \
     X(ODD_DIM, 11, "head dims that are no multiple of 16") \
-    X(DV, 12, "Dv other than D")
+    X(DV, 12, "Dv other than D")                           \
+    X(E4M3, 13, "e4m3")                                    \
+    X(EXACT_E4M3, 14, "e4m3 with unrounded weights")
 
 #define HEED_ATTENTION_ENUM_(name, bit, text) HEED_ATTENTION_CAN_##name = 1 << bit,
 #define HEED_ATTENTION_OR_(name, bit, text)   | 1 << bit
@@ -128,7 +138,9 @@ HEED_API HEED_MUST_USE heed_status_t heed_attention_plan(heed_context_t *context
                                                          heed_plan_t **plan);
 
 /* Plan, workspace from the context's allocator, execute on the tensors' data, clean up. For
- * repeated calls keep the plan instead. */
+ * repeated calls keep the plan instead. On a device the workspace is device memory in the order of
+ * the default stream, and the call returns when the work is enqueued there; with a tile list it
+ * waits until it is done. */
 HEED_API HEED_MUST_USE heed_status_t heed_attention(heed_context_t *context,
                                                     const heed_attention_desc_t *desc);
 

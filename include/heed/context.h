@@ -49,6 +49,24 @@ typedef struct heed_allocator {
     void *user;
 } heed_allocator_t;
 
+/* Where to enqueue on a device: its native stream handle. NULL or zeros: the device's default. CPU
+ * plans run in the calling thread and its team, and are done when execute returns. */
+typedef struct heed_stream {
+    heed_device_t device;
+    void *native;
+} heed_stream_t;
+
+/* Memory of a device, for workspaces of one-call functions and for heed_memory_alloc. alloc returns
+ * memory aligned to `align`, or NULL. With a stream the memory is used, and given back, in the
+ * order of that stream alone; NULL: on any stream, and nothing uses it any more when it is given
+ * back. */
+typedef struct heed_device_allocator {
+    void *(*alloc)(void *user, heed_device_t device, size_t bytes, size_t align,
+                   const heed_stream_t *stream);
+    void (*free)(void *user, heed_device_t device, void *memory, const heed_stream_t *stream);
+    void *user;
+} heed_device_allocator_t;
+
 typedef enum heed_fallback {
     HEED_FALLBACK_DEFAULT = 0, /* HEED_FALLBACK, else WARN */
     HEED_FALLBACK_DENY = 1,    /* an error */
@@ -70,6 +88,7 @@ typedef struct heed_context_config {
     const char *impl;
     const char *skip_impl;
     const char *max_cpu_isa;
+    heed_device_allocator_t device_allocator; /* alloc NULL: cudaMallocAsync or cudaMalloc */
 } heed_context_config_t;
 
 static inline heed_context_config_t heed_context_config(void)

@@ -50,10 +50,11 @@ typedef struct heed_device_info {
     int32_t compute_major; /* compute capability, 9.0 */
     int32_t compute_minor;
     int32_t multiprocessors;
-    int32_t clock_khz;       /* 0 where the driver does not tell */
-    int32_t shared_bytes;    /* shared memory that one block may ask for */
-    int32_t driver_version;  /* CUDA version of the driver, 13000 for 13.0 */
-    int32_t runtime_version; /* that the backend was built with */
+    int32_t clock_khz;        /* 0 where the driver does not tell */
+    int32_t shared_bytes;     /* shared memory that one block may ask for */
+    int32_t driver_version;   /* CUDA version of the driver, 13000 for 13.0 */
+    int32_t runtime_version;  /* that the backend was built with */
+    int64_t memory_bandwidth; /* bytes a second by bus width and clock, 0 where not told */
 } heed_device_info_t;
 
 /* How many devices there are; the CPU is always number 0. */

@@ -8,7 +8,7 @@
  *     tensor.h     tensors and dtypes                plan.h       plan, workspace, execute, explain
  *     context.h    contexts, policy, environment     impl.h       implementations, your own too
  *     attention.h  attention                         problem.h    problems as text
- *     cast.h       casts */
+ *     cast.h       casts                             memory.h     memory and streams of a device */
 #ifndef HEED_HEED_H
 #define HEED_HEED_H
 
@@ -19,6 +19,7 @@
 #include "device.h"
 #include "plan.h"
 #include "impl.h"
+#include "memory.h"
 #include "problem.h"
 #include "attention.h"
 #include "cast.h"

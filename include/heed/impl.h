@@ -25,6 +25,9 @@ typedef struct heed_launch {
     int32_t threads; /* team size to use at most */
     heed_stream_t stream;
     void *user;
+    /* The descriptor's tile list where a device can read it: the struct and all that it points to
+     * lie there. NULL: none was placed, the descriptor has what there is. */
+    const struct heed_tile_list *tiles;
 } heed_launch_t;
 
 /* All functions may be called from many threads at once. */

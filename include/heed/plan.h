@@ -5,6 +5,10 @@
  * at once, each with its own workspace. Executing allocates nothing, takes no lock, and reads
  * nothing of the descriptor's memory but tile lists, which must outlive the plan.
  *
+ * On a device, executing enqueues on the caller's stream and returns: it never waits, and it may be
+ * captured into a CUDA graph, as long as the plan was made before. What the plan itself keeps on
+ * the device (its copy of a tile list) is placed when it is made, which waits.
+ *
  * Each operation has a typed way in (heed_attention_plan, heed_cast_plan); all the rest is here. */
 #ifndef HEED_PLAN_H
 #define HEED_PLAN_H
@@ -17,13 +21,6 @@ extern "C" {
 
 typedef struct heed_plan heed_plan_t;
 
-/* Where to enqueue on a device: its native stream handle. NULL or zeros: the device's default. CPU
- * plans run in the calling thread and its team, and are done when execute returns. */
-typedef struct heed_stream {
-    heed_device_t device;
-    void *native;
-} heed_stream_t;
-
 /* Plans operation `op` ("attention") for the descriptor of that operation, desc. The typed
  * functions call this. Errors: NULL, STRUCT_SIZE, VALUE, SHAPE, STRIDE, DTYPE, UNKNOWN_IMPL (no
  * such operation), UNSUPPORTED, NO_DEVICE, FALLBACK, OUT_OF_MEMORY. *plan is NULL after an error.
@@ -31,7 +28,7 @@ typedef struct heed_stream {
 HEED_API HEED_MUST_USE heed_status_t heed_plan_create(heed_context_t *context, const char *op,
                                                       const void *desc, heed_plan_t **plan);
 
-/* NULL is fine. No execution of the plan may be under way. */
+/* NULL is fine. No execution of the plan may be under way, on a device neither. */
 HEED_API void heed_plan_destroy(heed_plan_t *plan);
 
 /* Bytes and alignment that heed_plan_execute needs; bytes may be 0. Errors: NULL. */
@@ -61,9 +58,11 @@ typedef struct heed_plan_info {
     uint64_t workspace_bytes;
     int32_t fallback; /* 1: this is not the device that was asked for */
     char fallback_why[160];
+    uint64_t device_bytes; /* device memory that the plan keeps: its copy of a tile list */
 } heed_plan_info_t;
 
-/* Fills *info, whose struct_size the caller has set. Errors: NULL, STRUCT_SIZE. */
+/* Fills as much of *info as its struct_size, which the caller has set, has room for.
+ * Errors: NULL, STRUCT_SIZE. */
 HEED_API HEED_MUST_USE heed_status_t heed_plan_info(const heed_plan_t *plan,
                                                     heed_plan_info_t *info);
 

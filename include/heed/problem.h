@@ -22,10 +22,11 @@ HEED_API const char *heed_op_name(int index);
 
 typedef struct heed_op_operand {
     const char *name;  /* "q" */
-    const char *shape; /* words of its axes, "b,sq,hq,d" */
+    const char *shape; /* words of its axes, "b,sq,hq,d"; "" where other words give them */
     const char *dtype; /* word of its dtype, "dtype" */
     int32_t output;    /* 1: written */
-    int32_t optional;  /* 1: may be absent; it is there if the word of the same name is 1 */
+    int32_t optional;  /* 1: may be absent; it is there if the word of the same name is 1.
+                          2: there where other words ask for it */
 } heed_op_operand_t;
 
 /* Operand `index` of `op` in the order of heed_plan_execute. Returns 0 past the end, 1 otherwise.

@@ -29,8 +29,12 @@ enum {
     HEED_F64 = HEED_DTYPE(2, 64),
     HEED_BF16 = HEED_DTYPE(4, 16),
     HEED_BOOL = HEED_DTYPE(6, 8),
-    HEED_E4M3 = HEED_DTYPE(10, 8), /* OCP "fn": no infinities, largest 448 */
-    HEED_E5M2 = HEED_DTYPE(12, 8)
+    HEED_E4M3IEEE = HEED_DTYPE(8, 8),  /* with infinities, largest 240 */
+    HEED_E4M3 = HEED_DTYPE(10, 8),     /* OCP "fn": no infinities, largest 448 */
+    HEED_E4M3FNUZ = HEED_DTYPE(11, 8), /* half of OCP's value, one NaN, no -0, largest 240 */
+    HEED_E5M2 = HEED_DTYPE(12, 8),     /* with infinities, largest 57344 */
+    HEED_E5M2FNUZ = HEED_DTYPE(13, 8),
+    HEED_E8M0 = HEED_DTYPE(14, 8) /* a power of two: 2^(code - 127); 0xff is NaN */
 };
 
 /* DLPack's device types. */

@@ -75,4 +75,15 @@ static inline hd_attention_t hd_attention(const heed_attention_desc_t *desc, voi
     return a;
 }
 
+/* The primitive of a launch: its tile list is the one that was placed where the kernel runs, if one
+ * was. Then the list is for the kernel alone: the host's own is in the descriptor. */
+static inline hd_attention_t hd_attention_of(const heed_launch_t *launch)
+{
+    const heed_attention_desc_t *desc = (const heed_attention_desc_t *)launch->desc;
+    hd_attention_t a = hd_attention(desc, launch->buffers);
+    if (launch->tiles)
+        a.visible.tiles = launch->tiles;
+    return a;
+}
+
 #endif

@@ -9,9 +9,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* To be raised with any change of the two structs below or of what a kernel is given: heed_impl_t,
+/* To be raised with any change of the structs below or of what a kernel is given: heed_impl_t,
  * heed_launch_t, heed_device_info_t, the descriptors. */
-enum { HD_BACKEND_ABI = 1 };
+enum { HD_BACKEND_ABI = 2 };
 
 /* What libheed gives a backend. */
 typedef struct hd_host {
@@ -19,6 +19,29 @@ typedef struct hd_host {
     /* Stores the sentence for heed_last_error() and returns status. */
     heed_status_t (*fail)(heed_status_t status, const char *sentence);
 } hd_host_t;
+
+/* Memory, streams and events of the device with number `id`. `stream` is a native handle, NULL the
+ * device's default stream. Only synchronize, event_elapsed, and the calls that say so, wait. A
+ * status other than HEED_OK comes with a sentence. */
+typedef struct hd_device_calls {
+    /* Memory for any stream, and memory that is used and given back in the order of one stream. */
+    heed_status_t (*alloc)(int32_t id, size_t bytes, void **memory);
+    heed_status_t (*free)(int32_t id, void *memory);
+    heed_status_t (*alloc_ordered)(int32_t id, size_t bytes, void *stream, void **memory);
+    heed_status_t (*free_ordered)(int32_t id, void *memory, void *stream);
+    /* Either side may be host memory or another device's. Pageable host memory may make it wait. */
+    heed_status_t (*copy)(int32_t id, void *to, const void *from, size_t bytes, void *stream);
+    heed_status_t (*set)(int32_t id, void *memory, int value, size_t bytes, void *stream);
+    heed_status_t (*stream_create)(int32_t id, void **stream);
+    heed_status_t (*stream_destroy)(int32_t id, void *stream);
+    heed_status_t (*synchronize)(int32_t id, void *stream);
+    heed_status_t (*event_create)(int32_t id, void **event);
+    heed_status_t (*event_destroy)(int32_t id, void *event);
+    heed_status_t (*event_record)(int32_t id, void *event, void *stream);
+    heed_status_t (*event_elapsed)(int32_t id, void *first, void *last, double *ns);
+    /* FLOP/s of a large product of matrices by the vendor's library, which is loaded for it. */
+    heed_status_t (*matmul_rate)(int32_t id, heed_dtype_t dtype, double *rate);
+} hd_device_calls_t;
 
 /* Everything lives as long as the process. abi and struct_size are read before all else. */
 typedef struct hd_backend {
@@ -33,6 +56,7 @@ typedef struct hd_backend {
     /* Describes at most `max` usable devices and returns their number. `why` gets a sentence about
      * what was not usable, "" if nothing. Called from any thread, for each context. */
     int (*detect)(heed_device_info_t *infos, int max, char *why, size_t why_size);
+    const hd_device_calls_t *device;
 } hd_backend_t;
 
 #define HD_BACKEND_ENTER "heed_plugin_v1"

@@ -53,6 +53,10 @@ static heed_status_t check_config(const heed_context_config_t *config)
     if (!config->allocator.alloc != !config->allocator.free)
         return hd_fail(HEED_ERROR_VALUE, "config.allocator.%s is null, the other function is not",
                        config->allocator.alloc ? "free" : "alloc");
+    if (!config->device_allocator.alloc != !config->device_allocator.free)
+        return hd_fail(HEED_ERROR_VALUE,
+                       "config.device_allocator.%s is null, the other function is not",
+                       config->device_allocator.alloc ? "free" : "alloc");
     if (config->ignore_environment < 0 || config->ignore_environment > 1)
         return hd_fail(HEED_ERROR_VALUE, "config.ignore_environment=%d is not 0 or 1",
                        config->ignore_environment);
@@ -92,7 +96,8 @@ heed_status_t heed_context_create(const heed_context_config_t *config, heed_cont
     *context = NULL;
     heed_context_config_t full = heed_context_config();
     if (config)
-        HD_TRY(hd_struct_copy(&full, sizeof(full), config, sizeof(full), "config"));
+        HD_TRY(hd_struct_copy(&full, sizeof(full), config,
+                              offsetof(heed_context_config_t, device_allocator), "config"));
     HD_TRY(check_config(&full));
 
     hd_settings_t settings = {0};
@@ -108,6 +113,7 @@ heed_status_t heed_context_create(const heed_context_config_t *config, heed_cont
     atomic_init(&made->references, 1);
     made->settings = settings;
     made->allocator = allocator;
+    made->device_allocator = full.device_allocator;
     made->log = full.log;
     made->log_user = full.log_user;
     detect(made);

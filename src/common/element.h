@@ -3,7 +3,7 @@
 #ifndef HD_ELEMENT_H
 #define HD_ELEMENT_H
 
-#include "base.h"
+#include "fp8.h"
 
 #include <string.h>
 
@@ -55,22 +55,16 @@ HD_DEVICE static inline uint16_t hd_f32_to_f16(float value)
         return (uint16_t)(sign | 0x7e00 | (rest >> 13 & 0x3ff));
     if (rest >= 0x477ff000) /* 65520 and up */
         return (uint16_t)(sign | 0x7c00);
-    if (rest < 0x38800000) { /* below 2^-14: adding 2^-1 rounds at the last subnormal bit */
-        float shifted = hd_from_bits(rest) + 0.5f;
-        return (uint16_t)(sign | (hd_to_bits(shifted) - 0x3f000000));
+    if (rest < 0x38800000) { /* below 2^-14, in integers: no caller's rounding mode gets in */
+        const hd_fp8_t f16 = {10, 113, 0, 0, 0, 0, false};
+        return (uint16_t)(sign | hd_fp8_magnitude(f16, rest, HEED_ROUND_NEAREST, 0));
     }
     return (uint16_t)(sign | (rest - (112u << 23) + 0xfff + (rest >> 13 & 1)) >> 13);
 }
 
-/* OCP E4M3: no infinities, NaN is 0x7f and 0xff. */
 HD_DEVICE static inline float hd_e4m3_to_f32(uint8_t code)
 {
-    uint32_t sign = (uint32_t)(code & 0x80) << 24, rest = code & 0x7f;
-    if (rest == 0x7f)
-        return hd_from_bits(sign | 0x7fc00000);
-    if (rest >= 8)
-        return hd_from_bits(sign | ((rest << 20) + (120u << 23)));
-    return hd_from_bits(sign | hd_to_bits((float)rest * 0x1p-9f));
+    return hd_from_bits(hd_fp8_decode(hd_fp8_format(HEED_E4M3), code));
 }
 
 HD_DEVICE static inline float hd_element_load(heed_dtype_t dtype, const void *at)

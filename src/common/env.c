@@ -128,9 +128,9 @@ static heed_status_t read_device(const heed_context_config_t *config, hd_setting
         strcmp(setting.value, "auto") == 0)
         return HEED_OK;
     if (strcmp(setting.value, "cpu") == 0)
-        settings->device.type = HEED_DEVICE_CPU;
+        settings->device = (heed_device_t){HEED_DEVICE_CPU, -1};
     else if (strcmp(setting.value, "cuda") == 0)
-        settings->device.type = HEED_DEVICE_CUDA;
+        settings->device = (heed_device_t){HEED_DEVICE_CUDA, -1};
     else if (strncmp(setting.value, "cuda:", 5) == 0 && hd_parse_int(setting.value + 5, &id) &&
              id >= 0 && id <= INT32_MAX)
         settings->device = (heed_device_t){HEED_DEVICE_CUDA, (int32_t)id};

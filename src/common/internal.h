@@ -107,7 +107,7 @@ typedef struct hd_settings {
     heed_fallback_t fallback;
     heed_log_level_t log_level;
     bool log_to_stderr;
-    heed_device_t device; /* type 0: auto */
+    heed_device_t device; /* type 0: auto; id -1: any of that type */
     uint64_t isa_cap;     /* mask of allowed HEED_ISA_* */
     char impl[512];       /* [op=]pattern lists, "" for none */
     char skip_impl[512];
@@ -124,6 +124,7 @@ struct heed_context {
     atomic_int references;
     hd_settings_t settings;
     heed_allocator_t allocator;
+    heed_device_allocator_t device_allocator; /* alloc NULL: the backend's */
     heed_log_fn log;
     void *log_user;
     heed_device_info_t devices[HD_MAX_DEVICES]; /* the CPU is number 0 */
@@ -136,6 +137,13 @@ struct heed_context {
 
 /* The device, NULL where the context has none such (device.c). */
 const heed_device_info_t *hd_device_find(const heed_context_t *context, heed_device_t device);
+
+/* Memory of a device, by the context's allocator for devices or the backend's; `what` it is, for
+ * the sentence, stream as in heed_device_allocator_t. memory.c */
+heed_status_t hd_device_alloc(const heed_context_t *context, heed_device_t device, const char *what,
+                              size_t bytes, const heed_stream_t *stream, void **memory);
+heed_status_t hd_device_free(const heed_context_t *context, heed_device_t device, void *memory,
+                             const heed_stream_t *stream);
 
 void *hd_alloc(const heed_context_t *context, size_t bytes);
 void *hd_alloc_aligned(const heed_context_t *context, size_t bytes, size_t align);

@@ -66,6 +66,9 @@ typedef struct hd_op {
 
     /* Checks a descriptor whose tensors are complete one by one, and fills in defaults. */
     heed_status_t (*complete)(void *desc);
+    /* Checks the operands' addresses (NULL where absent) before a plan runs; NULL: nothing to
+     * check. */
+    heed_status_t (*check)(const void *desc, void *const *buffers);
     /* The feature bits that a complete descriptor needs. */
     uint64_t (*needs)(const void *desc);
     /* Useful floating-point operations and bytes of a complete descriptor. */
@@ -74,6 +77,11 @@ typedef struct hd_op {
     heed_status_t (*from_words)(const void *words, void *desc, hd_storage_t *storage);
     /* Complete descriptor -> words. */
     void (*to_words)(const void *desc, void *words);
+    /* What a complete descriptor points to beside tensors, for plans of a device: its bytes, 0 for
+     * nothing, and a copy of it at `image`, with pointers as they are when the image lies at
+     * address `at`. NULL: nothing ever. */
+    size_t (*placed_bytes)(const void *desc);
+    void (*place)(const void *desc, char *image, uintptr_t at);
 } hd_op_t;
 
 /* Operation by number (NULL past the end) and by name (NULL: none). registry.c */

@@ -29,7 +29,8 @@ typedef struct words {
 } words_t;
 
 static const hd_word_t word_table[] = {
-    HD_WORD("dtype", "f32|bf16|f16", "f32", "type of q, k and v", 1, HD_WORD_DTYPE, dtype, 0, true),
+    HD_WORD("dtype", "f32|bf16|f16|e4m3", "f32", "type of q, k and v", 1, HD_WORD_DTYPE, dtype, 0,
+            true),
     HD_WORD("b", "N", "1", "batch", 1, HD_WORD_INT, b, 0, true),
     HD_WORD("sq", "N", "1024", "queries", 1, HD_WORD_INT, sq, 0, true),
     HD_WORD("sk", "N", "", "keys, as many as queries if not given", 1, HD_WORD_INT, sk, 0, true),
@@ -47,7 +48,8 @@ static const hd_word_t word_table[] = {
             false),
     HD_WORD("tiles", "random:SEED,PERCENT,TQ,TK,shared|each or blockdiag:SIZE,TQ,TK", "",
             "a tile list made on the spot", 0, HD_WORD_TEXT, tiles, 0, false),
-    HD_WORD("out", "same|f32", "same", "type of the output", 0, HD_WORD_ENUM, out, 0, false),
+    HD_WORD("out", "same|f32|bf16|f16", "same", "type of the output; same is bf16 with e4m3", 0,
+            HD_WORD_ENUM, out, 0, false),
     HD_WORD("lse", "0|1", "0", "the log-sum-exp is an output too", 0, HD_WORD_BOOL, lse, 0, false),
     HD_WORD("merge", "0|1", "0", "merge into the state in (out, lse)", 0, HD_WORD_BOOL, merge, 0,
             false),
@@ -63,6 +65,12 @@ static const char *const feature_names[] = {
     HEED_ATTENTION_FEATURE_LIST(NAME)
 #undef NAME
 };
+
+/* The output that goes without saying. */
+static heed_dtype_t usual_output(heed_dtype_t dtype)
+{
+    return dtype == HEED_E4M3 ? HEED_BF16 : dtype;
+}
 
 /* ---- checking -------------------------------------------------------------------------------- */
 
@@ -120,17 +128,21 @@ static heed_status_t check_shapes(const heed_attention_desc_t *desc)
 
 static heed_status_t check_dtypes(const heed_attention_desc_t *desc)
 {
-    heed_dtype_t dtype = desc->q.dtype;
-    if (dtype != HEED_F32 && dtype != HEED_BF16 && dtype != HEED_F16)
-        return hd_fail(HEED_ERROR_DTYPE, "q is %s: attention takes f32, bf16, f16",
+    heed_dtype_t dtype = desc->q.dtype, out = desc->out.dtype;
+    bool e4m3 = dtype == HEED_E4M3;
+    if (dtype != HEED_F32 && dtype != HEED_BF16 && dtype != HEED_F16 && !e4m3)
+        return hd_fail(HEED_ERROR_DTYPE, "q is %s: attention takes f32, bf16, f16, e4m3",
                        heed_dtype_name(dtype));
     if (desc->k.dtype != dtype || desc->v.dtype != dtype)
         return hd_fail(HEED_ERROR_DTYPE, "k is %s and v is %s, but q is %s",
                        heed_dtype_name(desc->k.dtype), heed_dtype_name(desc->v.dtype),
                        heed_dtype_name(dtype));
-    if (desc->out.dtype != dtype && desc->out.dtype != HEED_F32)
+    if (e4m3 && out != HEED_BF16 && out != HEED_F16 && out != HEED_F32)
+        return hd_fail(HEED_ERROR_DTYPE, "out is %s: with q in e4m3 it is bf16, f16 or f32",
+                       heed_dtype_name(out));
+    if (!e4m3 && out != dtype && out != HEED_F32)
         return hd_fail(HEED_ERROR_DTYPE, "out is %s: with q in %s it is that or f32",
-                       heed_dtype_name(desc->out.dtype), heed_dtype_name(dtype));
+                       heed_dtype_name(out), heed_dtype_name(dtype));
     if (desc->lse.ndim && desc->lse.dtype != HEED_F32)
         return hd_fail(HEED_ERROR_DTYPE, "lse is %s: it is f32", heed_dtype_name(desc->lse.dtype));
     return HEED_OK;
@@ -181,12 +193,13 @@ static uint64_t needs(const void *at)
     int64_t d = desc->q.shape[3], dv = desc->v.shape[3];
     uint64_t bits = dtype == HEED_F32    ? HEED_ATTENTION_CAN_F32
                     : dtype == HEED_BF16 ? HEED_ATTENTION_CAN_BF16
-                                         : HEED_ATTENTION_CAN_F16;
+                    : dtype == HEED_F16  ? HEED_ATTENTION_CAN_F16
+                                         : HEED_ATTENTION_CAN_E4M3;
     const struct {
         bool needed;
         uint64_t bit;
     } features[] = {
-        {desc->out.dtype != dtype, HEED_ATTENTION_CAN_OUT_F32},
+        {dtype != HEED_F32 && desc->out.dtype == HEED_F32, HEED_ATTENTION_CAN_OUT_F32},
         {desc->causal, HEED_ATTENTION_CAN_CAUSAL},
         {desc->window_left >= 0 || desc->window_right >= 0, HEED_ATTENTION_CAN_WINDOW},
         {desc->q.shape[2] != desc->k.shape[2], HEED_ATTENTION_CAN_GROUPED},
@@ -264,6 +277,22 @@ static heed_status_t read_strides(const char *text, heed_attention_desc_t *desc)
     return HEED_OK;
 }
 
+/* Those of the word `out`, in its order. */
+static const heed_dtype_t outputs[] = {0, HEED_F32, HEED_BF16, HEED_F16};
+
+static heed_dtype_t output_of(int64_t word, heed_dtype_t dtype)
+{
+    return word ? outputs[word] : usual_output(dtype);
+}
+
+static int64_t word_of_output(heed_dtype_t out, heed_dtype_t dtype)
+{
+    int64_t word = 0;
+    while (output_of(word, dtype) != out && word + 1 < HD_COUNT(outputs))
+        word++;
+    return word;
+}
+
 static heed_tensor_t make_tensor(heed_dtype_t dtype, hd_axes_t *axes, int64_t b, int64_t s,
                                  int64_t h, int64_t d)
 {
@@ -312,7 +341,7 @@ static heed_status_t from_words(const void *at, void *to, hd_storage_t *storage)
     desc->q = make_tensor(dtype, &axes[0], b, sq, hq, d);
     desc->k = make_tensor(dtype, &axes[1], b, sk, hk, d);
     desc->v = make_tensor(dtype, &axes[2], b, sk, hk, dv);
-    desc->out = make_tensor(words->out ? HEED_F32 : dtype, &axes[3], b, sq, hq, dv);
+    desc->out = make_tensor(output_of(words->out, dtype), &axes[3], b, sq, hq, dv);
     layout_strides(words->layout, axes[0].shape, fused ? hq + 2 * hk : hq, axes[0].strides);
     layout_strides(words->layout, axes[1].shape, fused ? hq + 2 * hk : hk, axes[1].strides);
     layout_strides(words->layout, axes[2].shape, fused ? hq + 2 * hk : hk, axes[2].strides);
@@ -386,7 +415,7 @@ static void to_words(const void *at, void *to)
     words->window[0] = desc->window_left;
     words->window[1] = desc->window_right;
     words->scale = desc->scale == (float)(1 / sqrt((double)q[3])) ? 0 : (double)desc->scale;
-    words->out = desc->out.dtype != desc->q.dtype;
+    words->out = word_of_output(desc->out.dtype, desc->q.dtype);
     words->lse = desc->lse.ndim > 0;
     words->merge = desc->merge;
     words->layout = BSHD;
@@ -399,6 +428,19 @@ static void to_words(const void *at, void *to)
         snprintf(words->tiles, sizeof(words->tiles), "list:%lld-entries",
                  (long long)desc->tiles->row_start[rows]);
     }
+}
+
+/* ---- on a device ----------------------------------------------------------------------------- */
+
+static size_t placed_bytes(const void *at)
+{
+    const heed_attention_desc_t *desc = at;
+    return desc->tiles ? hd_tiles_placed_bytes(desc->tiles) : 0;
+}
+
+static void place(const void *desc, char *image, uintptr_t at)
+{
+    hd_tiles_place(((const heed_attention_desc_t *)desc)->tiles, image, at);
 }
 
 const hd_op_t hd_op_attention = {
@@ -417,6 +459,8 @@ const hd_op_t hd_op_attention = {
     .work = work,
     .from_words = from_words,
     .to_words = to_words,
+    .placed_bytes = placed_bytes,
+    .place = place,
 };
 
 heed_status_t heed_attention_plan(heed_context_t *context, const heed_attention_desc_t *desc,

@@ -1,24 +1,70 @@
 /* Casts as an operation. */
+#include "casting.h"
 #include "op.h"
 
 #include <string.h>
 
+/* Below, for its functions read its tables. */
+const hd_op_t hd_op_cast;
+
+#define OPERAND(name, shape, dtype, output, optional, field)                      \
+    {                                                                             \
+        {name, shape, dtype, output, optional}, offsetof(heed_cast_desc_t, field) \
+    }
+
 static const hd_operand_t operands[] = {
-    [HEED_CAST_SRC] = {{"src", "n", "src", 0, 0}, offsetof(heed_cast_desc_t, src)},
-    [HEED_CAST_DST] = {{"dst", "n", "dst", 1, 0}, offsetof(heed_cast_desc_t, dst)},
+    [HEED_CAST_SRC] = OPERAND("src", "n", "src", 0, 0, src),
+    [HEED_CAST_DST] = OPERAND("dst", "n", "dst", 1, 0, dst),
+    [HEED_CAST_SCALE] = OPERAND("scale", "", "scale_dtype", 0, 2, scale),
+    [HEED_CAST_SCALE_OUT] = OPERAND("scale_out", "", "scale_dtype", 1, 2, scale_out),
+    [HEED_CAST_AMAX] = OPERAND("amax", "", "f32", 1, 2, amax),
+    [HEED_CAST_COUNTS] = OPERAND("counts", "", "i64", 1, 2, counts),
+    [HEED_CAST_TRANSPOSED] = OPERAND("transposed", "n", "dst", 1, 2, transposed),
 };
 
 typedef struct words {
-    int64_t src, dst, n;
+    int64_t src, dst, n, rows, heads;
     int64_t stride[2];
+    int64_t overflow, nan, rounding, seed;
+    int64_t scale, block[2], compute, use, form, scale_dtype;
+    double floor;
+    int64_t amax, counts, transposed;
 } words_t;
 
+#define FLOATS "f32|bf16|f16|e4m3|e5m2|e4m3fnuz|e5m2fnuz|e4m3ieee|e8m0"
+
 static const hd_word_t word_table[] = {
-    HD_WORD("src", "f32|bf16|f16", "f32", "type of the source", 1, HD_WORD_DTYPE, src, 0, true),
-    HD_WORD("dst", "f32|bf16|f16", "bf16", "type of the result", 0, HD_WORD_DTYPE, dst, 0, true),
+    HD_WORD("src", FLOATS, "f32", "type of the source", 1, HD_WORD_DTYPE, src, 0, true),
+    HD_WORD("dst", FLOATS, "bf16", "type of the result", 0, HD_WORD_DTYPE, dst, 0, true),
     HD_WORD("n", "N", "1048576", "elements", 1, HD_WORD_INT, n, 0, true),
+    HD_WORD("rows", "N", "1", "of n elements in all", 0, HD_WORD_INT, rows, 1, false),
+    HD_WORD("heads", "N", "1", "of each row: axes rows, heads, dim", 0, HD_WORD_INT, heads, 1,
+            false),
     HD_WORD("stride", "S,D", "1,1", "distance of elements in source and result", 0, HD_WORD_PAIR,
             stride, 1, false),
+    HD_WORD("overflow", "saturate|nosat|finite", "saturate", "what numbers beyond FP8 become", 0,
+            HD_WORD_ENUM, overflow, 0, false),
+    HD_WORD("nan", "positive|signed|quiet", "positive", "which NaN FP8 gets", 0, HD_WORD_ENUM, nan,
+            0, false),
+    HD_WORD("rounding", "nearest|zero|stochastic|up", "nearest", "to FP8", 0, HD_WORD_ENUM,
+            rounding, 0, false),
+    HD_WORD("seed", "N", "0", "of stochastic rounding", 0, HD_WORD_INT, seed, 0, false),
+    HD_WORD("scale", "none|tensor|row|column|block|head", "none", "what shares a scale", 0,
+            HD_WORD_ENUM, scale, 0, false),
+    HD_WORD("block", "R,C", "1,128", "rows and columns of scale=block", 0, HD_WORD_PAIR, block, 1,
+            false),
+    HD_WORD("compute", "0|1", "0", "1: scales are computed, 0: given", 0, HD_WORD_BOOL, compute, 0,
+            false),
+    HD_WORD("use", "multiplies|divides", "multiplies", "how a scale is used", 0, HD_WORD_ENUM, use,
+            0, false),
+    HD_WORD("form", "f32|pow2|mx", "f32", "of computed scales", 0, HD_WORD_ENUM, form, 0, false),
+    HD_WORD("scale_dtype", "f32|e8m0", "f32", "type of the scales", 0, HD_WORD_DTYPE, scale_dtype,
+            0, false),
+    HD_WORD("floor", "X", "0", "least amax of a computed scale", 0, HD_WORD_FLOAT, floor, 0, false),
+    HD_WORD("amax", "0|1", "0", "largest magnitudes out", 0, HD_WORD_BOOL, amax, 0, false),
+    HD_WORD("counts", "0|1", "0", "counts out", 0, HD_WORD_BOOL, counts, 0, false),
+    HD_WORD("transposed", "0|1", "0", "a transposed copy out", 0, HD_WORD_BOOL, transposed, 0,
+            false),
 };
 
 static const char *const feature_names[] = {
@@ -27,12 +73,142 @@ static const char *const feature_names[] = {
 #undef NAME
 };
 
+/* ---- checking -------------------------------------------------------------------------------- */
+
 static uint64_t dtype_bit(heed_dtype_t dtype)
 {
-    return dtype == HEED_F32    ? HEED_CAST_CAN_F32
-           : dtype == HEED_BF16 ? HEED_CAST_CAN_BF16
-           : dtype == HEED_F16  ? HEED_CAST_CAN_F16
-                                : 0;
+    return dtype == HEED_F32                                     ? HEED_CAST_CAN_F32
+           : dtype == HEED_BF16                                  ? HEED_CAST_CAN_BF16
+           : dtype == HEED_F16                                   ? HEED_CAST_CAN_F16
+           : dtype == HEED_E4M3                                  ? HEED_CAST_CAN_E4M3
+           : dtype == HEED_E5M2                                  ? HEED_CAST_CAN_E5M2
+           : hd_fp8_format(dtype).mantissa || dtype == HEED_E8M0 ? HEED_CAST_CAN_FP8_OTHER
+                                                                 : 0;
+}
+
+static heed_status_t check_shape(const char *name, const heed_tensor_t *tensor,
+                                 const heed_tensor_t *src, bool swapped)
+{
+    if (src->ndim != tensor->ndim)
+        return hd_fail(HEED_ERROR_SHAPE, "%s.ndim=%d, but src.ndim=%d", name, tensor->ndim,
+                       src->ndim);
+    for (int i = 0; i < src->ndim; i++) {
+        int from = swapped && i >= src->ndim - 2 ? 2 * src->ndim - 3 - i : i;
+        if (src->shape[from] != tensor->shape[i])
+            return hd_fail(HEED_ERROR_SHAPE, "%s.shape[%d]=%lld, but src.shape[%d]=%lld", name, i,
+                           (long long)tensor->shape[i], from, (long long)src->shape[from]);
+    }
+    return HEED_OK;
+}
+
+static heed_status_t check_modes(const heed_cast_desc_t *desc)
+{
+    const struct {
+        const char *name;
+        int32_t value, most;
+    } modes[] = {{"overflow", desc->overflow, HEED_OVERFLOW_FINITE},
+                 {"nan", desc->nan, HEED_NAN_QUIET},
+                 {"rounding", desc->rounding, HEED_ROUND_UP},
+                 {"scaling", desc->scaling, HEED_SCALE_HEAD},
+                 {"scale_use", desc->scale_use, HEED_SCALE_DIVIDES},
+                 {"scale_form", desc->scale_form, HEED_SCALE_FORM_MX}};
+    for (int i = 0; i < HD_COUNT(modes); i++)
+        if (modes[i].value < 0 || modes[i].value > modes[i].most)
+            return hd_fail(HEED_ERROR_VALUE, "%s=%d is not 0 to %d", modes[i].name, modes[i].value,
+                           modes[i].most);
+    bool fp8 = hd_fp8_format(desc->dst.dtype).mantissa != 0, e8m0 = desc->dst.dtype == HEED_E8M0;
+    if (desc->rounding == HEED_ROUND_UP && !e8m0)
+        return hd_fail(HEED_ERROR_VALUE, "rounding=%d, up, is for dst e8m0, but dst is %s",
+                       desc->rounding, heed_dtype_name(desc->dst.dtype));
+    if (desc->rounding == HEED_ROUND_STOCHASTIC && !fp8)
+        return hd_fail(HEED_ERROR_VALUE, "rounding=%d, stochastic, is for fp8, but dst is %s",
+                       desc->rounding, heed_dtype_name(desc->dst.dtype));
+    if (desc->rounding == HEED_ROUND_ZERO && !fp8 && !e8m0)
+        return hd_fail(HEED_ERROR_VALUE, "rounding=%d, toward zero, is for fp8, but dst is %s",
+                       desc->rounding, heed_dtype_name(desc->dst.dtype));
+    return HEED_OK;
+}
+
+/* One number for each group: with an axis for each of src's, or all in one. */
+static heed_status_t check_groups(const char *name, const heed_tensor_t *tensor,
+                                  const heed_cast_desc_t *desc)
+{
+    int64_t block[HEED_MAX_NDIM], all = 1;
+    if (tensor->ndim == 0)
+        return HEED_OK;
+    hd_cast_blocks(desc, block);
+    for (int i = 0; i < desc->src.ndim; i++)
+        all *= hd_ceil_div(desc->src.shape[i], block[i]);
+    if (tensor->ndim == 1 && tensor->shape[0] == all)
+        return HEED_OK;
+    if (tensor->ndim == 1)
+        return hd_fail(HEED_ERROR_SHAPE, "%s.shape[0]=%lld, but there are %lld groups", name,
+                       (long long)tensor->shape[0], (long long)all);
+    if (tensor->ndim != desc->src.ndim)
+        return hd_fail(HEED_ERROR_SHAPE, "%s.ndim=%d: it takes 1 or src.ndim=%d", name,
+                       tensor->ndim, desc->src.ndim);
+    for (int i = 0; i < tensor->ndim; i++) {
+        int64_t groups = hd_ceil_div(desc->src.shape[i], block[i]);
+        if (tensor->shape[i] != groups)
+            return hd_fail(HEED_ERROR_SHAPE, "%s.shape[%d]=%lld, but there are %lld groups", name,
+                           i, (long long)tensor->shape[i], (long long)groups);
+    }
+    return HEED_OK;
+}
+
+static heed_status_t check_scales(const heed_cast_desc_t *desc)
+{
+    bool given = desc->scale.ndim > 0, computed = desc->scale_out.ndim > 0;
+    if (desc->scaling == HEED_SCALE_NONE && (given || computed))
+        return hd_fail(HEED_ERROR_VALUE, "scaling=%d, none, but there is a %s", desc->scaling,
+                       given ? "scale" : "scale_out");
+    if (desc->scaling != HEED_SCALE_NONE && given == computed)
+        return hd_fail(HEED_ERROR_VALUE, "scaling=%d takes scale or scale_out, here are %s",
+                       desc->scaling, given ? "both" : "neither");
+    if (desc->scaling == HEED_SCALE_BLOCK && (desc->block[0] < 1 || desc->block[1] < 1))
+        return hd_fail(HEED_ERROR_VALUE, "block=%lld,%lld: both must be at least 1",
+                       (long long)desc->block[0], (long long)desc->block[1]);
+    if (given && desc->scale.dtype != HEED_F32 && desc->scale.dtype != HEED_E8M0)
+        return hd_fail(HEED_ERROR_DTYPE, "scale is %s: it takes f32, e8m0",
+                       heed_dtype_name(desc->scale.dtype));
+    if (!(desc->amax_floor >= 0) || hd_to_bits(desc->amax_floor) >= HD_F32_INF)
+        return hd_fail(HEED_ERROR_VALUE, "amax_floor=%g is not 0 or a finite positive number",
+                       (double)desc->amax_floor);
+    bool mx = desc->scale_form == HEED_SCALE_FORM_MX;
+    if (computed && desc->scale_out.dtype != (mx ? HEED_E8M0 : HEED_F32))
+        return hd_fail(HEED_ERROR_DTYPE, "scale_out is %s: scale_form=%d makes %s",
+                       heed_dtype_name(desc->scale_out.dtype), desc->scale_form,
+                       mx ? "e8m0" : "f32");
+    if (computed && mx && desc->scale_use != HEED_SCALE_DIVIDES)
+        return hd_fail(HEED_ERROR_VALUE, "scale_use=%d: scales of scale_form=%d, mx, divide",
+                       desc->scale_use, desc->scale_form);
+    return HEED_OK;
+}
+
+static heed_status_t check_outputs(const heed_cast_desc_t *desc)
+{
+    const heed_tensor_t *counts = &desc->counts, *transposed = &desc->transposed;
+    HD_TRY(check_groups("scale", &desc->scale, desc));
+    HD_TRY(check_groups("scale_out", &desc->scale_out, desc));
+    HD_TRY(check_groups("amax", &desc->amax, desc));
+    if (desc->amax.ndim && desc->amax.dtype != HEED_F32)
+        return hd_fail(HEED_ERROR_DTYPE, "amax is %s: it takes f32",
+                       heed_dtype_name(desc->amax.dtype));
+    if (counts->ndim && counts->dtype != HEED_I64)
+        return hd_fail(HEED_ERROR_DTYPE, "counts is %s: it takes i64",
+                       heed_dtype_name(counts->dtype));
+    if (counts->ndim && (counts->ndim != 1 || counts->shape[0] != HEED_CAST_COUNTS_SIZE))
+        return hd_fail(HEED_ERROR_SHAPE, "counts.ndim=%d, counts.shape[0]=%lld: it takes [%d]",
+                       counts->ndim, (long long)counts->shape[0], HEED_CAST_COUNTS_SIZE);
+    if (!transposed->ndim)
+        return HEED_OK;
+    if (transposed->dtype != desc->dst.dtype)
+        return hd_fail(HEED_ERROR_DTYPE, "transposed is %s, but dst is %s",
+                       heed_dtype_name(transposed->dtype), heed_dtype_name(desc->dst.dtype));
+    if (desc->src.ndim < 2)
+        return hd_fail(HEED_ERROR_SHAPE, "src.ndim=%d: transposed takes 2 axes or more",
+                       desc->src.ndim);
+    return check_shape("transposed", transposed, &desc->src, true);
 }
 
 static heed_status_t complete(void *at)
@@ -40,15 +216,12 @@ static heed_status_t complete(void *at)
     const heed_cast_desc_t *desc = at;
     const heed_tensor_t *src = &desc->src, *dst = &desc->dst;
     if (!dtype_bit(src->dtype) || !dtype_bit(dst->dtype))
-        return hd_fail(HEED_ERROR_DTYPE, "src is %s and dst is %s: casts take f32, bf16, f16",
+        return hd_fail(HEED_ERROR_DTYPE, "src is %s and dst is %s: casts take f32, bf16, f16, fp8",
                        heed_dtype_name(src->dtype), heed_dtype_name(dst->dtype));
-    if (src->ndim != dst->ndim)
-        return hd_fail(HEED_ERROR_SHAPE, "dst.ndim=%d, but src.ndim=%d", dst->ndim, src->ndim);
-    for (int i = 0; i < src->ndim; i++)
-        if (src->shape[i] != dst->shape[i])
-            return hd_fail(HEED_ERROR_SHAPE, "dst.shape[%d]=%lld, but src.shape[%d]=%lld", i,
-                           (long long)dst->shape[i], i, (long long)src->shape[i]);
-    return HEED_OK;
+    HD_TRY(check_shape("dst", dst, src, false));
+    HD_TRY(check_modes(desc));
+    HD_TRY(check_scales(desc));
+    return check_outputs(desc);
 }
 
 static bool is_dense(const heed_tensor_t *tensor)
@@ -61,55 +234,181 @@ static bool is_dense(const heed_tensor_t *tensor)
     return true;
 }
 
+/* ---- addresses ------------------------------------------------------------------------------- */
+
+static bool same_strides(const heed_tensor_t *a, const heed_tensor_t *b)
+{
+    for (int i = 0; i < a->ndim; i++)
+        if (a->shape[i] > 1 && a->strides[i] != b->strides[i])
+            return false;
+    return true;
+}
+
+/* Whether a cast of src's memory onto itself reads everything before it is overwritten. */
+static bool in_place_works(const heed_cast_desc_t *desc)
+{
+    size_t from = heed_dtype_size(desc->src.dtype), to = heed_dtype_size(desc->dst.dtype);
+    if (from == to)
+        return same_strides(&desc->src, &desc->dst);
+    return from > to && is_dense(&desc->src) && is_dense(&desc->dst) && !desc->transposed.ndim &&
+           (desc->scaling == HEED_SCALE_NONE || desc->scaling == HEED_SCALE_TENSOR ||
+            desc->scaling == HEED_SCALE_ROW);
+}
+
+static heed_status_t check(const void *at, void *const *buffers)
+{
+    const heed_cast_desc_t *desc = at;
+    for (int i = 0; i < HD_COUNT(operands); i++)
+        for (int j = 0; j < i; j++) {
+            const heed_tensor_t *a = hd_op_tensor_const(&hd_op_cast, at, i);
+            const heed_tensor_t *b = hd_op_tensor_const(&hd_op_cast, at, j);
+            uintptr_t x = (uintptr_t)buffers[i], y = (uintptr_t)buffers[j];
+            size_t x_bytes = (size_t)heed_tensor_span(a) * heed_dtype_size(a->dtype);
+            size_t y_bytes = (size_t)heed_tensor_span(b) * heed_dtype_size(b->dtype);
+            bool output = operands[i].info.output || operands[j].info.output;
+            if (!x || !y || !output || x >= y + y_bytes || y >= x + x_bytes)
+                continue;
+            if (i == HEED_CAST_DST && x == y && in_place_works(desc))
+                continue;
+            return hd_fail(HEED_ERROR_VALUE, "%s at %p overlaps %s at %p%s", operands[i].info.name,
+                           buffers[i], operands[j].info.name, buffers[j],
+                           i == HEED_CAST_DST && x == y ? ", and this cast does not work in place"
+                                                        : "");
+        }
+    return HEED_OK;
+}
+
+/* ---- asking ---------------------------------------------------------------------------------- */
+
 static uint64_t needs(const void *at)
 {
     const heed_cast_desc_t *desc = at;
     bool strided = !is_dense(&desc->src) || !is_dense(&desc->dst);
     return dtype_bit(desc->src.dtype) | dtype_bit(desc->dst.dtype) |
-           (strided ? HEED_CAST_CAN_STRIDED : 0);
+           (strided ? HEED_CAST_CAN_STRIDED : 0) |
+           (desc->rounding != HEED_ROUND_NEAREST ? HEED_CAST_CAN_ROUNDING : 0) |
+           (desc->scale.ndim ? HEED_CAST_CAN_SCALE : 0) |
+           (desc->scale_out.ndim ? HEED_CAST_CAN_COMPUTE : 0) |
+           (desc->amax.ndim || desc->counts.ndim ? HEED_CAST_CAN_STATISTICS : 0) |
+           (desc->transposed.ndim ? HEED_CAST_CAN_TRANSPOSED : 0);
 }
 
 static void work(const void *at, hd_work_t *to)
 {
-    const heed_cast_desc_t *desc = at;
-    double elements = (double)hd_tensor_elements(&desc->src);
     to->flops = 0;
-    to->bytes =
-        elements * (double)(heed_dtype_size(desc->src.dtype) + heed_dtype_size(desc->dst.dtype));
+    to->bytes = 0;
+    for (int i = 0; i < HD_COUNT(operands); i++) {
+        const heed_tensor_t *tensor = hd_op_tensor_const(&hd_op_cast, at, i);
+        if (tensor->ndim)
+            to->bytes +=
+                (double)hd_tensor_elements(tensor) * (double)heed_dtype_size(tensor->dtype);
+    }
+}
+
+/* ---- words ----------------------------------------------------------------------------------- */
+
+static void words_tensor(heed_tensor_t *tensor, heed_dtype_t dtype, int ndim, const int64_t *shape,
+                         int64_t stride, hd_axes_t *axes)
+{
+    memcpy(axes->shape, shape, (size_t)ndim * sizeof(*shape));
+    hd_dense_strides(ndim, shape, axes->strides);
+    for (int i = 0; i < ndim; i++)
+        if (!hd_mul(axes->strides[i], stride, &axes->strides[i]))
+            axes->strides[i] = INT64_MAX;
+    *tensor = heed_tensor(NULL, dtype, ndim, axes->shape, axes->strides);
+}
+
+static heed_status_t words_shape(const words_t *words, int64_t *shape, int *ndim)
+{
+    int64_t parts;
+    if (!hd_mul(words->rows, words->heads, &parts) || words->n % parts)
+        return hd_fail(HEED_ERROR_VALUE, "n=%lld is no multiple of rows=%lld and heads=%lld",
+                       (long long)words->n, (long long)words->rows, (long long)words->heads);
+    *ndim = words->heads > 1 ? 3 : words->rows > 1 || words->transposed ? 2 : 1;
+    shape[0] = *ndim > 1 ? words->rows : words->n;
+    shape[1] = *ndim > 2 ? words->heads : words->n / words->rows;
+    shape[2] = words->n / parts;
+    return HEED_OK;
 }
 
 static heed_status_t from_words(const void *at, void *to, hd_storage_t *storage)
 {
     const words_t *words = at;
     heed_cast_desc_t *desc = to;
+    int64_t shape[3], groups[3], block[HEED_MAX_NDIM], counts = HEED_CAST_COUNTS_SIZE;
+    int ndim = 1;
+    hd_axes_t *axes = storage->axes;
+    HD_TRY(words_shape(words, shape, &ndim));
     *desc = heed_cast_desc();
-    heed_tensor_t *tensors[] = {&desc->src, &desc->dst};
-    int64_t dtypes[] = {words->src, words->dst};
-    for (int i = 0; i < 2; i++) {
-        storage->axes[i].shape[0] = words->n;
-        storage->axes[i].strides[0] = words->stride[i];
-        *tensors[i] = heed_tensor(NULL, (heed_dtype_t)dtypes[i], 1, storage->axes[i].shape,
-                                  storage->axes[i].strides);
+    words_tensor(&desc->src, (heed_dtype_t)words->src, ndim, shape, words->stride[0], &axes[0]);
+    words_tensor(&desc->dst, (heed_dtype_t)words->dst, ndim, shape, words->stride[1], &axes[1]);
+    desc->overflow = (int32_t)words->overflow;
+    desc->nan = (int32_t)words->nan;
+    desc->rounding = (int32_t)words->rounding;
+    desc->seed = (uint64_t)words->seed;
+    desc->scaling = (int32_t)words->scale;
+    desc->scale_use = (int32_t)words->use;
+    desc->scale_form = (int32_t)words->form;
+    desc->amax_floor = (float)words->floor;
+    memcpy(desc->block, words->block, sizeof(desc->block));
+    hd_cast_blocks(desc, block);
+    for (int i = 0; i < ndim; i++)
+        groups[i] = hd_ceil_div(shape[i], block[i]);
+    heed_dtype_t dtype = (heed_dtype_t)words->scale_dtype;
+    if (words->scale)
+        words_tensor(words->compute ? &desc->scale_out : &desc->scale, dtype, ndim, groups, 1,
+                     &axes[2]);
+    if (words->amax)
+        words_tensor(&desc->amax, HEED_F32, ndim, groups, 1, &axes[3]);
+    if (words->counts)
+        words_tensor(&desc->counts, HEED_I64, 1, &counts, 1, &axes[4]);
+    if (words->transposed) {
+        int64_t swapped[3] = {shape[0], shape[1], shape[2]};
+        swapped[ndim - 2] = shape[ndim - 1];
+        swapped[ndim - 1] = shape[ndim - 2];
+        words_tensor(&desc->transposed, (heed_dtype_t)words->dst, ndim, swapped, 1, &axes[5]);
     }
     return HEED_OK;
 }
 
-/* More axes than one are told as their product: the text says how much work it was. */
+/* Axes are told only where they matter, more than three as three: the text says how much work it
+ * was. */
 static void to_words(const void *at, void *to)
 {
     const heed_cast_desc_t *desc = at;
     words_t *words = to;
+    int last = desc->src.ndim - 1;
     words->src = desc->src.dtype;
     words->dst = desc->dst.dtype;
     words->n = hd_tensor_elements(&desc->src);
-    words->stride[0] = is_dense(&desc->src) ? 1 : desc->src.strides[desc->src.ndim - 1];
-    words->stride[1] = is_dense(&desc->dst) ? 1 : desc->dst.strides[desc->dst.ndim - 1];
+    if (last > 0 && words->n > 0 && (desc->scaling > HEED_SCALE_TENSOR || desc->transposed.ndim)) {
+        words->heads = last > 1 ? desc->src.shape[last - 1] : 1;
+        words->rows = words->n / desc->src.shape[last] / words->heads;
+    }
+    words->stride[0] = is_dense(&desc->src) ? 1 : desc->src.strides[last];
+    words->stride[1] = is_dense(&desc->dst) ? 1 : desc->dst.strides[last];
+    words->overflow = desc->overflow;
+    words->nan = desc->nan;
+    words->rounding = desc->rounding;
+    words->seed = (int64_t)(desc->seed & INT64_MAX);
+    words->scale = desc->scaling;
+    words->use = desc->scale_use;
+    words->form = desc->scale_form;
+    words->floor = (double)desc->amax_floor;
+    if (desc->scaling == HEED_SCALE_BLOCK)
+        memcpy(words->block, desc->block, sizeof(words->block));
+    words->compute = desc->scale_out.ndim > 0;
+    if (desc->scaling)
+        words->scale_dtype = words->compute ? desc->scale_out.dtype : desc->scale.dtype;
+    words->amax = desc->amax.ndim > 0;
+    words->counts = desc->counts.ndim > 0;
+    words->transposed = desc->transposed.ndim > 0;
 }
 
 const hd_op_t hd_op_cast = {
     .name = "cast",
     .desc_size = sizeof(heed_cast_desc_t),
-    .desc_smallest = sizeof(heed_cast_desc_t),
+    .desc_smallest = offsetof(heed_cast_desc_t, overflow), /* of version 0.1 */
     .words_size = sizeof(words_t),
     .operands = operands,
     .operand_count = HD_COUNT(operands),
@@ -118,6 +417,7 @@ const hd_op_t hd_op_cast = {
     .features = feature_names,
     .feature_count = HD_COUNT(feature_names),
     .complete = complete,
+    .check = check,
     .needs = needs,
     .work = work,
     .from_words = from_words,

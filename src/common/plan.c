@@ -1,6 +1,8 @@
 #define _GNU_SOURCE
 #include "plan.h"
 
+#include "backend.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -48,15 +50,16 @@ static heed_status_t choose_device(heed_plan_t *plan, const heed_device_info_t *
                                                  : "there is none with that number");
     }
     plan->info.device = where;
-    if (settings->device.type == 0 || settings->device.type == where.type)
+    const heed_device_t wanted = settings->device;
+    if (wanted.type == 0 || (wanted.type == where.type && (wanted.id < 0 || wanted.id == where.id)))
         return HEED_OK;
-    const char *missing = heed_device_missing(context, settings->device.type);
+    const char *missing = heed_device_missing(context, wanted.type);
     const char *why = missing ? missing : "the tensors lie elsewhere";
     if (settings->fallback == HEED_FALLBACK_DENY)
         return hd_fail(HEED_ERROR_FALLBACK,
                        "HEED_DEVICE asks for device type %d and "
                        "HEED_FALLBACK=deny: %s",
-                       settings->device.type, why);
+                       wanted.type, why);
     plan->info.fallback = 1;
     snprintf(plan->info.fallback_why, sizeof(plan->info.fallback_why), "%s", why);
     return HEED_OK;
@@ -68,8 +71,9 @@ static void log_choice(const heed_plan_t *plan)
     char problem[512];
     if (plan->info.fallback && context->settings.fallback == HEED_FALLBACK_WARN)
         hd_log(context, HEED_LOG_WARN,
-               "heed v1 fallback op=%s from=cuda to=%s policy=warn why=\"%s\"", plan->op->name,
-               plan->impl->name, plan->info.fallback_why);
+               "heed v1 fallback op=%s from=%s to=%s policy=warn why=\"%s\"", plan->op->name,
+               context->settings.device.type == HEED_DEVICE_CUDA ? "cuda" : "cpu", plan->impl->name,
+               plan->info.fallback_why);
     if (!hd_logs(context, HEED_LOG_SELECT))
         return;
     heed_plan_problem(plan, problem, sizeof(problem));
@@ -81,6 +85,32 @@ static void log_choice(const heed_plan_t *plan)
     }
     hd_log(context, HEED_LOG_SELECT, "heed v1 select impl=%s est_us=%.1f threads=%d prob: %s",
            plan->impl->name, plan->info.estimate_ns / 1e3, plan->info.threads, problem);
+}
+
+/* Copies what the descriptor points to, a tile list, to the plan's device, and waits for it: the
+ * plan may be executed on any stream afterwards. */
+static heed_status_t place(heed_plan_t *plan)
+{
+    heed_context_t *context = plan->context;
+    heed_device_t device = plan->info.device, host = {HEED_DEVICE_CPU, 0};
+    size_t bytes = device.type != HEED_DEVICE_CPU && plan->op->placed_bytes
+                       ? plan->op->placed_bytes(plan->desc)
+                       : 0;
+    if (bytes == 0)
+        return HEED_OK;
+    char *image = hd_alloc(context, bytes);
+    if (!image)
+        return hd_fail(HEED_ERROR_OUT_OF_MEMORY, "no memory for a copy of a tile list, %zu bytes",
+                       bytes);
+    heed_status_t status =
+        hd_device_alloc(context, device, "a tile list", bytes, NULL, &plan->placed);
+    if (status == HEED_OK) {
+        plan->op->place(plan->desc, image, (uintptr_t)plan->placed);
+        status = heed_memory_copy(context, plan->placed, device, image, host, bytes, NULL);
+    }
+    hd_free(context, image);
+    plan->info.device_bytes = bytes;
+    return status;
 }
 
 static heed_status_t finish(heed_plan_t *plan, const void *desc)
@@ -109,6 +139,7 @@ static heed_status_t finish(heed_plan_t *plan, const void *desc)
     info->flops = work.flops;
     info->bytes = work.bytes;
     info->workspace_bytes = plan->workspace;
+    HD_TRY(place(plan));
     log_choice(plan);
     return HEED_OK;
 }
@@ -157,6 +188,7 @@ heed_status_t heed_plan_create(heed_context_t *context, const char *name, const 
         /* Operands are completed from a second copy, for made->desc is what they are written to. */
         char copy[1024];
         _Static_assert(sizeof(heed_attention_desc_t) <= sizeof(copy), "room for any descriptor");
+        _Static_assert(sizeof(heed_cast_desc_t) <= sizeof(copy), "room for any descriptor");
         memcpy(copy, made->desc, op->desc_size);
         status = finish(made, copy);
     }
@@ -173,6 +205,7 @@ void heed_plan_destroy(heed_plan_t *plan)
     if (!plan)
         return;
     heed_context_t *context = plan->context;
+    (void)hd_device_free(context, plan->info.device, plan->placed, NULL);
     hd_free(context, plan);
     heed_context_destroy(context);
 }
@@ -195,10 +228,13 @@ heed_status_t heed_plan_info(const heed_plan_t *plan, heed_plan_info_t *info)
 {
     if (!plan || !info)
         return hd_fail(HEED_ERROR_NULL, "%s is null", plan ? "info" : "plan");
-    if (info->struct_size < sizeof(*info))
+    size_t smallest = offsetof(heed_plan_info_t, device_bytes);
+    if (info->struct_size < smallest)
         return hd_fail(HEED_ERROR_STRUCT_SIZE, "info.struct_size=%u, the smallest known is %zu",
-                       info->struct_size, sizeof(*info));
-    *info = plan->info;
+                       info->struct_size, smallest);
+    size_t size = info->struct_size < sizeof(*info) ? info->struct_size : sizeof(*info);
+    memcpy(info, &plan->info, size);
+    info->struct_size = (uint32_t)size;
     return HEED_OK;
 }
 
@@ -308,13 +344,16 @@ heed_status_t heed_plan_execute(const heed_plan_t *plan, void *const *buffers, i
                        plan->info.device.id);
     void *full[HD_MAX_OPERANDS];
     HD_TRY(check_buffers(plan, buffers, buffer_count, full));
+    if (plan->op->check)
+        HD_TRY(plan->op->check(plan->desc, full));
     HD_TRY(check_workspace(plan, workspace, workspace_bytes));
     heed_launch_t launch = {.desc = plan->desc,
                             .buffers = full,
                             .workspace = plan->workspace ? workspace : NULL,
                             .workspace_bytes = plan->workspace,
                             .threads = plan->info.threads,
-                            .user = plan->impl->user};
+                            .user = plan->impl->user,
+                            .tiles = plan->placed};
     if (stream)
         launch.stream = *stream;
     if (!hd_logs(plan->context, HEED_LOG_EXEC))
@@ -333,6 +372,29 @@ heed_status_t heed_plan_execute(const heed_plan_t *plan, void *const *buffers, i
 
 /* ---- in one call ----------------------------------------------------------------------------- */
 
+/* On a device the workspace is taken and given back in the order of the default stream, so that
+ * nothing has to wait; only the plan's copy of a tile list must not go before the work is done. */
+static heed_status_t execute_once(heed_plan_t *plan, void *const *buffers)
+{
+    heed_context_t *context = plan->context;
+    heed_device_t device = plan->info.device;
+    bool on_cpu = device.type == HEED_DEVICE_CPU;
+    heed_stream_t stream = {device, NULL};
+    const heed_stream_t *order = on_cpu ? NULL : &stream;
+    void *workspace = NULL;
+    heed_status_t status = HEED_OK;
+    if (plan->workspace)
+        status =
+            hd_device_alloc(context, device, "a workspace", plan->workspace, order, &workspace);
+    if (status == HEED_OK)
+        status =
+            heed_plan_execute(plan, buffers, plan->buffer_count, workspace, plan->workspace, order);
+    heed_status_t after = hd_device_free(context, device, workspace, order);
+    if (after == HEED_OK && status == HEED_OK && plan->placed)
+        after = heed_stream_synchronize(context, &stream);
+    return status != HEED_OK ? status : after;
+}
+
 heed_status_t hd_run_once(heed_context_t *context, const char *name, const void *desc)
 {
     heed_plan_t *plan;
@@ -343,18 +405,7 @@ heed_status_t hd_run_once(heed_context_t *context, const char *name, const void 
         /* A descriptor of an older form may end before its last tensors. */
         buffers[i] = i < plan->buffer_count && tensor->ndim ? tensor->data : NULL;
     }
-    heed_status_t status = HEED_OK;
-    void *workspace = NULL;
-    if (plan->workspace) {
-        workspace = hd_alloc_aligned(context, plan->workspace, WORKSPACE_ALIGN);
-        if (!workspace)
-            status = hd_fail(HEED_ERROR_OUT_OF_MEMORY, "no memory for a workspace of %zu bytes",
-                             plan->workspace);
-    }
-    if (status == HEED_OK)
-        status =
-            heed_plan_execute(plan, buffers, plan->buffer_count, workspace, plan->workspace, NULL);
-    hd_free(context, workspace);
+    heed_status_t status = execute_once(plan, buffers);
     heed_plan_destroy(plan);
     return status;
 }

@@ -21,6 +21,7 @@ struct heed_plan {
     int verdict_count;
     void *desc; /* complete */
     hd_axes_t *axes;
+    void *placed; /* what the descriptor points to, on the plan's device; NULL: nothing */
 };
 
 /* Number of implementations of the operation in this context. */

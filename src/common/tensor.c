@@ -7,9 +7,21 @@ static const struct {
     heed_dtype_t dtype;
     const char *name;
 } dtypes[] = {
-    {HEED_F32, "f32"},   {HEED_BF16, "bf16"}, {HEED_F16, "f16"},   {HEED_F64, "f64"},
-    {HEED_E4M3, "e4m3"}, {HEED_E5M2, "e5m2"}, {HEED_I8, "i8"},     {HEED_I32, "i32"},
-    {HEED_I64, "i64"},   {HEED_U8, "u8"},     {HEED_BOOL, "bool"},
+    {HEED_F32, "f32"},
+    {HEED_BF16, "bf16"},
+    {HEED_F16, "f16"},
+    {HEED_F64, "f64"},
+    {HEED_E4M3, "e4m3"},
+    {HEED_E5M2, "e5m2"},
+    {HEED_I8, "i8"},
+    {HEED_I32, "i32"},
+    {HEED_I64, "i64"},
+    {HEED_U8, "u8"},
+    {HEED_BOOL, "bool"},
+    {HEED_E4M3FNUZ, "e4m3fnuz"},
+    {HEED_E5M2FNUZ, "e5m2fnuz"},
+    {HEED_E4M3IEEE, "e4m3ieee"},
+    {HEED_E8M0, "e8m0"},
 };
 
 size_t heed_dtype_size(heed_dtype_t dtype)

@@ -258,3 +258,55 @@ heed_status_t hd_tiles_parse(const char *text, int64_t batch, int64_t heads, int
     *tiles = made;
     return HEED_OK;
 }
+
+/* ---- placing --------------------------------------------------------------------------------- */
+
+/* Where the arrays lie in the block, each on a line of its own. */
+typedef struct places {
+    size_t row_start, column, mask, bits, end;
+} places_t;
+
+static places_t find_places(const heed_tile_list_t *tiles)
+{
+    enum { LINE = 128 };
+    places_t places;
+    size_t rows = (size_t)(tiles->batches * tiles->heads * tiles->rows);
+    size_t entries = (size_t)tiles->row_start[rows];
+    size_t words = (size_t)tiles->tile_k * (size_t)(tiles->tile_q / 64);
+    places.row_start = hd_round_up(sizeof(*tiles), LINE);
+    places.column = places.row_start + hd_round_up((rows + 1) * sizeof(int64_t), LINE);
+    places.mask = places.column + hd_round_up(entries * sizeof(int32_t), LINE);
+    places.bits = places.mask + (tiles->mask ? hd_round_up(entries * sizeof(int32_t), LINE) : 0);
+    places.end = places.bits;
+    if (tiles->mask && tiles->bits)
+        places.end += hd_round_up((size_t)tiles->masks * words * sizeof(uint64_t), LINE);
+    return places;
+}
+
+size_t hd_tiles_placed_bytes(const heed_tile_list_t *tiles)
+{
+    return find_places(tiles).end;
+}
+
+void hd_tiles_place(const heed_tile_list_t *tiles, char *image, uintptr_t at)
+{
+    places_t places = find_places(tiles);
+    size_t rows = (size_t)(tiles->batches * tiles->heads * tiles->rows);
+    size_t entries = (size_t)tiles->row_start[rows];
+    heed_tile_list_t copy = *tiles;
+    copy.row_start = (const int64_t *)(at + places.row_start);
+    copy.column = (const int32_t *)(at + places.column);
+    copy.mask = tiles->mask ? (const int32_t *)(at + places.mask) : NULL;
+    copy.bits = places.end > places.bits ? (const uint64_t *)(at + places.bits) : NULL;
+    memset(image, 0, places.end);
+    memcpy(image, &copy, sizeof(copy));
+    memcpy(image + places.row_start, tiles->row_start, (rows + 1) * sizeof(int64_t));
+    if (entries)
+        memcpy(image + places.column, tiles->column, entries * sizeof(int32_t));
+    if (entries && tiles->mask)
+        memcpy(image + places.mask, tiles->mask, entries * sizeof(int32_t));
+    if (copy.bits)
+        memcpy(image + places.bits, tiles->bits,
+               (size_t)tiles->masks * (size_t)tiles->tile_k * (size_t)(tiles->tile_q / 64) *
+                   sizeof(uint64_t));
+}

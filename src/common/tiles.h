@@ -15,6 +15,10 @@ heed_status_t hd_tiles_check(const heed_tile_list_t *tiles, int64_t batch, int64
 heed_status_t hd_tiles_parse(const char *text, int64_t batch, int64_t heads, int64_t queries,
                              int64_t keys, heed_tile_list_t **tiles);
 
+/* The list and its arrays in one block, as they are when the block lies at address `at`. */
+size_t hd_tiles_placed_bytes(const heed_tile_list_t *tiles);
+void hd_tiles_place(const heed_tile_list_t *tiles, char *image, uintptr_t at);
+
 /* Visible (query, key) pairs of one head, or of all heads with a tile list that differs. */
 double hd_visible_pairs(const hd_visibility_t *visible, int64_t batch, int64_t heads);
 

@@ -3,12 +3,19 @@
 #include "cgroup.h"
 #include "isa.h"
 
-#include <hwloc.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+/* Set by CMake. */
+#ifndef HD_HWLOC
+#define HD_HWLOC 1
+#endif
+#if HD_HWLOC
+#include <hwloc.h>
+#endif
 
 /* ---- text ------------------------------------------------------------------------------------ */
 
@@ -94,6 +101,8 @@ static void describe_plainly(const char *root, heed_device_info_t *info)
 }
 
 /* ---- with hwloc ------------------------------------------------------------------------------ */
+
+#if HD_HWLOC
 
 static const char *setting(const char *name)
 {
@@ -236,6 +245,16 @@ static bool describe_by_hwloc(const char *root, heed_device_info_t *info)
     hwloc_topology_destroy(topology);
     return usable;
 }
+
+#else
+
+static bool describe_by_hwloc(const char *root, heed_device_info_t *info)
+{
+    (void)root, (void)info;
+    return false;
+}
+
+#endif
 
 void hd_topology_detect_at(const char *root, heed_device_info_t *info)
 {

@@ -111,7 +111,7 @@ static void attend(const hd_team_t *team, void *arg)
 
 static heed_status_t run(const heed_launch_t *launch)
 {
-    job_t job = {hd_attention(launch->desc, launch->buffers), launch->workspace};
+    job_t job = {hd_attention_of(launch), launch->workspace};
     hd_parallel(launch->threads, attend, &job);
     return HEED_OK;
 }

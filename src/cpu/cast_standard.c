@@ -1,30 +1,41 @@
-/* cpu:standard for casts: element by element in portable C. The reference. */
-#include "../common/element.h"
+/* cpu:standard for casts: the definition, element by element, in integers alone. The reference. */
+#include "cast_body.h"
 
-static void cast_row(heed_dtype_t from_dtype, const char *from, heed_dtype_t to_dtype, char *to,
-                     int64_t n)
+static void cast_line(const hd_cast_t *cast, const char *from, char *to, int64_t n,
+                      uint32_t multiplier, int64_t index, bool stream, hd_cast_stats_t *stats)
 {
-    int64_t from_size = hd_dtype_bytes(from_dtype), to_size = hd_dtype_bytes(to_dtype);
+    int64_t from_step = hd_dtype_bytes(cast->src_dtype), to_step = hd_dtype_bytes(cast->dst_dtype);
+    (void)stream;
     for (int64_t i = 0; i < n; i++)
-        hd_element_store(to_dtype, to + i * to_size,
-                         hd_element_load(from_dtype, from + i * from_size));
+        hd_cast_element(cast, from + i * from_step, to + i * to_step, multiplier, index + i, stats);
 }
 
-#include "cast_body.h"
+static uint32_t cast_line_amax(const hd_cast_t *cast, const char *from, int64_t n)
+{
+    uint32_t most = 0;
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t magnitude =
+            hd_cast_load(cast->src_dtype, from + i * hd_dtype_bytes(cast->src_dtype)) &
+            HD_F32_MAGNITUDE;
+        most = magnitude > most ? magnitude : most;
+    }
+    return most;
+}
 
 static double estimate(const void *desc, const heed_device_info_t *device, int32_t threads)
 {
     (void)device;
-    return cast_estimate_at(desc, threads, 0.5);
+    return cast_estimate_at((const heed_cast_desc_t *)desc, threads, 0.05);
 }
 
 const heed_impl_t hd_impl_cast_standard = {
     .struct_size = sizeof(heed_impl_t),
     .op = "cast",
     .name = "cpu:standard",
-    .about = "element by element: reference and last resort",
+    .about = "element by element in integers: reference and last resort",
     .device_type = HEED_DEVICE_CPU,
     .features = HEED_CAST_CAN_ALL,
     .estimate = estimate,
+    .workspace = cast_workspace,
     .run = cast_run,
 };

@@ -103,7 +103,7 @@ static void work(const hd_team_t *team, void *arg)
 
 static heed_status_t flash_run(const heed_launch_t *launch)
 {
-    flash_job_t job = {.a = hd_attention(launch->desc, launch->buffers)};
+    flash_job_t job = {.a = hd_attention_of(launch)};
     job.z = flash_sizes(&job.a, launch->threads);
     job.packed = launch->workspace;
     job.states = job.packed + job.z.wave * (job.z.k_head + job.z.v_head);

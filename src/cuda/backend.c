@@ -2,9 +2,7 @@
  * operand's memory lies. The runtime is linked in statically and finds the driver by itself:
  * without one, detection says so and nothing else happens. */
 #include "../common/backend.h"
-#include "cuda.h"
-
-#include <cuda_runtime_api.h>
+#include "host.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -40,6 +38,12 @@ static int attribute(int id, enum cudaDeviceAttr which)
 {
     int value = 0;
     return cudaDeviceGetAttribute(&value, which, id) == cudaSuccess ? value : 0;
+}
+
+int hd_cuda_multiprocessors(heed_device_t device)
+{
+    int count = attribute(device.id, cudaDevAttrMultiProcessorCount);
+    return count > 0 ? count : 1;
 }
 
 static void version_text(int version, char *text, size_t size)
@@ -92,6 +96,9 @@ static cudaError_t describe(int id, heed_device_info_t *info)
     info->runtime_version = CUDART_VERSION;
     if (cudaDriverGetVersion(&info->driver_version) != cudaSuccess)
         info->driver_version = 0;
+    /* Both edges of the clock carry data. */
+    info->memory_bandwidth = 2 * INT64_C(1000) * attribute(id, cudaDevAttrMemoryClockRate) *
+                             attribute(id, cudaDevAttrGlobalMemoryBusWidth) / 8;
     if (properties.l2CacheSize > 0) {
         info->cache_count = 1;
         info->caches[0].level = 2;
@@ -144,6 +151,64 @@ static int detect(heed_device_info_t *infos, int max, char *why, size_t why_size
     return count;
 }
 
+/* ---- errors ---------------------------------------------------------------------------------- */
+
+/* Whether every later call of this process on the card will fail too. */
+static int is_sticky(cudaError_t error)
+{
+    switch (error) {
+    case cudaErrorIllegalAddress:
+    case cudaErrorLaunchTimeout:
+    case cudaErrorLaunchFailure:
+    case cudaErrorHardwareStackError:
+    case cudaErrorIllegalInstruction:
+    case cudaErrorMisalignedAddress:
+    case cudaErrorInvalidAddressSpace:
+    case cudaErrorInvalidPc:
+    case cudaErrorAssert:
+    case cudaErrorECCUncorrectable:
+    case cudaErrorNvlinkUncorrectable:
+    case cudaErrorContextIsDestroyed:
+        return 1;
+    default:
+        return 0;
+    }
+}
+
+heed_status_t hd_cuda_status(cudaError_t error, int id, const char *what)
+{
+    const char *words = cudaGetErrorString(error), *name = cudaGetErrorName(error);
+    if (error == cudaSuccess)
+        return HEED_OK;
+    /* An error that is not sticky is told once, here, and not again by the runtime. */
+    (void)cudaGetLastError();
+    if (error == cudaErrorMemoryAllocation)
+        return hd_cuda_fail(HEED_ERROR_OUT_OF_MEMORY, "%s: cuda:%d is out of memory", what, id);
+    if (error == cudaErrorNoKernelImageForDevice)
+        return hd_cuda_fail(HEED_ERROR_UNSUPPORTED, "%s: the backend holds no code for cuda:%d",
+                            what, id);
+    if (is_sticky(error))
+        return hd_cuda_fail(HEED_ERROR_DEVICE,
+                            "%s: cuda:%d has failed, and this process can use it no more: %s (%s)",
+                            what, id, words, name);
+    return hd_cuda_fail(HEED_ERROR_DEVICE, "%s failed on cuda:%d: %s (%s)", what, id, words, name);
+}
+
+heed_status_t hd_cuda_use(int id, const char *what, hd_cuda_scope_t *scope)
+{
+    cudaError_t error = cudaGetDevice(&scope->before);
+    if (error == cudaSuccess && scope->before != id)
+        error = cudaSetDevice(id);
+    return hd_cuda_status(error, id, what);
+}
+
+void hd_cuda_restore(const hd_cuda_scope_t *scope)
+{
+    int now = scope->before;
+    if (cudaGetDevice(&now) == cudaSuccess && now != scope->before)
+        (void)cudaSetDevice(scope->before);
+}
+
 /* ---- launching ------------------------------------------------------------------------------- */
 
 /* Whether a kernel on the device may use this address. */
@@ -152,8 +217,7 @@ static heed_status_t check_operand(const char *name, const void *at, int id)
     struct cudaPointerAttributes attributes;
     cudaError_t error = cudaPointerGetAttributes(&attributes, at);
     if (error != cudaSuccess)
-        return hd_cuda_fail(HEED_ERROR_DEVICE, "%s at %p: CUDA cannot tell where it lies: %s", name,
-                            at, cudaGetErrorString(error));
+        return hd_cuda_status(error, id, "asking where an operand lies");
     if (attributes.type == cudaMemoryTypeUnregistered)
         return hd_cuda_fail(HEED_ERROR_VALUE,
                             "%s at %p is host memory, but the plan runs on cuda:%d", name, at, id);
@@ -164,39 +228,56 @@ static heed_status_t check_operand(const char *name, const void *at, int id)
     return HEED_OK;
 }
 
+static heed_status_t check_operands(const heed_launch_t *launch, int id, const char *const *names,
+                                    int count)
+{
+    heed_status_t status = HEED_OK;
+    for (int i = 0; i < count && status == HEED_OK; i++)
+        if (launch->buffers[i])
+            status = check_operand(names[i], launch->buffers[i], id);
+    if (status == HEED_OK && launch->workspace)
+        status = check_operand("workspace", launch->workspace, id);
+    return status;
+}
+
+/* While a stream is captured into a graph, nothing is asked that CUDA does not document as safe
+ * then: asking where memory lies is not among that. */
+static heed_status_t is_capturing(void *stream, int id, int *capturing)
+{
+    enum cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+    cudaError_t error = cudaStreamIsCapturing((cudaStream_t)stream, &capture);
+    *capturing = capture != cudaStreamCaptureStatusNone;
+    if (error == cudaErrorStreamCaptureImplicit) {
+        (void)cudaGetLastError();
+        return hd_cuda_fail(HEED_ERROR_VALUE,
+                            "stream is cuda:%d's default one, which cannot be used while another "
+                            "is captured into a graph",
+                            id);
+    }
+    return hd_cuda_status(error, id, "asking about a stream");
+}
+
 heed_status_t hd_cuda_enter(const heed_launch_t *launch, heed_device_t device,
                             const char *const *names, int count, hd_cuda_scope_t *scope)
 {
-    for (int i = 0; i < count; i++) {
-        const void *at = launch->buffers[i];
-        heed_status_t status = at ? check_operand(names[i], at, device.id) : HEED_OK;
-        if (status != HEED_OK)
-            return status;
-    }
-    cudaError_t error = cudaGetDevice(&scope->before);
-    if (error == cudaSuccess && scope->before != device.id)
-        error = cudaSetDevice(device.id);
-    if (error != cudaSuccess)
-        return hd_cuda_fail(HEED_ERROR_DEVICE, "cuda:%d cannot be used: %s", device.id,
-                            cudaGetErrorString(error));
-    return HEED_OK;
+    int capturing = 0;
+    heed_status_t status = hd_cuda_use(device.id, "a launch", scope);
+    if (status != HEED_OK)
+        return status;
+    status = is_capturing(launch->stream.native, device.id, &capturing);
+    if (status == HEED_OK && !capturing)
+        status = check_operands(launch, device.id, names, count);
+    if (status != HEED_OK)
+        hd_cuda_restore(scope);
+    return status;
 }
 
 heed_status_t hd_cuda_leave(const hd_cuda_scope_t *scope, int error, const char *what)
 {
     int now = scope->before;
-    if (cudaGetDevice(&now) == cudaSuccess && now != scope->before)
-        (void)cudaSetDevice(scope->before);
-    if (error == cudaSuccess)
-        return HEED_OK;
-    if (error == cudaErrorMemoryAllocation)
-        return hd_cuda_fail(HEED_ERROR_OUT_OF_MEMORY, "%s: cuda:%d is out of memory", what, now);
-    if (error == cudaErrorNoKernelImageForDevice)
-        return hd_cuda_fail(HEED_ERROR_UNSUPPORTED, "%s: the backend holds no code for cuda:%d",
-                            what, now);
-    return hd_cuda_fail(HEED_ERROR_DEVICE, "%s could not be launched on cuda:%d: %s (%s)", what,
-                        now, cudaGetErrorString((cudaError_t)error),
-                        cudaGetErrorName((cudaError_t)error));
+    (void)cudaGetDevice(&now);
+    hd_cuda_restore(scope);
+    return hd_cuda_status((cudaError_t)error, now, what);
 }
 
 /* ---- the backend ----------------------------------------------------------------------------- */
@@ -212,6 +293,8 @@ static const heed_impl_t *const impls[] = {
 #include "../common/impls.def"
 };
 
+extern const hd_device_calls_t hd_cuda_device_calls; /* memory.c */
+
 static const hd_backend_t backend = {
     .abi = HD_BACKEND_ABI,
     .struct_size = sizeof(hd_backend_t),
@@ -222,6 +305,7 @@ static const hd_backend_t backend = {
     .impl_count = sizeof(impls) / sizeof(impls[0]),
     .impls = impls,
     .detect = detect,
+    .device = &hd_cuda_device_calls,
 };
 
 hd_backend_enter_t hd_cuda_backend;

@@ -20,6 +20,9 @@ int hd_cuda_refuse(heed_why_t *why, heed_status_t status, const char *format, ..
 heed_status_t hd_cuda_fail(heed_status_t status, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
+/* Of the card; 1 where it cannot be asked. */
+int hd_cuda_multiprocessors(heed_device_t device);
+
 /* What hd_cuda_enter changed, for hd_cuda_leave. */
 typedef struct hd_cuda_scope {
     int before; /* the thread's current device */

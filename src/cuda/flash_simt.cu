@@ -1,5 +1,5 @@
-/* cuda:flash_simt, flash attention without tensor cores, for any card and any problem but tile
- * lists. Simple on purpose: the kernel that faster ones are compared with.
+/* cuda:flash_simt, flash attention without tensor cores, for any card and any problem.
+ * Simple on purpose: the kernel that faster ones are compared with.
  *
  * A block of 4 warps takes 16 queries of one head, 4 a warp, and walks the keys in blocks of 64
  * with an online softmax. Everything is f32 inside.
@@ -305,7 +305,7 @@ static const char *const operands[] = {"q", "k", "v", "out", "lse"};
 static heed_status_t run(const heed_launch_t *launch)
 {
     const heed_attention_desc_t *desc = (const heed_attention_desc_t *)launch->desc;
-    params_t p = {hd_attention(desc, launch->buffers)};
+    params_t p = {hd_attention_of(launch)};
     p.tiles = hd_ceil_div(p.a.queries, ROWS);
     p.query_columns = (p.a.d + PIECE - 1) / PIECE * PIECE;
     int64_t blocks = p.tiles * p.a.heads * p.a.batch;
@@ -354,7 +354,6 @@ static double estimate(const void *at, const heed_device_info_t *device, int32_t
     return 5000 + 2 * pairs * (double)(q[3] + desc->v.shape[3]) / a_nanosecond;
 }
 
-/* Tile lists are host memory of the caller's: until a plan can place them on the card, none. */
 extern "C" const heed_impl_t hd_impl_flash_simt;
 const heed_impl_t hd_impl_flash_simt = {
     .struct_size = sizeof(heed_impl_t),
@@ -362,7 +361,7 @@ const heed_impl_t hd_impl_flash_simt = {
     .name = "cuda:flash_simt",
     .about = "blocked, online softmax, in f32 without tensor cores; any card",
     .device_type = HEED_DEVICE_CUDA,
-    .features = HEED_ATTENTION_CAN_ALL & ~HEED_ATTENTION_CAN_TILES,
+    .features = HEED_ATTENTION_CAN_ALL,
     .supports = supports,
     .estimate = estimate,
     .run = run,

@@ -15,6 +15,12 @@
 #define HD_LAUNCH(kernel, grid, block, shared_bytes, stream, params)                \
     (emu_launch(kernel, grid, block, shared_bytes, (cudaStream_t)(stream), params), \
      cudaGetLastError())
+#define HD_LAUNCH_DEPENDENT HD_LAUNCH
+
+static inline int hd_simt_shared_limit()
+{
+    return emu::shared_limit();
+}
 
 #else
 
@@ -28,8 +34,19 @@
 #define HD_LAUNCH(kernel, grid, block, shared_bytes, stream, params) \
     hd_simt_launch(kernel, grid, block, shared_bytes, (cudaStream_t)(stream), params)
 
+/* Bytes of shared memory that a block may ask for on the current device; 0 where CUDA cannot say. */
+static inline int hd_simt_shared_limit()
+{
+    int device = 0, bytes = 0;
+    if (cudaGetDevice(&device) != cudaSuccess ||
+        cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) !=
+            cudaSuccess)
+        return 0;
+    return bytes;
+}
+
 template <class Params>
-cudaError_t hd_simt_launch(void (*kernel)(Params), dim3 grid, dim3 block, size_t shared_bytes,
+static cudaError_t hd_simt_launch(void (*kernel)(Params), dim3 grid, dim3 block, size_t shared_bytes,
                            cudaStream_t stream, Params params)
 {
     enum { WITHOUT_ASKING = 48 * 1024 };
@@ -41,6 +58,29 @@ cudaError_t hd_simt_launch(void (*kernel)(Params), dim3 grid, dim3 block, size_t
             return error;
     }
     return cudaLaunchKernel((const void *)kernel, grid, block, arguments, shared_bytes, stream);
+}
+
+/* The same for a kernel that may begin before the one ahead of it in the stream has ended, and
+ * calls hd_grid_wait before it reads what that one writes. From sm_90 on; at most 48 KiB. */
+#define HD_LAUNCH_DEPENDENT(kernel, grid, block, shared_bytes, stream, params) \
+    hd_simt_launch_dependent(kernel, grid, block, shared_bytes, (cudaStream_t)(stream), params)
+
+template <class Params>
+cudaError_t hd_simt_launch_dependent(void (*kernel)(Params), dim3 grid, dim3 block,
+                                     size_t shared_bytes, cudaStream_t stream, Params params)
+{
+    void *arguments[] = {&params};
+    cudaLaunchAttribute early = {};
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = grid;
+    config.blockDim = block;
+    config.dynamicSmemBytes = shared_bytes;
+    config.stream = stream;
+    config.attrs = &early;
+    config.numAttrs = 1;
+    return cudaLaunchKernelExC(&config, (const void *)kernel, arguments);
 }
 
 #endif

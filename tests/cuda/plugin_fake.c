@@ -70,6 +70,7 @@ static const hd_backend_t backend = {
     .impl_count = 1,
     .impls = impls,
     .detect = detect,
+    .device = &(const hd_device_calls_t){0},
 };
 
 #ifndef FAKE_ENTER

@@ -91,7 +91,8 @@ static void zeros(inputs_t *in)
 
 static void denormals(inputs_t *in)
 {
-    double factor = in->desc->q.dtype == HEED_F16 ? 0x1p-19 : 0x1p-130;
+    heed_dtype_t dtype = in->desc->q.dtype;
+    double factor = dtype == HEED_F16 ? 0x1p-19 : dtype == HEED_E4M3 ? 0x1p-8 : 0x1p-130;
     uint64_t which = kit_random_next(in->random) % 7 + 1;
     if (which & 1)
         scale_by(in->q, count_q(&in->n), factor);
@@ -101,13 +102,19 @@ static void denormals(inputs_t *in)
         scale_by(in->v, count_v(&in->n), factor);
 }
 
-/* Values up to the largest f16, or to where sums of f32 still hold: no kernel is asked to survive
- * the overflow of a sum of values. Scores that f16 could not hold. */
+/* The largest finite value of f16 and e4m3; with the others, where sums of f32 still hold: no
+ * kernel is asked to survive the overflow of a sum of values. */
+static double largest(heed_dtype_t dtype)
+{
+    return dtype == HEED_F16 ? 65504 : dtype == HEED_E4M3 ? 448 : 1e33;
+}
+
+/* Values up to the largest. Scores that f16 could not hold. */
 static void near_max(inputs_t *in)
 {
-    bool f16 = in->desc->q.dtype == HEED_F16;
+    double most = largest(in->desc->q.dtype), size = most < 1e6 ? most / 3 : 1e32;
     for (int64_t i = 0; i < count_v(&in->n); i++)
-        in->v[i] = f16 ? copysign(fmin(65504, 2e4 * fabs(in->v[i])), in->v[i]) : 1e32 * in->v[i];
+        in->v[i] = copysign(fmin(most, size * fabs(in->v[i])), in->v[i]);
     scale_by(in->q, count_q(&in->n), 64);
     scale_by(in->k, count_k(&in->n), 64);
 }
@@ -140,6 +147,22 @@ static void lone_outlier(inputs_t *in)
         in->q[i] = i % n->d == 0 && i / n->d / n->h % n->sq & bit ? size : 0;
     for (int64_t i = 0; i < count_k(n); i++)
         in->k[i] = i % n->d == 0 && i / n->d / n->hk % n->sk == at ? copysign(size, scale) : 0;
+}
+
+/* One key far above the others, with values of 0: out is what the many small weights make of values
+ * about 1, which is lost where small weights are. */
+static void one_peak(inputs_t *in)
+{
+    const kit_sizes_t *n = &in->n;
+    double scale = in->desc->scale != 0 ? (double)in->desc->scale : 1 / sqrt((double)n->d);
+    int64_t at = kit_random_int(in->random, 0, n->sk), row = n->hk * n->dv;
+    double nats = 4 + 4 * kit_random_unit(in->random), size = sqrt(nats / fabs(scale));
+    for (int64_t i = 0; i < count_q(n); i += n->d)
+        in->q[i] = size;
+    for (int64_t j = 0; j < n->b * n->sk * n->hk; j++)
+        in->k[j * n->d] = j / n->hk % n->sk == at ? copysign(size, scale) : 0;
+    for (int64_t i = 0; i < count_v(n); i++)
+        in->v[i] = i / row % n->sk == at ? 0 : 1 + in->v[i] / 8;
 }
 
 /* ---- what nobody sees ------------------------------------------------------------------------ */
@@ -206,15 +229,15 @@ static void make_extreme(inputs_t *in)
 {
     static void (*const ways[])(inputs_t *) = {huge_scores,    negative_scores, repeated_keys,
                                                zeros,          denormals,       near_max,
-                                               moving_maximum, lone_outlier};
+                                               moving_maximum, lone_outlier,    one_peak};
     enum { WAYS = sizeof(ways) / sizeof(ways[0]) };
     ways[kit_random_next(in->random) % WAYS](in);
     if (kit_random_next(in->random) % 4 == 0)
         ways[kit_random_next(in->random) % WAYS](in);
-    double most = in->desc->q.dtype == HEED_F16 ? 65504 : 1e12;
-    hold(in->q, count_q(&in->n), most);
-    hold(in->k, count_k(&in->n), most);
-    hold(in->v, count_v(&in->n), in->desc->q.dtype == HEED_F16 ? most : 1e33);
+    double most = largest(in->desc->q.dtype);
+    hold(in->q, count_q(&in->n), fmin(most, 1e12));
+    hold(in->k, count_k(&in->n), fmin(most, 1e12));
+    hold(in->v, count_v(&in->n), most);
     if (kit_random_next(in->random) % 6 == 0)
         lost_rows(in);
     spoil_unseen(in);

@@ -8,17 +8,28 @@
  *           |q_i| |k_j| (Cauchy-Schwarz).
  *   weight  p_ij = exp(s_ij - m): relative error exp(a_i) - 1, and e for the polynomial: 2^-20,
  *           with bf16 inputs 2^-13, for there p_ij is rounded to bf16 on its way into o.
+ *           with f16 inputs too may p_ij be rounded: 2^-11, and 2^-25 of the largest p_ij at
+ *           least, for f16 has no smaller steps.
  *   sums    l = sum_j p_ij, o = sum_j p_ij v_j: n additions, one multiplication for each tile of
  *           16 keys or more, a division: g(n + n / 16 + 8) of sum_j p_ij |v_j| <= l V_i, where
  *           V_i = max_j |v_j|.
- *   out     o / l: the errors of both add up, and with bf16 inputs 2^-8 of o. As a part of V_i:
+ *   out     o / l: the errors of both add up, and with bf16 inputs 2^-8 of o, with f16 inputs
+ *           2^-11 of o and n 2^-25. As a part of V_i:
  *           exp(2 a_i) - 1 + 2 g(n + n / 16 + 8) + 2 e [+ 2^-8], at most 2, for out is a mean of
- *           values whatever the weights are. Then out is rounded to its type.
+ *           values whatever the weights are. Then out is rounded to its type. With f16 inputs the
+ *           weights, at most 1 beside an l of 1 or more, may be rounded to f16: 2^-11 of each, and
+ *           2^-25 where they are subnormal.
  *   lse     m + log(l): a_i + g(n + n / 16 + 8) + e + 4 u |lse|.
  *   merge   x = exp(L - lse') and 1 - x weigh the old state and the new; x moves by at most a
  *           quarter of the error of L - lse', so that out moves by that error of
  *           max(V_i, |old out|). The error is that of lse, and of differences of logarithms,
  *           which count only where they are below 200.
+ *
+ * Tensor cores that multiply e4m3 (implementations without EXACT_E4M3) add 32 products and the sum
+ * so far as fixed-point numbers of 14 bits, cut off: a score is sqrt(33 D / 32) 2^-13 of the bound
+ * of its sum off, for that is what independent errors come to, and out 2^-9 of V_i, for sums of f32
+ * take over every few hundred keys. What the rounding of the weights does is in
+ * attention_rounding.c.
  *
  * Values below the smallest normal number may be flushed to zero, in the result and on the way. */
 #include "kit_attention.h"
@@ -37,6 +48,7 @@ typedef struct judged {
     double *k_norm, *v_max; /* [B,Sk,Hk] */
     uint8_t *sees;          /* [Sk] */
     double *exact;          /* [Dv], then weights [Sk] */
+    double *rounding;       /* [Dv] of the row, what rounded weights may do to out */
 } judged_t;
 
 /* What one row is allowed. */
@@ -59,11 +71,6 @@ static double gamma_of(double n)
 static double exp_error(const heed_attention_desc_t *desc)
 {
     return desc->q.dtype == HEED_BF16 ? 0x1p-13 : 0x1p-20;
-}
-
-static double scale_of(const heed_attention_desc_t *desc)
-{
-    return desc->scale != 0 ? (double)desc->scale : 1 / sqrt((double)desc->q.shape[3]);
 }
 
 /* ---- comparing one number -------------------------------------------------------------------- */
@@ -120,7 +127,7 @@ static void find_sizes(const judged_t *judged, row_t *row)
         k_norm = fmax(k_norm, judged->k_norm[at]);
         row->v_max = fmax(row->v_max, judged->v_max[at]);
     }
-    row->scores = row->keys ? fabs(scale_of(judged->desc)) * sqrt(square) * k_norm : 0;
+    row->scores = row->keys ? fabs(kit_attention_scale(judged->desc)) * sqrt(square) * k_norm : 0;
 }
 
 /* What the old state adds: to the largest value, and to the bounds. */
@@ -145,10 +152,16 @@ static void merge_bound(const judged_t *judged, row_t *row)
 static void find_bound(const judged_t *judged, row_t *row)
 {
     double score = gamma_of((double)judged->n.d + 4) * row->scores;
+    if (judged->x.e4m3_weights)
+        score += sqrt((double)judged->n.d * 33 / 32) * 0x1p-13 * row->scores;
     double sums = gamma_of((double)row->keys * 17 / 16 + 8);
     double e = exp_error(judged->desc), weight = expm1(2 * score) + 2 * sums + 2 * e;
     if (judged->desc->q.dtype == HEED_BF16)
         weight += 0x1p-8;
+    if (judged->desc->q.dtype == HEED_F16)
+        weight += 0x1p-11 + (double)row->keys * 0x1p-25;
+    if (judged->x.e4m3_weights)
+        weight += 0x1p-9;
     row->out = row->keys ? fmin(weight, 2) : 0;
     row->lse = row->keys ? score + sums + e : 0;
     row->old_lse = -INFINITY;
@@ -187,7 +200,7 @@ static void judge_out(const judged_t *judged, const row_t *row)
     int64_t at = kit_at(row->b, row->i, row->h, n->sq, n->h, n->dv);
     for (int64_t d = 0; d < n->dv; d++) {
         double want = is_empty(row) ? 0 : judged->x.want_out[at + d];
-        double bound = is_empty(row) ? 0 : out_bound(row, dtype, want);
+        double bound = is_empty(row) ? 0 : out_bound(row, dtype, want) + judged->rounding[d];
         compare(judged->verdict, "out", row, d, judged->x.out[at + d], want, bound);
     }
 }
@@ -218,7 +231,7 @@ static void compute_row(const judged_t *judged, row_t *row)
         double dot = 0;
         for (int64_t d = 0; d < n->d; d++)
             dot += q[d] * judged->x.k[at + d];
-        weight[j] = dot * scale_of(judged->desc);
+        weight[j] = dot * kit_attention_scale(judged->desc);
         most = fmax(most, weight[j]);
     }
     double old = row->old_lse == -INFINITY ? 0 : exp(row->old_lse - most);
@@ -257,6 +270,16 @@ static void judge_reference(const judged_t *judged, row_t *row)
                 row->lse + 4 * U * fabs(row->exact_lse));
 }
 
+/* Zeros where no weight is rounded. */
+static void find_rounding(const judged_t *judged, const row_t *row)
+{
+    for (int64_t d = 0; d < judged->n.dv; d++)
+        judged->rounding[d] = 0;
+    if (judged->x.e4m3_weights && row->finite && row->keys)
+        kit_attention_rounding(judged->desc, &judged->x, row->b, row->h, row->i, judged->sees,
+                               judged->rounding);
+}
+
 static void judge_rows(const judged_t *judged)
 {
     const kit_sizes_t *n = &judged->n;
@@ -265,6 +288,7 @@ static void judge_rows(const judged_t *judged)
         row_t row = {.b = r / (n->h * n->sq), .h = r / n->sq % n->h, .i = r % n->sq};
         find_sizes(judged, &row);
         find_bound(judged, &row);
+        find_rounding(judged, &row);
         judge_out(judged, &row);
         if (judged->x.lse)
             judge_lse(judged, &row);
@@ -284,7 +308,8 @@ static bool find_norms(judged_t *judged)
     judged->v_max = calloc((size_t)keys + 1, sizeof(double));
     judged->sees = malloc((size_t)n->sk + 1);
     judged->exact = malloc((size_t)(n->dv + n->sk) * sizeof(double));
-    if (!judged->k_norm || !judged->v_max || !judged->sees || !judged->exact)
+    judged->rounding = malloc((size_t)n->dv * sizeof(double));
+    if (!judged->k_norm || !judged->v_max || !judged->sees || !judged->exact || !judged->rounding)
         return false;
     for (int64_t j = 0; j < keys; j++) {
         for (int64_t d = 0; d < n->d; d++)
@@ -319,6 +344,7 @@ void kit_attention_judge_arrays(const heed_attention_desc_t *desc, const kit_att
     free(judged.v_max);
     free(judged.sees);
     free(judged.exact);
+    free(judged.rounding);
 }
 
 static double *gather(heed_problem_t *problem, int index, void *const *data)
@@ -327,7 +353,7 @@ static double *gather(heed_problem_t *problem, int index, void *const *data)
     return tensor && tensor->ndim ? kit_gather(tensor, data[index]) : NULL;
 }
 
-void kit_attention_judge(heed_problem_t *problem, const kit_buffers_t *buffers,
+void kit_attention_judge(uint64_t features, heed_problem_t *problem, const kit_buffers_t *buffers,
                          heed_problem_t *reference_problem, const kit_buffers_t *reference,
                          kit_verdict_t *verdict)
 {
@@ -347,6 +373,8 @@ void kit_attention_judge(heed_problem_t *problem, const kit_buffers_t *buffers,
         x.old_out = gather(problem, HEED_ATTENTION_OUT, buffers->before);
         x.old_lse = gather(problem, HEED_ATTENTION_LSE, buffers->before);
     }
+    if (made && desc->q.dtype == HEED_E4M3)
+        x.e4m3_weights = !(features & HEED_ATTENTION_CAN_EXACT_E4M3);
     *verdict = (kit_verdict_t){0};
     if (made && x.q && x.k && x.v && x.out && x.want_out && !x.lse == !x.want_lse &&
         !desc->merge == !x.old_lse && !desc->merge == !x.old_out)

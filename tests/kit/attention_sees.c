@@ -1,5 +1,6 @@
 #include "kit_attention.h"
 
+#include <math.h>
 #include <string.h>
 
 kit_sizes_t kit_attention_sizes(const heed_attention_desc_t *desc)
@@ -13,6 +14,11 @@ kit_sizes_t kit_attention_sizes(const heed_attention_desc_t *desc)
     sizes.d = desc->q.shape[3];
     sizes.dv = desc->v.shape[3];
     return sizes;
+}
+
+double kit_attention_scale(const heed_attention_desc_t *desc)
+{
+    return desc->scale != 0 ? (double)desc->scale : 1 / sqrt((double)desc->q.shape[3]);
 }
 
 static bool in_tile(const heed_tile_list_t *tiles, int64_t entry, int64_t query, int64_t key)

@@ -73,11 +73,12 @@ static bool new_operand(const heed_tensor_t *tensor, bool output, int index, kit
     bytes += (size_t)tensor->byte_offset;
     size_t whole = (bytes + 2 * buffers->guard + ALIGN) / ALIGN * ALIGN;
     buffers->bytes[index] = bytes;
+    buffers->whole[index] = whole;
     buffers->base[index] = aligned_alloc(ALIGN, whole);
     if (!buffers->base[index])
         return false;
     memset(buffers->base[index], POISON, whole);
-    buffers->data[index] = (char *)buffers->base[index] + buffers->guard;
+    buffers->data[index] = buffers->at[index] = (char *)buffers->base[index] + buffers->guard;
     if (!output)
         return true;
     buffers->before[index] = malloc(bytes ? bytes : 1);
@@ -106,6 +107,7 @@ bool kit_buffers_new(heed_problem_t *problem, size_t guard, kit_buffers_t *buffe
 void kit_buffers_free(kit_buffers_t *buffers)
 {
     for (int i = 0; i < buffers->count; i++) {
+        kit_block_free(&buffers->blocks[i]);
         free(buffers->base[i]);
         free(buffers->before[i]);
     }

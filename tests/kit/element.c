@@ -70,10 +70,37 @@ static uint16_t f16_bits(double value)
     return (uint16_t)(sign | round_bits((bits & 0x7fffff) | 0x800000, shift));
 }
 
+/* Numbers have 4 bits, subnormals count units of 2^-9, 0x7f is NaN. What is larger than 448 after
+ * rounding is NaN, for there are no infinities. */
+static double e4m3_value(uint8_t bits)
+{
+    int exponent = bits >> 3 & 15, fraction = bits & 7;
+    double value = (bits & 0x7f) == 0x7f ? NAN
+                   : exponent == 0       ? fraction * 0x1p-9
+                                         : ldexp(8 + fraction, exponent - 10);
+    return bits & 0x80 ? -value : value;
+}
+
+static uint8_t e4m3_bits(double value)
+{
+    uint32_t bits = bits_of(round_to_odd(value)), sign = bits >> 24 & 0x80;
+    bits &= 0x7fffffff;
+    if (isnan(value) || bits >= 0x43f00000) /* 480 and above */
+        return (uint8_t)(sign | 0x7f);
+    if (bits >= 0x3c800000) /* 2^-6: the smallest normal number; 464 and above round to NaN */
+        return (uint8_t)(sign | round_bits(bits - 0x3c000000, 20));
+    int shift = 141 - (int)(bits >> 23);
+    if (shift > 25)
+        return (uint8_t)sign;
+    return (uint8_t)(sign | round_bits((bits & 0x7fffff) | 0x800000, shift));
+}
+
 double kit_load(heed_dtype_t dtype, const void *data, int64_t index)
 {
     if (dtype == HEED_F32)
         return (double)((const float *)data)[index];
+    if (dtype == HEED_E4M3)
+        return e4m3_value(((const uint8_t *)data)[index]);
     uint16_t bits = ((const uint16_t *)data)[index];
     return dtype == HEED_F16 ? f16_value(bits) : (double)float_of((uint32_t)bits << 16);
 }
@@ -82,11 +109,16 @@ void kit_store(heed_dtype_t dtype, void *data, int64_t index, double value)
 {
     if (dtype == HEED_F32)
         ((float *)data)[index] = (float)value;
+    else if (dtype == HEED_E4M3)
+        ((uint8_t *)data)[index] = e4m3_bits(value);
     else
         ((uint16_t *)data)[index] = dtype == HEED_F16 ? f16_bits(value) : bf16_bits(value);
 }
 
 double kit_unit_roundoff(heed_dtype_t dtype)
 {
-    return dtype == HEED_F32 ? 0x1p-24 : dtype == HEED_F16 ? 0x1p-11 : 0x1p-8;
+    return dtype == HEED_F32    ? 0x1p-24
+           : dtype == HEED_F16  ? 0x1p-11
+           : dtype == HEED_BF16 ? 0x1p-8
+                                : 0x1p-4;
 }

@@ -22,18 +22,30 @@ double kit_random_normal(kit_random_t *random);
 
 double kit_load(heed_dtype_t dtype, const void *data, int64_t index);
 void kit_store(heed_dtype_t dtype, void *data, int64_t index, double value);
-/* Half the distance between 1 and the next number: 2^-24, 2^-8, 2^-11 for f32, bf16, f16. */
+/* Half the distance between 1 and the next number: 2^-24, 2^-8, 2^-11, 2^-4 for f32, bf16, f16,
+ * e4m3. */
 double kit_unit_roundoff(heed_dtype_t dtype);
 
 /* ---- buffers (buffers.c): one for each operand, with guard zones and poison ------------------ */
 
+/* Host memory and its place on a device, which is itself where the device is the host. */
+typedef struct kit_block {
+    heed_context_t *context;
+    heed_device_t device;
+    void *here, *there;
+    size_t bytes;
+} kit_block_t;
+
 typedef struct kit_buffers {
-    void *data[16]; /* for heed_plan_execute; NULL where absent */
+    void *at[16]; /* for heed_plan_execute; NULL where absent */
     int count;
+    void *data[16]; /* the same on the host */
     void *base[16];
     size_t bytes[16];
+    size_t whole[16]; /* with its guard zones, from base */
     void *before[16]; /* outputs: what they held before the run */
     size_t guard;
+    kit_block_t blocks[16];
 } kit_buffers_t;
 
 /* Allocates every operand of the problem's descriptor, inputs and outputs poisoned (NaN patterns),
@@ -48,6 +60,29 @@ const char *kit_buffers_damage(heed_problem_t *problem, const kit_buffers_t *buf
 void kit_buffers_keep(const kit_buffers_t *buffers);
 void kit_buffers_restore(const kit_buffers_t *buffers);
 void kit_buffers_free(kit_buffers_t *buffers);
+
+/* ---- on a device (device.c) ------------------------------------------------------------------ */
+
+/* "cpu", "cuda", "cuda:1"; false for anything else. */
+bool kit_device_parse(const char *text, heed_device_t *device);
+bool kit_is_host(heed_device_t device);
+
+/* heed_problem_desc with every operand on the device. */
+heed_status_t kit_problem_desc(heed_problem_t *problem, heed_device_t device, void **desc);
+
+/* Copies wait, and tell what went wrong on the device meanwhile. Nothing is done for the host. */
+heed_status_t kit_block_new(heed_context_t *context, heed_device_t device, void *memory,
+                            size_t bytes, kit_block_t *block);
+heed_status_t kit_block_upload(const kit_block_t *block);
+heed_status_t kit_block_download(const kit_block_t *block);
+void kit_block_free(kit_block_t *block);
+
+/* New buffers are on the host. Placing gives them a place on a device, guard zones included: then
+ * `at` points there. Uploading before and downloading after a run is the caller's to do. */
+heed_status_t kit_buffers_place(kit_buffers_t *buffers, heed_context_t *context,
+                                heed_device_t device);
+heed_status_t kit_buffers_upload(const kit_buffers_t *buffers);
+heed_status_t kit_buffers_download(const kit_buffers_t *buffers);
 
 /* A tensor's elements in row order, as doubles: from a new array (NULL: out of memory), to memory.
  */
@@ -81,9 +116,9 @@ typedef struct kit_op {
     uint64_t (*needs)(const void *desc);
     /* The word that makes the reference's output exact enough, "out=f32"; "" if none is needed. */
     const char *reference_words;
-    /* Judges the outputs against those of the reference on the same inputs; `reference_problem` is
-     * the problem with reference_words. */
-    void (*judge)(heed_problem_t *problem, const kit_buffers_t *buffers,
+    /* Judges the outputs of an implementation with these features against those of the reference on
+     * the same inputs; `reference_problem` is the problem with reference_words. */
+    void (*judge)(uint64_t features, heed_problem_t *problem, const kit_buffers_t *buffers,
                   heed_problem_t *reference_problem, const kit_buffers_t *reference,
                   kit_verdict_t *verdict);
 } kit_op_t;
@@ -96,10 +131,12 @@ const kit_op_t *kit_op_at(int index);
 
 typedef enum kit_outcome { KIT_PASSED, KIT_FAILED, KIT_REFUSED } kit_outcome_t;
 
-/* Runs `impl` and the reference "cpu:standard" on the problem with inputs from `seed`: poisoned
- * outputs, guard zones, canaries behind the workspace, inputs unchanged. context must allow only
- * `impl` for the operation, reference only cpu:standard. The sentence says what failed. */
-kit_outcome_t kit_check(heed_context_t *context, heed_context_t *reference, const char *problem,
-                        uint64_t seed, kit_values_t values, kit_verdict_t *verdict);
+/* Runs `impl` on the device and the reference "cpu:standard" on the problem with inputs from
+ * `seed`: poisoned outputs, guard zones, canaries behind the workspace, inputs unchanged. context
+ * must allow only `impl` for the operation, reference only cpu:standard. The sentence says what
+ * failed. */
+kit_outcome_t kit_check(heed_context_t *context, heed_device_t device, heed_context_t *reference,
+                        const char *problem, uint64_t seed, kit_values_t values,
+                        kit_verdict_t *verdict);
 
 #endif

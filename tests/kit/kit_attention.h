@@ -12,6 +12,8 @@ typedef struct kit_sizes {
 
 kit_sizes_t kit_attention_sizes(const heed_attention_desc_t *desc);
 
+double kit_attention_scale(const heed_attention_desc_t *desc);
+
 /* Sets sees[j] to 1 where query i of head h may see key j, to 0 elsewhere; returns how many it
  * sees. */
 int64_t kit_attention_sees(const heed_attention_desc_t *desc, int64_t b, int64_t h, int64_t i,
@@ -30,15 +32,21 @@ typedef struct kit_attention {
     double *out, *lse;
     double *want_out, *want_lse;
     double *old_out, *old_lse;
+    bool e4m3_weights; /* each weight may have been rounded to e4m3 on its way into out */
 } kit_attention_t;
 
 void kit_attention_judge_arrays(const heed_attention_desc_t *desc, const kit_attention_t *arrays,
                                 kit_verdict_t *verdict);
 
+/* How far each element of a row of out may move where the weights of the keys with sees[j] are
+ * rounded to e4m3: bound[Dv]. False: out of memory. All that the row sees must be finite. */
+bool kit_attention_rounding(const heed_attention_desc_t *desc, const kit_attention_t *arrays,
+                            int64_t b, int64_t h, int64_t i, const uint8_t *sees, double *bound);
+
 /* fill and judge of kit_op_t. */
 void kit_attention_fill(kit_random_t *random, kit_values_t values, heed_problem_t *problem,
                         const kit_buffers_t *buffers);
-void kit_attention_judge(heed_problem_t *problem, const kit_buffers_t *buffers,
+void kit_attention_judge(uint64_t features, heed_problem_t *problem, const kit_buffers_t *buffers,
                          heed_problem_t *reference_problem, const kit_buffers_t *reference,
                          kit_verdict_t *verdict);
 

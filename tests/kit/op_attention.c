@@ -69,6 +69,14 @@ static int64_t draw_dim(draw_t *draw)
     return kind <= 60 ? between(draw, 1, 16) : between(draw, 8, kind <= 90 ? 130 : 256);
 }
 
+/* Few queries and many keys, which kernels may split. */
+static void draw_decoding(draw_t *draw)
+{
+    static const int64_t few[] = {1, 1, 1, 2, 3, 4, 8, 16};
+    draw->sq = few[between(draw, 0, 7)];
+    draw->sk = chance(draw, 50) ? between(draw, 200, 3000) : draw_length(draw);
+}
+
 /* Heads and batch come last and fit what is left of the work that a problem may be. */
 static void draw_sizes(draw_t *draw)
 {
@@ -76,6 +84,8 @@ static void draw_sizes(draw_t *draw)
     bool large = chance(draw, 2);
     draw->sq = large ? 500 : draw_length(draw);
     draw->sk = large || chance(draw, 35) ? draw->sq : draw_length(draw);
+    if (!large && chance(draw, 20))
+        draw_decoding(draw);
     draw->d = draw_dim(draw);
     draw->dv = draw->d;
     if (can(draw, HEED_ATTENTION_CAN_DV) && chance(draw, 25))
@@ -103,13 +113,17 @@ static void draw_dtype(draw_t *draw)
         uint64_t feature;
     } dtypes[] = {{"f32", HEED_ATTENTION_CAN_F32},
                   {"bf16", HEED_ATTENTION_CAN_BF16},
-                  {"f16", HEED_ATTENTION_CAN_F16}};
-    int64_t at = between(draw, 0, 2);
-    for (int i = 0; i < 3 && !can(draw, dtypes[at].feature); i++)
-        at = (at + 1) % 3;
+                  {"f16", HEED_ATTENTION_CAN_F16},
+                  {"e4m3", HEED_ATTENTION_CAN_E4M3}};
+    enum { DTYPES = sizeof(dtypes) / sizeof(dtypes[0]) };
+    int64_t at = between(draw, 0, DTYPES - 1);
+    for (int i = 0; i < DTYPES && !can(draw, dtypes[at].feature); i++)
+        at = (at + 1) % DTYPES;
     add(draw, " dtype=%s", dtypes[at].name);
     if (at && can(draw, HEED_ATTENTION_CAN_OUT_F32) && chance(draw, 35))
         add(draw, " out=f32");
+    else if (dtypes[at].feature == HEED_ATTENTION_CAN_E4M3 && chance(draw, 50))
+        add(draw, " out=f16");
 }
 
 /* ---- visibility ------------------------------------------------------------------------------ */
@@ -271,6 +285,11 @@ static const char *const corners[] = {
     "attention b=2 sq=1 sk=257 hq=8 hk=2 d=64 causal=1 lse=1",
     "attention b=1 sq=1 sk=200 hq=4 d=128 window=100,0 merge=1",
     "attention b=3 sq=1 sk=3000 hq=2 d=32 dtype=f16 lse=1",
+    "attention b=1 sq=1 sk=2500 hq=5 hk=1 d=128 dtype=bf16 out=f32 merge=1",
+    "attention b=1 sq=5 sk=1700 hq=6 hk=2 d=64 dv=100 causal=1 dtype=bf16 lse=1",
+    "attention b=1 sq=16 sk=2900 hq=4 hk=1 d=80 window=1500,0 dtype=f16 lse=1",
+    "attention b=1 sq=3 sk=1900 hq=8 hk=1 d=256 causal=1 causal-align=top-left dtype=bf16 lse=1",
+    "attention b=1 sq=9 sk=1400 hq=5 hk=1 d=256 window=700,3 dtype=f16 out=f32 merge=1",
     /* tiles with causal and windows */
     "attention b=2 sq=130 sk=259 hq=4 hk=2 d=32 tiles=random:3,60,64,128,each causal=1 lse=1",
     "attention b=1 sq=300 sk=190 hq=2 d=48 tiles=random:4,80,128,64,shared window=70,30 lse=1",
@@ -282,6 +301,13 @@ static const char *const corners[] = {
     "attention b=2 sq=17 sk=19 hq=2 d=16 layout=custom "
     "strides=1:2:40:90/0:33:0:2/1:1000:3:50/2:5:90:200",
     "attention b=1 sq=70 sk=80 hq=2 d=17 scale=-0.3 lse=1",
+    /* e4m3 */
+    "attention b=1 sq=130 sk=300 hq=2 d=128 dtype=e4m3 lse=1",
+    "attention b=2 sq=129 sk=129 hq=4 hk=2 d=64 causal=1 dtype=e4m3 out=f32 lse=1",
+    "attention b=1 sq=70 sk=1000 hq=1 d=256 dtype=e4m3 out=f16 merge=1",
+    "attention b=1 sq=64 sk=700 hq=1 d=96 dv=192 dtype=e4m3 out=f32 scale=0.02 lse=1",
+    "attention b=1 sq=17 sk=19 hq=2 d=16 dtype=e4m3 layout=custom "
+    "strides=1:2:40:90/0:33:0:2/1:1000:3:50/2:5:90:200",
     NULL,
 };
 
@@ -299,8 +325,10 @@ static uint64_t needs(const void *at)
     heed_dtype_t dtype = desc->q.dtype;
     uint64_t bits = dtype == HEED_F32    ? HEED_ATTENTION_CAN_F32
                     : dtype == HEED_BF16 ? HEED_ATTENTION_CAN_BF16
-                                         : HEED_ATTENTION_CAN_F16;
-    bits |= desc->out.dtype != dtype ? HEED_ATTENTION_CAN_OUT_F32 : 0;
+                    : dtype == HEED_F16  ? HEED_ATTENTION_CAN_F16
+                                         : HEED_ATTENTION_CAN_E4M3;
+    if (dtype != HEED_F32 && desc->out.dtype == HEED_F32)
+        bits |= HEED_ATTENTION_CAN_OUT_F32;
     bits |= desc->causal ? HEED_ATTENTION_CAN_CAUSAL : 0;
     bits |= desc->window_left >= 0 || desc->window_right >= 0 ? HEED_ATTENTION_CAN_WINDOW : 0;
     bits |= n.h != n.hk ? HEED_ATTENTION_CAN_GROUPED : 0;

@@ -3,6 +3,8 @@
  * run fail. */
 #include "simt_emu.h"
 
+#include "../../../src/common/element.h"
+#include "../../../src/cuda/cublas.h"
 #include "../../../src/cuda/cuda.h"
 #include "../../../src/cuda/tensor_map.h"
 
@@ -65,6 +67,9 @@ heed_status_t hd_cuda_enter(const heed_launch_t *launch, heed_device_t, const ch
     config.resident = 1 + (int)(config.seed / 2 % 3);
     config.multiprocessors = MULTIPROCESSORS;
     config.e4m3_bits = 13;
+    /* Every third problem on a card with less shared memory, like those of 8.6 and 8.9. */
+    if (config.seed / 6 % 3 == 0)
+        config.shared_limit = 99 * 1024;
     emu::set_config(config);
     return HEED_OK;
 }
@@ -74,6 +79,11 @@ heed_status_t hd_cuda_leave(const hd_cuda_scope_t *, int error, const char *what
     if (!error)
         return HEED_OK;
     return hd_fail(HEED_ERROR_INTERNAL, "%s: %s", what, emu::message(0));
+}
+
+int hd_cuda_multiprocessors(heed_device_t)
+{
+    return MULTIPROCESSORS;
 }
 
 /* As src/cuda/tensor_map.c, with what the driver would say in place of its number. */
@@ -90,6 +100,37 @@ heed_status_t hd_cuda_tensor_map(hd_tensor_map_t *map, const hd_map_desc_t *desc
     const char *complaint = emu::encode_map(map, desc);
     return complaint ? hd_cuda_fail(HEED_ERROR_DEVICE, "%s: no tensor map: %s", name, complaint)
                      : HEED_OK;
+}
+
+/* ---- in cuBLAS' place ------------------------------------------------------------------------ */
+
+static float element(const hd_matrix_t *matrix, int64_t entry, int64_t row, int64_t column)
+{
+    int64_t at = entry * matrix->batch + row * matrix->row + column;
+    return hd_element_load(matrix->dtype,
+                           (const char *)matrix->data + at * hd_dtype_bytes(matrix->dtype));
+}
+
+int hd_cuda_can_multiply(int, heed_why_t *)
+{
+    return 1;
+}
+
+heed_status_t hd_cuda_multiply(int, const hd_product_t *p, void *, void *)
+{
+    for (int64_t at = 0; at < (int64_t)p->batches * p->rows * p->columns; at++) {
+        int64_t entry = at / p->columns / p->rows, row = at / p->columns % p->rows;
+        int64_t column = at % p->columns, size = hd_dtype_bytes(p->c.dtype);
+        float sum = 0;
+        for (int64_t i = 0; i < p->inner; i++)
+            sum +=
+                element(&p->a, entry, row, i) * (p->transposed ? element(&p->b, entry, column, i)
+                                                               : element(&p->b, entry, i, column));
+        hd_element_store(p->c.dtype,
+                         (char *)p->c.data + (entry * p->c.batch + row * p->c.row + column) * size,
+                         p->alpha * sum);
+    }
+    return HEED_OK;
 }
 
 /* ---- implementations ------------------------------------------------------------------------- */

@@ -23,6 +23,7 @@ struct config {
     /* 8-bit wgmma keeps this many bits of a sum below its largest addend, as is said of Hopper
      * (13); 0: as f32. */
     int e4m3_bits = 0;
+    int shared_limit = 232448; /* bytes of shared memory that a block may have */
 };
 struct result {
     int messages = 0;
@@ -39,6 +40,7 @@ struct result {
 /* Calls thread(closure) in every thread of every block, with the configuration set below. */
 result launch(dim3 grid, dim3 block, size_t shared_bytes, void (*thread)(void *), void *closure);
 void set_config(const config &config);
+int shared_limit();
 /* Messages of the latest launch (NULL past the end), and whether one contains the text. */
 const char *message(int index);
 bool said(const char *text);

@@ -248,6 +248,10 @@ static void run_grid(dim3 grid, dim3 threads)
 
 /* ---- a launch -------------------------------------------------------------------------------- */
 
+int shared_limit()
+{
+    return next_config.shared_limit;
+}
 void set_config(const config &config)
 {
     next_config = config;

@@ -1,0 +1,27 @@
+/* cpu:cast_avx512: the loops of cast_line.h for AVX-512, f16 by its own instructions, large outputs
+ * written past the caches. Has run in emulation only, where the compiler makes the loops for AVX2.
+ */
+#include "vec_avx512.h"
+
+#include "cast_vec.h"
+
+#include "cast_line.h"
+
+static double estimate(const void *desc, const heed_device_info_t *device, int32_t threads)
+{
+    (void)device;
+    return cast_estimate_at((const heed_cast_desc_t *)desc, threads, 8);
+}
+
+const heed_impl_t HD_IMPL_NAME(cast_avx512) = {
+    .struct_size = sizeof(heed_impl_t),
+    .op = "cast",
+    .name = "cpu:cast_avx512",
+    .about = "sixteen elements at a time; AVX-512",
+    .device_type = HEED_DEVICE_CPU,
+    .required_isa = HEED_ISA_AVX512,
+    .features = HEED_CAST_CAN_ALL,
+    .estimate = estimate,
+    .workspace = cast_workspace,
+    .run = cast_run,
+};

@@ -1,0 +1,21 @@
+/* cpu:cast_scalar, plain C on any machine: the loops of cast_line.h as the compiler vectorises them
+ * for the build's own instruction set. */
+#include "cast_line.h"
+
+static double estimate(const void *desc, const heed_device_info_t *device, int32_t threads)
+{
+    (void)device;
+    return cast_estimate_at((const heed_cast_desc_t *)desc, threads, 1);
+}
+
+const heed_impl_t hd_impl_cast_scalar = {
+    .struct_size = sizeof(heed_impl_t),
+    .op = "cast",
+    .name = "cpu:cast_scalar",
+    .about = "plain C, loops without branches",
+    .device_type = HEED_DEVICE_CPU,
+    .features = HEED_CAST_CAN_ALL,
+    .estimate = estimate,
+    .workspace = cast_workspace,
+    .run = cast_run,
+};

@@ -1,0 +1,18 @@
+/* What the files of the backend's host side share. They include the toolkit's headers, unlike the
+ * kernels, whose side is cuda.h. */
+#ifndef HD_CUDA_HOST_H
+#define HD_CUDA_HOST_H
+
+#include "cuda.h"
+
+#include <cuda_runtime_api.h>
+
+/* The status of an error that doing `what` on a card gave, with its sentence. An error that leaves
+ * the card unusable for the rest of the process says so each time. */
+heed_status_t hd_cuda_status(cudaError_t error, int id, const char *what);
+
+/* Makes card `id` the calling thread's current one, and the former one again. */
+heed_status_t hd_cuda_use(int id, const char *what, hd_cuda_scope_t *scope);
+void hd_cuda_restore(const hd_cuda_scope_t *scope);
+
+#endif

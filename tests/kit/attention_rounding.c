@@ -1,0 +1,97 @@
+/* How far out may move where each weight is rounded to e4m3 before it multiplies its value.
+ *
+ * A weight w_j = p_j / l, with p_j up to 1 for the largest, is held as p_j 2^8 with 4 bits, and in
+ * units of 2^-9 below 2^-6: rounding moves it by at most c_j = 2^-4 w_j + 2^-17 / l, for kernels
+ * that subtract a reference up to twice as large as the largest score's.
+ *
+ *   surely   |error of out_d| <= sum_j c_j |v_jd|.
+ *   likely   Roundings of different weights have nothing to do with each other, for where they lie
+ *            between two numbers of e4m3 depends on the last bits of their logarithms. Weights
+ * whose logarithms differ by less than 1/64 octave round alike: they make one term, C_d = sum c_j
+ * |v_jd|. By Hoeffding's inequality the sum of independent terms stays within 7 sqrt(sum C_d^2) but
+ * once in 10^10.
+ *
+ * The bound is the smaller one. A value in the wrong place moves out by about |w_j| sqrt(2), which
+ * is more than either wherever a few weights make up the row. */
+#include "kit_attention.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+typedef struct weight {
+    double log2; /* over the largest: 0 or less */
+    int64_t key;
+} weight_t;
+
+static int by_size(const void *x, const void *y)
+{
+    double a = ((const weight_t *)x)->log2, b = ((const weight_t *)y)->log2;
+    return (a < b) - (a > b);
+}
+
+/* The visible weights, largest first. Returns how many; *sum is l. */
+static int64_t find_weights(const heed_attention_desc_t *desc, const kit_attention_t *x, int64_t b,
+                            int64_t h, int64_t i, const uint8_t *sees, weight_t *weights,
+                            double *sum)
+{
+    kit_sizes_t n = kit_attention_sizes(desc);
+    const double *q = x->q + kit_at(b, i, h, n.sq, n.h, n.d);
+    int64_t count = 0;
+    for (int64_t j = 0; j < n.sk; j++) {
+        if (!sees[j])
+            continue;
+        const double *k = x->k + kit_at(b, j, h / (n.h / n.hk), n.sk, n.hk, n.d);
+        double dot = 0;
+        for (int64_t d = 0; d < n.d; d++)
+            dot += q[d] * k[d];
+        weights[count++] = (weight_t){dot * kit_attention_scale(desc) * 1.4426950408889634, j};
+    }
+    qsort(weights, (size_t)count, sizeof(*weights), by_size);
+    *sum = 0;
+    for (int64_t w = count - 1; w >= 0; w--) {
+        weights[w].log2 -= weights[0].log2;
+        *sum += exp2(weights[w].log2);
+    }
+    return count;
+}
+
+/* Adds the square of a finished term to the second part of the bound, and starts another. */
+static void end_term(int64_t dv, double *term, double *squares)
+{
+    for (int64_t d = 0; d < dv; d++) {
+        squares[d] += term[d] * term[d];
+        term[d] = 0;
+    }
+}
+
+bool kit_attention_rounding(const heed_attention_desc_t *desc, const kit_attention_t *x, int64_t b,
+                            int64_t h, int64_t i, const uint8_t *sees, double *bound)
+{
+    kit_sizes_t n = kit_attention_sizes(desc);
+    weight_t *weights = malloc((size_t)(n.sk + 1) * sizeof(*weights));
+    double *term = calloc((size_t)n.dv * 2, sizeof(*term)), *squares = term + n.dv, sum;
+    if (!weights || !term) {
+        free(weights);
+        free(term);
+        return false;
+    }
+    int64_t count = find_weights(desc, x, b, h, i, sees, weights, &sum);
+    for (int64_t d = 0; d < n.dv; d++)
+        bound[d] = 0;
+    for (int64_t w = 0; w < count; w++) {
+        double c = (0x1p-4 * exp2(weights[w].log2) + 0x1p-17) / sum;
+        const double *v = x->v + kit_at(b, weights[w].key, h / (n.h / n.hk), n.sk, n.hk, n.dv);
+        if (w > 0 && floor(weights[w].log2 * 64) != floor(weights[w - 1].log2 * 64))
+            end_term(n.dv, term, squares);
+        for (int64_t d = 0; d < n.dv; d++) {
+            term[d] += c * fabs(v[d]);
+            bound[d] += c * fabs(v[d]);
+        }
+    }
+    end_term(n.dv, term, squares);
+    for (int64_t d = 0; d < n.dv; d++)
+        bound[d] = fmin(bound[d], 7 * sqrt(squares[d]));
+    free(weights);
+    free(term);
+    return true;
+}

@@ -1,0 +1,227 @@
+/* One tensor of `heed convert`: decoded where it was scaled, cast, compared, written. */
+#define _GNU_SOURCE
+#include "convert.h"
+#include "values.h"
+
+#include "safetensors_internal.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Elements that are compared at a time, so that they stay in cache. */
+enum { PIECE = 1 << 18 };
+
+static void *grow(void **memory, size_t *have, size_t need)
+{
+    if (need <= *have && *memory)
+        return *memory;
+    free(*memory);
+    *memory = aligned_alloc(64, (need + 64) / 64 * 64);
+    *have = *memory ? need : 0;
+    return *memory;
+}
+
+void convert_buffers_free(convert_buffers_t *buffers)
+{
+    free(buffers->codes);
+    free(buffers->scales);
+    free(buffers->decoded);
+}
+
+static bool fail_status(st_error_t *error, const st_tensor_t *tensor)
+{
+    return st_fail(error, "%.200s: %.280s", tensor->name, heed_last_error());
+}
+
+/* ---- casts of a grid ------------------------------------------------------------------------- */
+
+/* Rows of a tensor and the scales that lie over them. */
+typedef struct part {
+    int64_t shape[2];
+    int64_t groups;
+    heed_cast_desc_t desc;
+} part_t;
+
+static void part_init(part_t *part, const convert_grid_t *grid, int64_t rows, const void *from,
+                      heed_dtype_t from_dtype, void *to, heed_dtype_t to_dtype)
+{
+    part->shape[0] = rows;
+    part->shape[1] = grid->columns;
+    part->groups = 0;
+    part->desc = heed_cast_desc();
+    part->desc.src = heed_tensor((void *)(uintptr_t)from, from_dtype, 2, part->shape, NULL);
+    part->desc.dst = heed_tensor(to, to_dtype, 2, part->shape, NULL);
+    if (grid->block_rows == 0)
+        return;
+    part->groups = (rows + grid->block_rows - 1) / grid->block_rows * grid->scale_columns;
+    bool is_row = grid->block_rows == 1 && grid->scale_columns == 1;
+    part->desc.scaling = is_row              ? HEED_SCALE_ROW
+                         : part->groups == 1 ? HEED_SCALE_TENSOR
+                                             : HEED_SCALE_BLOCK;
+    part->desc.block[0] = grid->block_rows;
+    part->desc.block[1] = grid->block_columns;
+}
+
+/* Rows of codes times their stored scales, in f32. */
+static heed_status_t decode(heed_context_t *context, const convert_grid_t *grid, int64_t first,
+                            int64_t rows, const void *codes, heed_dtype_t dtype, const void *scales,
+                            heed_dtype_t scale_dtype, float *to)
+{
+    part_t part;
+    size_t skip = (size_t)(first * grid->columns) * heed_dtype_size(dtype);
+    part_init(&part, grid, rows, (const char *)codes + skip, dtype, to, HEED_F32);
+    if (grid->block_rows > 0) {
+        size_t before = (size_t)(first / grid->block_rows * grid->scale_columns);
+        part.desc.scale_use = HEED_SCALE_MULTIPLIES;
+        part.desc.scale =
+            heed_tensor((char *)(uintptr_t)scales + before * heed_dtype_size(scale_dtype),
+                        scale_dtype, 1, &part.groups, NULL);
+    }
+    return heed_cast(context, &part.desc);
+}
+
+/* The scales that a tensor is stored with, in a dtype that a cast takes. */
+static const void *stored_scales(heed_context_t *context, const st_tensor_t *scale,
+                                 convert_buffers_t *buffers, heed_dtype_t *dtype)
+{
+    *dtype = scale->dtype->bits == 8 ? HEED_E8M0 : HEED_F32;
+    if (scale->dtype->bits == 8 || scale->dtype->heed == HEED_F32)
+        return scale->data;
+    size_t bytes = (size_t)scale->elements * sizeof(float);
+    convert_grid_t plain = {.columns = scale->elements};
+    if (!grow(&buffers->scales, &buffers->scale_bytes, bytes) ||
+        decode(context, &plain, 0, 1, scale->data, scale->dtype->heed, NULL, 0, buffers->scales) !=
+            HEED_OK)
+        return NULL;
+    return buffers->scales;
+}
+
+/* Where the tensor's values are to be cast from: the file, or decoded memory. */
+static const void *source(heed_context_t *context, const convert_job_t *job,
+                          convert_buffers_t *buffers, heed_dtype_t *dtype, st_error_t *error)
+{
+    const st_tensor_t *from = job->from;
+    heed_dtype_t scale_dtype;
+    *dtype = from->dtype->heed;
+    if (!job->scale_from)
+        return from->data;
+    size_t bytes = (size_t)from->elements * sizeof(float);
+    const void *scales = stored_scales(context, job->scale_from, buffers, &scale_dtype);
+    if (!scales || !grow(&buffers->decoded, &buffers->decoded_bytes, bytes)) {
+        st_fail(error, "%.200s: out of memory for %zu bytes", from->name, bytes);
+        return NULL;
+    }
+    if (decode(context, &job->from_grid, 0, job->from_grid.rows, from->data, *dtype, scales,
+               scale_dtype, buffers->decoded) != HEED_OK) {
+        fail_status(error, from);
+        return NULL;
+    }
+    *dtype = HEED_F32;
+    return buffers->decoded;
+}
+
+static heed_status_t encode(heed_context_t *context, const convert_target_t *target,
+                            const convert_job_t *job, const void *from, heed_dtype_t dtype,
+                            convert_buffers_t *buffers, convert_report_t *report)
+{
+    part_t part;
+    int64_t counts[HEED_CAST_COUNTS_SIZE] = {0}, size = HEED_CAST_COUNTS_SIZE;
+    bool mx = target->scale == CONVERT_SCALE_MX;
+    part_init(&part, &job->grid, job->grid.rows, from, dtype, buffers->codes, target->dtype->heed);
+    heed_status_t status = heed_cast_apply_preset(&part.desc, target->preset);
+    if (status != HEED_OK)
+        return status;
+    part.desc.counts = heed_tensor(counts, HEED_I64, 1, &size, NULL);
+    if (part.groups > 0) {
+        part.desc.scale_use = HEED_SCALE_DIVIDES;
+        part.desc.scale_form = mx ? HEED_SCALE_FORM_MX : HEED_SCALE_FORM_F32;
+        part.desc.scale_out =
+            heed_tensor(buffers->scales, mx ? HEED_E8M0 : HEED_F32, 1, &part.groups, NULL);
+    }
+    status = heed_cast(context, &part.desc);
+    report->clipped = counts[HEED_COUNT_CLIPPED];
+    report->nans = counts[HEED_COUNT_NAN];
+    report->infinities = counts[HEED_COUNT_INF];
+    return status;
+}
+
+/* ---- comparing ------------------------------------------------------------------------------- */
+
+/* Eight sums each, so that they can be kept in vector registers. Not finite: left out. */
+static void compare(const float *values, const float *decoded, int64_t count,
+                    convert_report_t *report)
+{
+    enum { LANES = 8 };
+    double signal[LANES] = {0}, noise[LANES] = {0};
+    float worst[LANES] = {0};
+    for (int64_t i = 0; i < count; i++) {
+        int lane = (int)(i % LANES);
+        float value = values[i], error = decoded[i] - value;
+        float kept = fabsf(error) < INFINITY ? error : 0;
+        signal[lane] += fabsf(error) < INFINITY ? (double)value * (double)value : 0;
+        noise[lane] += (double)kept * (double)kept;
+        worst[lane] = fmaxf(worst[lane], fabsf(kept));
+    }
+    for (int lane = 0; lane < LANES; lane++) {
+        report->signal += signal[lane];
+        report->noise += noise[lane];
+        report->worst = fmax(report->worst, (double)worst[lane]);
+    }
+}
+
+static heed_status_t judge(heed_context_t *context, const convert_target_t *target,
+                           const convert_job_t *job, const void *from, heed_dtype_t dtype,
+                           convert_buffers_t *buffers, convert_report_t *report)
+{
+    const convert_grid_t *grid = &job->grid;
+    convert_grid_t plain = {.rows = grid->rows, .columns = grid->columns};
+    heed_dtype_t scale_dtype = target->scale == CONVERT_SCALE_MX ? HEED_E8M0 : HEED_F32;
+    int64_t step = PIECE / grid->columns, unit = grid->block_rows;
+    if (unit > 0 && unit < grid->rows)
+        step = step / unit * unit > 0 ? step / unit * unit : unit;
+    step = step > 0 ? step : 1;
+    float *pieces = aligned_alloc(64, (size_t)(2 * step * grid->columns + 16) / 16 * 64);
+    heed_status_t status = pieces ? HEED_OK : HEED_ERROR_OUT_OF_MEMORY;
+    for (int64_t row = 0; status == HEED_OK && row < grid->rows; row += step) {
+        int64_t rows = step < grid->rows - row ? step : grid->rows - row;
+        float *values = pieces, *decoded = pieces + step * grid->columns;
+        status = decode(context, &plain, row, rows, from, dtype, NULL, 0, values);
+        if (status == HEED_OK)
+            status = decode(context, grid, row, rows, buffers->codes, target->dtype->heed,
+                            buffers->scales, scale_dtype, decoded);
+        if (status == HEED_OK)
+            compare(values, decoded, rows * grid->columns, report);
+    }
+    free(pieces);
+    return status;
+}
+
+/* ---- one tensor ------------------------------------------------------------------------------ */
+
+bool convert_tensor(heed_context_t *context, const convert_target_t *target,
+                    const convert_job_t *job, st_writer_t *writer, convert_buffers_t *buffers,
+                    convert_report_t *report, st_error_t *error)
+{
+    const st_tensor_t *from = job->from;
+    *report = (convert_report_t){0};
+    if (!job->cast)
+        return st_append(writer, job->output, from->data, from->bytes, error);
+    heed_dtype_t dtype;
+    const void *values = source(context, job, buffers, &dtype, error);
+    if (!values)
+        return false;
+    size_t bytes = (size_t)from->elements * heed_dtype_size(target->dtype->heed);
+    size_t groups = (size_t)(job->grid.scale_rows * job->grid.scale_columns);
+    size_t scale_bytes = groups * (target->scale == CONVERT_SCALE_MX ? 1 : sizeof(float));
+    if (!grow(&buffers->codes, &buffers->code_bytes, bytes) ||
+        !grow(&buffers->scales, &buffers->scale_bytes, scale_bytes))
+        return st_fail(error, "%.200s: out of memory for %zu bytes", from->name, bytes);
+    if (encode(context, target, job, values, dtype, buffers, report) != HEED_OK ||
+        judge(context, target, job, values, dtype, buffers, report) != HEED_OK)
+        return fail_status(error, from);
+    if (!st_append(writer, job->output, buffers->codes, bytes, error))
+        return false;
+    return job->scale_output < 0 ||
+           st_append(writer, job->scale_output, buffers->scales, scale_bytes, error);
+}
