@@ -76,8 +76,8 @@ inline const char *cudaGetErrorString(cudaError_t error)
 
 /* Every thread gets its own copies of the arguments, as on a device. */
 template <class... Parameters, class... Arguments>
-static emu::result emu_launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
-                       cudaStream_t, Arguments... arguments)
+static emu::result emu_launch(void (*kernel)(Parameters...), dim3 grid, dim3 block,
+                              size_t shared_bytes, cudaStream_t, Arguments... arguments)
 {
     auto thread = [=] { kernel(arguments...); };
     auto call = [](void *closure) { (*(decltype(thread) *)closure)(); };
