@@ -76,8 +76,9 @@ static size_t largest_element(heed_problem_t *problem)
     return largest;
 }
 
-/* No multiple of a vector, so that a kernel that counts on more than an element's alignment is
- * found, or says so with HEED_ERROR_ALIGNMENT: then it is filled again, aligned. */
+/* In half of the problems no multiple of a vector, so that a kernel that counts on more than an
+ * element's alignment is found, or says so with HEED_ERROR_ALIGNMENT: then it is filled again,
+ * aligned. In the other half aligned, for a kernel may leave the former to another one. */
 static bool fill(const kit_op_t *op, uint64_t seed, kit_values_t values, bool aligned, side_t *side)
 {
     enum { GUARD = 256, LINE = 64 };

@@ -12,6 +12,8 @@ bool is_instrumented()
 }
 } // namespace emu
 
+#if !EMU_ASAN /* the two kinds of instrumentation exclude each other */
+
 #define HOOK(name, bytes)                           \
     void __tsan_##name##read##bytes(void *at)       \
     {                                               \
@@ -83,3 +85,5 @@ void __tsan_init()
 }
 
 } // extern "C"
+
+#endif

@@ -69,6 +69,7 @@ void relax()
 
 static void thread_main()
 {
+    fiber_begin(m.cur);
     m.thread(m.closure);
     cp_async_end(m.cur);
     sm90_end(m.cur);

@@ -4,6 +4,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#if EMU_ASAN
+#include <sanitizer/asan_interface.h>
+#endif
 #include <signal.h>
 #include <sys/mman.h>
 #include <ucontext.h>
@@ -49,6 +52,10 @@ char *memory_of_slot(int slot)
     if (!slot_open[slot])
         open_pages(at, ROOM);
     slot_open[slot] = true;
+#if EMU_ASAN /* the pages end far behind what the block may touch */
+    ASAN_UNPOISON_MEMORY_REGION(at, ROOM);
+    ASAN_POISON_MEMORY_REGION(at + m.shared_bytes, ROOM - m.shared_bytes);
+#endif
     return at;
 }
 

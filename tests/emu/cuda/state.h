@@ -8,6 +8,14 @@
 
 #include "simt_emu.h"
 
+#if defined(__SANITIZE_ADDRESS__)
+#define EMU_ASAN 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define EMU_ASAN 1
+#endif
+#endif
+
 #include <deque>
 #include <map>
 #include <memory>
@@ -66,7 +74,7 @@ struct copy_order { /* a cp.async on its way */
 };
 
 struct fiber {
-    void *stack_pointer;
+    void *stack_pointer, *fake_stack; /* the latter under an address sanitizer */
     place at;
     int id, lane, warp;
     bool done;
@@ -146,6 +154,7 @@ inline void tick() /* after every release */
 /* ---- fiber.cc -------------------------------------------------------------------------------- */
 
 void fiber_prepare(fiber *f, char *stack, void (*entry)());
+void fiber_begin(fiber *f); /* the first that a thread does */
 void fiber_enter(fiber *f); /* from the scheduler; returns at its next fiber_leave */
 void fiber_leave(fiber *f);
 

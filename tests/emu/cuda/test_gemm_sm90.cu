@@ -226,10 +226,11 @@ static bool is_right(const operands &x)
     return true;
 }
 
-/* The race detector alone sees these: the numbers come out right. */
+/* Without hooks the numbers come out right, or an address sanitizer ends the program. */
 static bool needs_instruments(int fault)
 {
-    return fault == BLOCKS_COLLIDE || fault == NO_PROXY_FENCE || fault == LATE_PROXY_FENCE;
+    return fault == BLOCKS_COLLIDE || fault == NO_PROXY_FENCE || fault == LATE_PROXY_FENCE ||
+           fault == SHARED_OVERRUN;
 }
 
 static void try_fault(gemm p, const operands &x, int fault, uint64_t seeds)

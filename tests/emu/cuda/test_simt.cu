@@ -232,7 +232,6 @@ static void must_fail(int which, const char *message)
 
 static void test_faults()
 {
-    must_fail(SHARED_BOUNDS, "shared memory bounds: byte 256");
     must_fail(GLOBAL_BOUNDS, "global memory bounds: address");
     must_fail(WARP_LEAVES, "threads 0-31 wait for barrier 0: 32 of 64 threads are there");
     must_fail(WARP_LEAVES, "threads 32-63 have ended");
@@ -242,6 +241,7 @@ static void test_faults()
     must_fail(DEEP_STACK, "stack: a thread needs more than");
     if (!emu::is_instrumented())
         return;
+    must_fail(SHARED_BOUNDS, "shared memory bounds: byte 256");
     must_fail(NO_BARRIER, "race: thread ");
     must_fail(SHUFFLE_IS_NO_BARRIER, "race: thread ");
     must_fail(UNINITIALISED, "uninitialised: thread reads shared");
