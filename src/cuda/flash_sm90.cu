@@ -5,7 +5,8 @@ extern "C" const heed_impl_t hd_impl_flash_sm80;
 
 using namespace flash_sm90;
 
-/* ---- instances: head dim, keys of a block, warpgroups, mode, polynomials of 64, turns, tiles -- */
+/* ---- instances: head dim, keys of a block, warpgroups, mode, polynomials of 64, turns, tiles --
+ */
 
 template <hd_mma_type TYPE>
 static heed_status_t launch(const heed_launch_t *launch, params_t *p, int processors, int *error)
@@ -13,23 +14,32 @@ static heed_status_t launch(const heed_launch_t *launch, params_t *p, int proces
     int dim = p->a.d > p->a.dv ? p->a.d : p->a.dv;
     if (p->a.visible.tiles) {
         if (dim <= 64)
-            return launch_instance<config<TYPE, 64, 64, 1, EXACT, 0, false, true>>(launch, p, processors, error);
+            return launch_instance<config<TYPE, 64, 64, 1, EXACT, 0, false, true>>(
+                launch, p, processors, error);
         if (dim <= 128)
-            return launch_instance<config<TYPE, 128, 64, 1, EXACT, 0, false, true>>(launch, p, processors, error);
-        return launch_instance<config<TYPE, 256, 64, 1, EXACT, 0, false, true>>(launch, p, processors, error);
+            return launch_instance<config<TYPE, 128, 64, 1, EXACT, 0, false, true>>(
+                launch, p, processors, error);
+        return launch_instance<config<TYPE, 256, 64, 1, EXACT, 0, false, true>>(launch, p,
+                                                                                processors, error);
     }
     if (dim <= 64)
-        return launch_instance<config<TYPE, 64, 128, 3, SUM, 16, true, false>>(launch, p, processors, error);
+        return launch_instance<config<TYPE, 64, 128, 3, SUM, 16, true, false>>(launch, p,
+                                                                               processors, error);
     if (dim <= 96)
-        return launch_instance<config<TYPE, 96, 176, 2, SUM, 16, true, false>>(launch, p, processors, error);
+        return launch_instance<config<TYPE, 96, 176, 2, SUM, 16, true, false>>(launch, p,
+                                                                               processors, error);
     if (dim <= 128)
-        return launch_instance<config<TYPE, 128, 176, 2, SUM, 16, true, false>>(launch, p, processors, error);
+        return launch_instance<config<TYPE, 128, 176, 2, SUM, 16, true, false>>(launch, p,
+                                                                                processors, error);
     if (dim <= 192)
-        return launch_instance<config<TYPE, 192, 112, 2, SUM, 8, true, false>>(launch, p, processors, error);
-    return launch_instance<config<TYPE, 256, 80, 2, SUM, 8, true, false>>(launch, p, processors, error);
+        return launch_instance<config<TYPE, 192, 112, 2, SUM, 8, true, false>>(launch, p,
+                                                                               processors, error);
+    return launch_instance<config<TYPE, 256, 80, 2, SUM, 8, true, false>>(launch, p, processors,
+                                                                          error);
 }
 
-/* Addresses are not known to a plan: what the copy engine cannot take, the kernel for Ampere does. */
+/* Addresses are not known to a plan: what the copy engine cannot take, the kernel for Ampere does.
+ */
 static bool is_aligned(const hd_attention_t *a)
 {
     return ((uintptr_t)a->q.data | (uintptr_t)a->k.data | (uintptr_t)a->v.data) % PIECE == 0;

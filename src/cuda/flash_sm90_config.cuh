@@ -24,10 +24,10 @@ enum mode_t {
 };
 
 enum {
-    ROWS = 64,           /* queries of a warpgroup */
-    STAGES = 2,          /* tiles of K, and of V, in shared memory */
-    REDO_WORDS = 32,     /* of 32 waves each */
-    SLAB_BYTES = 128,    /* of a row of a slab: 64 elements of 16 bits */
+    ROWS = 64,        /* queries of a warpgroup */
+    STAGES = 2,       /* tiles of K, and of V, in shared memory */
+    REDO_WORDS = 32,  /* of 32 waves each */
+    SLAB_BYTES = 128, /* of a row of a slab: 64 elements of 16 bits */
     QUERY_SLAB = ROWS * SLAB_BYTES,
 };
 
@@ -57,14 +57,14 @@ struct config {
     static constexpr int QUERIES = ROWS * GROUPS, WARPS = 4 * GROUPS;
     static constexpr int THREADS = 128 * (GROUPS + 1);
     static constexpr int SLAB_COLUMNS = 64, SLABS = (DIM + SLAB_COLUMNS - 1) / SLAB_COLUMNS;
-    static constexpr int STEP = 16;                 /* keys of a product P V */
-    static constexpr int TOP = 0;                   /* log2 of the largest weight of a row */
-    static constexpr float SLACK = 8;               /* by which a weight may come to lie above it */
-    static constexpr int V_READERS = GROUPS;        /* of a tile of V, each counts once */
+    static constexpr int STEP = 16;          /* keys of a product P V */
+    static constexpr int TOP = 0;            /* log2 of the largest weight of a row */
+    static constexpr float SLACK = 8;        /* by which a weight may come to lie above it */
+    static constexpr int V_READERS = GROUPS; /* of a tile of V, each counts once */
     static constexpr int JOINING = 32 * (WARPS + 1); /* threads that meet between rounds */
     /* Registers of a thread that loads, and of one that computes: 64 Ki in a multiprocessor. */
     static constexpr int LOAD_REGISTERS = GROUPS == 3 ? 32 : 24;
-    static constexpr int MATH_REGISTERS = GROUPS == 3 ? 160 : GROUPS == 2 ? 240 : 232;
+    static constexpr int MATH_REGISTERS = GROUPS == 3 ? 160 : GROUPS == 2 ? 240 : 256;
 
     /* Shared memory: Q of each warpgroup, rings of K and V, the output where it fits (else it
      * leaves through Q's place), barriers. */
@@ -76,8 +76,6 @@ struct config {
     static constexpr int BARRIERS_AT = END + (OWN_OUT ? GROUPS * Q_BYTES : 0);
     static constexpr int REDO_AT = BARRIERS_AT + 128;
     static constexpr int SHARED = REDO_AT + WARPS * REDO_WORDS * 4;
-    /* Blocks of a multiprocessor. */
-    static constexpr int RESIDENT = GROUPS == 1 && DIM <= 128 ? 2 : 1;
 };
 
 typedef struct barriers {

@@ -43,7 +43,6 @@ struct fp8_config {
     static constexpr int BARRIERS_AT = T_AT + STAGES * T_BYTES;
     static constexpr int REDO_AT = BARRIERS_AT + 128;
     static constexpr int SHARED = REDO_AT + WARPS * REDO_WORDS * 4;
-    static constexpr int RESIDENT = 1;
 
     static_assert(DIM % PIECE == 0 && (PIECES == 1 || FLUSH == 1), "pieces start anew");
     static_assert(DIM % 32 == 0 && KEYS % STEP == 0, "whole products");

@@ -10,8 +10,8 @@ namespace flash_sm90
 
 enum {
     MAX_DIM = 256,
-    PIECE = 16,                   /* bytes that the copy engine counts in */
-    L2_BYTES = 24 * 1024 * 1024,  /* what keys and values of a section may take */
+    PIECE = 16,                  /* bytes that the copy engine counts in */
+    L2_BYTES = 24 * 1024 * 1024, /* what keys and values of a section may take */
 };
 
 /* Of an axis that is there once, the stride is never used. */
@@ -66,7 +66,8 @@ static inline heed_status_t make_maps(params_t *p, const heed_attention_desc_t *
 static inline void fill_params(params_t *p, const heed_attention_desc_t *desc, int queries)
 {
     const hd_attention_t *a = &p->a;
-    double bytes = (double)hd_dtype_bytes(a->k.dtype) * (double)a->keys * (a->d + a->dv) / (double)a->group;
+    double bytes =
+        (double)hd_dtype_bytes(a->k.dtype) * (double)a->keys * (a->d + a->dv) / (double)a->group;
     double planes = bytes > 0 ? L2_BYTES / bytes : 1;
     p->scale = fmaxf(fabsf(a->scale) * 1.44269504f, 0x1p-126f);
     p->row_tiles = (int32_t)hd_ceil_div(a->queries, queries);
@@ -88,7 +89,7 @@ static heed_status_t launch_instance(const heed_launch_t *launch, params_t *p, i
     heed_status_t status = make_maps(p, desc, C::KEYS);
     if (status != HEED_OK)
         return status;
-    int blocks = multiprocessors * C::RESIDENT;
+    int blocks = multiprocessors;
     blocks = blocks < p->tiles ? blocks : p->tiles;
     while ((p->tiles / blocks + 1) >> p->shift > 32 * REDO_WORDS)
         p->shift++;
@@ -119,8 +120,9 @@ static int supports(const void *at, const heed_device_info_t *device, heed_why_t
                               "needs %d bytes of shared memory: this card has %d", SHARED_BYTES,
                               device->shared_bytes);
     if (q[3] > MAX_DIM || v[3] > MAX_DIM)
-        return hd_cuda_refuse(why, HEED_ERROR_UNSUPPORTED, "q.shape[3]=%lld, v.shape[3]=%lld: takes at most %d",
-                              (long long)q[3], (long long)v[3], MAX_DIM);
+        return hd_cuda_refuse(why, HEED_ERROR_UNSUPPORTED,
+                              "q.shape[3]=%lld, v.shape[3]=%lld: takes at most %d", (long long)q[3],
+                              (long long)v[3], MAX_DIM);
     for (int i = 0; i < 3; i++)
         if (!is_mappable(inputs[i]))
             return hd_cuda_refuse(why, HEED_ERROR_UNSUPPORTED,

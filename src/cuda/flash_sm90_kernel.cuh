@@ -33,8 +33,8 @@ template <class C> HD_INLINE uint32_t *redo_words(unsigned char *shared, int war
 {
     return (uint32_t *)(shared + C::REDO_AT) + warp * REDO_WORDS;
 }
-template <class C> HD_INLINE bool is_marked(const params_t *p, unsigned char *shared, int warp,
-                                            int wave)
+template <class C>
+HD_INLINE bool is_marked(const params_t *p, unsigned char *shared, int warp, int wave)
 {
     int bit = wave >> p->shift;
     return redo_words<C>(shared, warp)[bit >> 5] >> (bit & 31) & 1;
@@ -133,8 +133,7 @@ template <class C> HD_INLINE void compute_all(const params_t *p, unsigned char *
     constexpr int rounds = C::MODE == EXACT ? 1 : 2;
     int group = same_in_warp((int)threadIdx.x / 128) - 1, warp = (int)threadIdx.x / 32 - 4;
     int lane = (int)threadIdx.x & 31, q_parity = 0;
-    unsigned char *staging =
-        shared + C::OUT_AT + group * C::Q_BYTES + (warp & 3) * 16 * SLAB_BYTES;
+    unsigned char *staging = shared + C::OUT_AT + group * C::Q_BYTES + (warp & 3) * 16 * SLAB_BYTES;
     typename roles<C>::work role;
     role.begin(p, shared, group);
     redo_words<C>(shared, warp)[lane] = 0;
@@ -147,47 +146,47 @@ template <class C> HD_INLINE void compute_all(const params_t *p, unsigned char *
      * descriptors are the same in all lanes. */
 #pragma unroll 1
     for (int wave = 0;; wave++) {
-            if (wave * (int)gridDim.x >= p->tiles) {
-                if (++round == rounds)
-                    break;
-                join<C>();
-                wave = 0;
-            }
-            int tile = tile_of(wave, (int)blockIdx.x, (int)gridDim.x);
-            if (tile >= p->tiles)
-                continue;
-            /* By a vote, which the compiler knows to be the same for all lanes: else it would keep
-             * descriptors where wgmma cannot take them from. */
-            if (round && !__any_sync(~0u, any_marked<C>(p, shared, wave)))
-                continue;
-            task_t task = find_task<C>(p, tile);
-            bool exact = C::MODE == EXACT || round == 1 || p->exact, hides, any;
-            role.x.clear(p->scale);
-            if (C::TILES) {
-                any = role.attend_tiles(role, &task, &hides, q_parity);
-            } else {
-                blocks_t b = find_blocks<C>(p, &task, exact);
-                any = b.begin < b.end;
-                hides = b.hides;
-                if (any)
-                    role.attend_band(role, &task, &b, q_parity);
-            }
-            q_parity ^= any;
-            /* With a place of its own for the output, Q's is free now. */
-            if (any && C::OWN_OUT && lane == 0)
-                hd_mbarrier_arrive(&role.bars->q_free);
-            if (C::OWN_OUT) {
-                if (lane == 0)
-                    hd_tma_wait_read<0>();
-                __syncwarp();
-            }
-            bool wanted = round == 0 || is_marked<C>(p, shared, warp, wave);
-            if (wanted && finish<C>(p, &task, &role.x, exact, hides, staging) && lane == 0)
-                redo_words<C>(shared, warp)[wave >> p->shift >> 5] |= 1u << (wave >> p->shift & 31);
-            if (any && !C::OWN_OUT && lane == 0) {
+        if (wave * (int)gridDim.x >= p->tiles) {
+            if (++round == rounds)
+                break;
+            join<C>();
+            wave = 0;
+        }
+        int tile = tile_of(wave, (int)blockIdx.x, (int)gridDim.x);
+        if (tile >= p->tiles)
+            continue;
+        /* By a vote, which the compiler knows to be the same for all lanes: else it would keep
+         * descriptors where wgmma cannot take them from. */
+        if (round && !__any_sync(~0u, any_marked<C>(p, shared, wave)))
+            continue;
+        task_t task = find_task<C>(p, tile);
+        bool exact = C::MODE == EXACT || round == 1 || p->exact, hides, any;
+        role.x.clear(p->scale);
+        if (C::TILES) {
+            any = role.attend_tiles(role, &task, &hides, q_parity);
+        } else {
+            blocks_t b = find_blocks<C>(p, &task, exact);
+            any = b.begin < b.end;
+            hides = b.hides;
+            if (any)
+                role.attend_band(role, &task, &b, q_parity);
+        }
+        q_parity ^= any;
+        /* With a place of its own for the output, Q's is free now. */
+        if (any && C::OWN_OUT && lane == 0)
+            hd_mbarrier_arrive(&role.bars->q_free);
+        if (C::OWN_OUT) {
+            if (lane == 0)
                 hd_tma_wait_read<0>();
-                hd_mbarrier_arrive(&role.bars->q_free);
-            }
+            __syncwarp();
+        }
+        bool wanted = round == 0 || is_marked<C>(p, shared, warp, wave);
+        if (wanted && finish<C>(p, &task, &role.x, exact, hides, staging) && lane == 0)
+            redo_words<C>(shared, warp)[wave >> p->shift >> 5] |= 1u << (wave >> p->shift & 31);
+        if (any && !C::OWN_OUT && lane == 0) {
+            hd_tma_wait_read<0>();
+            hd_mbarrier_arrive(&role.bars->q_free);
+        }
     }
     if (lane == 0)
         hd_tma_wait<0>();
@@ -201,8 +200,7 @@ namespace flash_sm90
 {
 
 template <class C>
-static __global__ void __launch_bounds__(C::THREADS, C::RESIDENT)
-    attend(const __grid_constant__ params_t p)
+static __global__ void __launch_bounds__(C::THREADS, 1) attend(const __grid_constant__ params_t p)
 {
 #if __CUDA_ARCH_FEAT_SM90_ALL || HD_EMULATED
     HD_SHARED(shared);

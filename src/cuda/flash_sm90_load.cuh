@@ -49,19 +49,19 @@ template <class C> struct loader {
         for (int g = 0; g < C::GROUPS; g++)
             for (int s = 0; s < C::SLABS; s++)
                 hd_tma_load(shared + g * C::Q_BYTES + s * QUERY_SLAB, &p->q, &bars->q_full,
-                            C::SLAB_COLUMNS * s,
-                            task->first + ROWS * g, task->head, task->batch, once);
+                            C::SLAB_COLUMNS * s, task->first + ROWS * g, task->head, task->batch,
+                            once);
     }
 
     HD_INLINE void load_keys(const hd_tensor_map_t *map, int at, uint64_t *full, uint64_t *free,
-                          ring_t *ring, const task_t *task, int key)
+                             ring_t *ring, const task_t *task, int key)
     {
         hd_mbarrier_wait(&free[ring->stage], ring->parity ^ 1);
         hd_mbarrier_expect(&full[ring->stage], C::K_BYTES);
         unsigned char *to = shared + at + ring->stage * C::K_BYTES;
         for (int s = 0; s < C::SLABS; s++)
-            hd_tma_load(to + s * C::KEYS * SLAB_BYTES, map, &full[ring->stage], C::SLAB_COLUMNS * s, key,
-                        task->key_head, task->batch, keep);
+            hd_tma_load(to + s * C::KEYS * SLAB_BYTES, map, &full[ring->stage], C::SLAB_COLUMNS * s,
+                        key, task->key_head, task->batch, keep);
         step_ring(ring);
     }
     HD_INLINE void load_k(const task_t *task, int key)

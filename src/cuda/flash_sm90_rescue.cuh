@@ -31,8 +31,7 @@ struct rescue {
     /* Whether the row sees the lane's key, key0 + lane; then its score. */
     HD_INLINE bool score(const hd_walk_t *walk, const hd_block_t *block, int key, float *score)
     {
-        if (key >= block->count ||
-            !(block->full || (hd_walk_mask(walk, block, key) & 1)))
+        if (key >= block->count || !(block->full || (hd_walk_mask(walk, block, key) & 1)))
             return false;
         *score = a->scale * dot(a, hd_view_row(&a->q, task->batch, query, task->head),
                                 hd_view_row(&a->k, task->batch, block->key + key, task->key_head));
@@ -66,9 +65,9 @@ struct rescue {
 #pragma unroll
                 for (int c = 0; c < COLUMNS; c++)
                     if (lane + 32 * c < a->dv)
-                        out[c] = fmaf(
-                            w, hd_element_load(a->v.dtype, row + (lane + 32 * c) * a->v.elem),
-                            out[c]);
+                        out[c] =
+                            fmaf(w, hd_element_load(a->v.dtype, row + (lane + 32 * c) * a->v.elem),
+                                 out[c]);
             }
         }
     }

@@ -1,6 +1,6 @@
-/* The softmax of one warpgroup's 64 rows, in the registers of wgmma's accumulators: thread l of warp
- * w holds, of the rows 16 w + l / 4 (half 0) and 8 more (half 1), columns 2 (l % 4) and the next of
- * every 8. Element i belongs to half i / 2 % 2 and column 8 (i / 4) + i % 2 + 2 (l % 4).
+/* The softmax of one warpgroup's 64 rows, in the registers of wgmma's accumulators: thread l of
+ * warp w holds, of the rows 16 w + l / 4 (half 0) and 8 more (half 1), columns 2 (l % 4) and the
+ * next of every 8. Element i belongs to half i / 2 % 2 and column 8 (i / 4) + i % 2 + 2 (l % 4).
  *
  * Everything is in log2: a weight is 2^(score * scale - M). The reference M is a whole number, so
  * that moving it multiplies by powers of two, which are exact, and so that the polynomial below can
@@ -68,7 +68,7 @@ HD_INLINE float quad_sum(float x)
 /* What a thread knows of its rows. */
 template <class C> struct state {
     static constexpr int SCORES = C::KEYS / 2, OUTS = C::DIM / 2;
-    float s[SCORES];             /* scores, then weights */
+    float s[SCORES];                  /* scores, then weights */
     uint32_t p[C::KEYS / C::STEP][4]; /* the weights rounded, as wgmma takes them */
     float o[OUTS];
     float reference[2], sum[2]; /* M; the sum of this thread's weights */
@@ -105,8 +105,8 @@ template <class C> struct state {
                                                      : hd_pack_f16(s[2 * i], s[2 * i + 1]);
     }
 
-    /* A thread's 4 bytes of a product's operand are 4 keys that follow each other; in its scores they
-     * are two and two, 8 further. V's keys lie in that order too. */
+    /* A thread's 4 bytes of a product's operand are 4 keys that follow each other; in its scores
+     * they are two and two, 8 further. V's keys lie in that order too. */
     HD_INLINE void pack_e4m3()
     {
 #pragma unroll
@@ -228,8 +228,8 @@ template <class C> struct state {
             s[i] = fmaf(s[i], scale, -reference[i >> 1 & 1]);
     }
 
-    /* Is some score more than SLACK above M + TOP? Positive floats compare as integers do, negative ones lie
-     * below, and a three-way integer maximum is one instruction. True of NaN too. */
+    /* Is some score more than SLACK above M + TOP? Positive floats compare as integers do, negative
+     * ones lie below, and a three-way integer maximum is one instruction. True of NaN too. */
     HD_INLINE bool is_above()
     {
         int most = (int)hd_to_bits(s[0]);

@@ -56,8 +56,8 @@ template <class C> struct writer {
     {
         p = params, task = of;
         lane = (int)threadIdx.x & 31;
-        first = task->first + ROWS * ((int)threadIdx.x / 128 - 1) +
-                16 * ((int)threadIdx.x >> 5 & 3);
+        first =
+            task->first + ROWS * ((int)threadIdx.x / 128 - 1) + 16 * ((int)threadIdx.x >> 5 & 3);
     }
 
     /* ---- judging ----------------------------------------------------------------------------- */
@@ -112,8 +112,8 @@ template <class C> struct writer {
 
     /* ---- element by element ------------------------------------------------------------------ */
 
-    /* Columns from .. end-1 of 16 rows in f32, which lie at staging + row * 128 bytes, 32 columns in
-     * a slab. */
+    /* Columns from .. end-1 of 16 rows in f32, which lie at staging + row * 128 bytes, 32 columns
+     * in a slab. */
     HD_INLINE void store_columns(const merged_t (&m)[2], const bool (&skip)[2],
                                  const unsigned char *staging, int from, int end)
     {
@@ -153,7 +153,9 @@ template <class C> struct writer {
             store_columns(m, skip, staging, from, from + 32 * C::SLABS);
             __syncwarp();
         }
+        /* The next Q may land here as soon as one lane says so, for all of them. */
         hd_fence_async();
+        __syncwarp();
     }
 
     /* ---- a tile ------------------------------------------------------------------------------ */

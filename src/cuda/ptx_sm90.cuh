@@ -18,10 +18,10 @@ HD_PTX void hd_mbarrier_arrive(uint64_t *bar)
 /* Arrives once, and announces bytes that copies will bring. */
 HD_PTX void hd_mbarrier_expect(uint64_t *bar, uint32_t bytes)
 {
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(
-                     hd_shared_address(bar)),
-                 "r"(bytes)
-                 : "memory");
+    asm volatile(
+        "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(hd_shared_address(bar)),
+        "r"(bytes)
+        : "memory");
 }
 /* Returns when the phase of this parity is complete: 0 the first, 1 the second, 0 the third. */
 HD_PTX void hd_mbarrier_wait(uint64_t *bar, uint32_t parity)
@@ -65,27 +65,26 @@ HD_PTX uint64_t hd_l2_evict_last()
     asm("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(policy));
     return policy;
 }
-HD_PTX void hd_tma_load(void *to, const hd_tensor_map_t *map, uint64_t *bar, int c0, int c1,
-                           int c2, int c3)
+HD_PTX void hd_tma_load(void *to, const hd_tensor_map_t *map, uint64_t *bar, int c0, int c1, int c2,
+                        int c3)
 {
     asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes "
                  "[%0], [%1, {%3, %4, %5, %6}], [%2];" ::"r"(hd_shared_address(to)),
-                 "l"((uint64_t)map), "r"(hd_shared_address(bar)), "r"(c0), "r"(c1), "r"(c2),
-                 "r"(c3)
+                 "l"((uint64_t)map), "r"(hd_shared_address(bar)), "r"(c0), "r"(c1), "r"(c2), "r"(c3)
                  : "memory");
 }
-HD_PTX void hd_tma_load(void *to, const hd_tensor_map_t *map, uint64_t *bar, int c0, int c1,
-                           int c2, int c3, uint64_t policy)
+HD_PTX void hd_tma_load(void *to, const hd_tensor_map_t *map, uint64_t *bar, int c0, int c1, int c2,
+                        int c3, uint64_t policy)
 {
-    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes"
-                 ".L2::cache_hint [%0], [%1, {%3, %4, %5, %6}], [%2], %7;" ::"r"(
-                     hd_shared_address(to)),
-                 "l"((uint64_t)map), "r"(hd_shared_address(bar)), "r"(c0), "r"(c1), "r"(c2),
-                 "r"(c3), "l"(policy)
-                 : "memory");
+    asm volatile(
+        "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes"
+        ".L2::cache_hint [%0], [%1, {%3, %4, %5, %6}], [%2], %7;" ::"r"(hd_shared_address(to)),
+        "l"((uint64_t)map), "r"(hd_shared_address(bar)), "r"(c0), "r"(c1), "r"(c2), "r"(c3),
+        "l"(policy)
+        : "memory");
 }
 HD_PTX void hd_tma_store(const hd_tensor_map_t *map, const void *from, int c0, int c1, int c2,
-                            int c3)
+                         int c3)
 {
     asm volatile("cp.async.bulk.tensor.4d.global.shared::cta.bulk_group [%0, {%2, %3, %4, %5}], "
                  "[%1];" ::"l"((uint64_t)map),
@@ -201,7 +200,7 @@ template <hd_mma_type type, int N> struct hd_wgmma;
 #define HD_ACC14 HD_ACC13 ",%112,%113,%114,%115,%116,%117,%118,%119"
 #define HD_ACC15 HD_ACC14 ",%120,%121,%122,%123,%124,%125,%126,%127"
 
-#define HD_OUT(i) \
+#define HD_OUT(i)                                                                               \
     "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
         "+f"(d[i + 6]), "+f"(d[i + 7])
 #define HD_OUT0  HD_OUT(0)
@@ -223,37 +222,37 @@ template <hd_mma_type type, int N> struct hd_wgmma;
 
 /* of: number of the last 8 accumulators; r0, r1, ...: numbers of the operands behind them. 8-bit
  * elements have no major to name: TAIL and MAJOR are what 16-bit ones say of it. */
-#define HD_WGMMA(TYPE, type, N, K, of, r0, r1, r2, r3, r4, r5, SS_TAIL, RS_TAIL, MAJOR)            \
-    template <> struct hd_wgmma<TYPE, N> {                                                         \
-        template <hd_major major>                                                                  \
-        static HD_PTX void ss(float (&d)[N / 2], uint64_t a, uint64_t b, int accumulate)        \
-        {                                                                                          \
-            asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" #r2 ", 0;\n"                        \
-                         "wgmma.mma_async.sync.aligned.m64n" #N "k" #K ".f32." type "." type       \
-                         " {" HD_ACC##of "}, %" #r0 ", %" #r1 ", p, 1, 1" SS_TAIL ";\n}"           \
-                         : HD_OUT##of                                                              \
-                         : "l"(a), "l"(b), "r"(accumulate) MAJOR);                                 \
-        }                                                                                          \
-        template <hd_major major>                                                                  \
-        static HD_PTX void rs(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b,            \
-                                 int accumulate)                                                   \
-        {                                                                                          \
-            asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" #r5 ", 0;\n"                        \
-                         "wgmma.mma_async.sync.aligned.m64n" #N "k" #K ".f32." type "." type       \
-                         " {" HD_ACC##of "}, {%" #r0 ", %" #r1 ", %" #r2 ", %" #r3 "}, %" #r4      \
-                         ", p, 1, 1" RS_TAIL ";\n}"                                                \
-                         : HD_OUT##of                                                              \
-                         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b),                     \
-                           "r"(accumulate) MAJOR);                                                 \
-        }                                                                                          \
+#define HD_WGMMA(TYPE, type, N, K, of, r0, r1, r2, r3, r4, r5, SS_TAIL, RS_TAIL, MAJOR)       \
+    template <> struct hd_wgmma<TYPE, N> {                                                    \
+        template <hd_major major>                                                             \
+        static HD_PTX void ss(float (&d)[N / 2], uint64_t a, uint64_t b, int accumulate)      \
+        {                                                                                     \
+            asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" #r2 ", 0;\n"                    \
+                         "wgmma.mma_async.sync.aligned.m64n" #N "k" #K ".f32." type "." type  \
+                         " {" HD_ACC##of "}, %" #r0 ", %" #r1 ", p, 1, 1" SS_TAIL ";\n}"      \
+                         : HD_OUT##of                                                         \
+                         : "l"(a), "l"(b), "r"(accumulate)MAJOR);                             \
+        }                                                                                     \
+        template <hd_major major>                                                             \
+        static HD_PTX void rs(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b,          \
+                              int accumulate)                                                 \
+        {                                                                                     \
+            asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" #r5 ", 0;\n"                    \
+                         "wgmma.mma_async.sync.aligned.m64n" #N "k" #K ".f32." type "." type  \
+                         " {" HD_ACC##of "}, {%" #r0 ", %" #r1 ", %" #r2 ", %" #r3 "}, %" #r4 \
+                                         ", p, 1, 1" RS_TAIL ";\n}"                           \
+                         : HD_OUT##of                                                         \
+                         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b),                \
+                           "r"(accumulate)MAJOR);                                             \
+        }                                                                                     \
     };
 #define HD_MAJOR_OPERAND , "n"((int)major)
 #define HD_NO_OPERAND
-#define HD_WGMMA_N(N, of, r0, r1, r2, r3, r4, r5, r6)                                              \
-    HD_WGMMA(HD_MMA_BF16, "bf16", N, 16, of, r0, r1, r2, r3, r4, r5, ", 0, %" #r3, ", %" #r6,      \
-             HD_MAJOR_OPERAND)                                                                     \
-    HD_WGMMA(HD_MMA_F16, "f16", N, 16, of, r0, r1, r2, r3, r4, r5, ", 0, %" #r3, ", %" #r6,        \
-             HD_MAJOR_OPERAND)                                                                     \
+#define HD_WGMMA_N(N, of, r0, r1, r2, r3, r4, r5, r6)                                         \
+    HD_WGMMA(HD_MMA_BF16, "bf16", N, 16, of, r0, r1, r2, r3, r4, r5, ", 0, %" #r3, ", %" #r6, \
+             HD_MAJOR_OPERAND)                                                                \
+    HD_WGMMA(HD_MMA_F16, "f16", N, 16, of, r0, r1, r2, r3, r4, r5, ", 0, %" #r3, ", %" #r6,   \
+             HD_MAJOR_OPERAND)                                                                \
     HD_WGMMA(HD_MMA_E4M3, "e4m3", N, 32, of, r0, r1, r2, r3, r4, r5, "", "", HD_NO_OPERAND)
 
 HD_WGMMA_N(16, 0, 8, 9, 10, 11, 12, 13, 14)

@@ -29,8 +29,7 @@ typedef struct hd_map_desc {
 
 /* Fills *map for the calling thread's current device. `name` is the operand, for sentences. Errors:
  * ALIGNMENT (data, strides), DEVICE. */
-heed_status_t hd_cuda_tensor_map(hd_tensor_map_t *map, const hd_map_desc_t *desc,
-                                 const char *name);
+heed_status_t hd_cuda_tensor_map(hd_tensor_map_t *map, const hd_map_desc_t *desc, const char *name);
 
 #ifdef __cplusplus
 }

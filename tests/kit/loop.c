@@ -22,6 +22,7 @@ typedef struct loop {
     int64_t count;
     int threads;          /* 0: 1, 2 and 3 in turn */
     heed_device_t device; /* of implementations that are wanted; type 0: any */
+    const char *skip;     /* problems whose text matches are left out; NULL: none */
     bool verbose;
     const heed_impl_t *const *extra;
     bool failed;
@@ -163,6 +164,8 @@ static void check_one(const loop_t *loop, tested_t *tested, const char *text, ui
 {
     kit_verdict_t verdict;
     char sentence[320];
+    if (loop->skip && fnmatch(loop->skip, text, 0) == 0)
+        return;
     char command[TEXT * 2];
     int threads = loop->threads ? loop->threads : team + 1;
     write_command(loop, tested, text, seed, values, threads, command, sizeof(command));
@@ -322,6 +325,7 @@ static const struct argp_option options[] = {
     {"seconds", 't', "S", 0, "Time for all of them together (default: 10)", 0},
     {"count", 'n', "N", 0, "Random problems for each, instead of a time", 0},
     {"threads", 'j', "N", 0, "Threads (default: 1, 2 and 3 in turn)", 0},
+    {"skip", 'x', "PATTERN", 0, "Leave out problems whose text matches", 0},
     {"verbose", 'v', NULL, 0, "A line for each problem", 0},
     {0}};
 
@@ -378,6 +382,9 @@ static error_t read_option(int key, char *text, struct argp_state *state)
         return 0;
     case 'j':
         loop->threads = (int)number(state, text, 1, 1024);
+        return 0;
+    case 'x':
+        loop->skip = text;
         return 0;
     case 'v':
         loop->verbose = true;

@@ -43,17 +43,22 @@ int hd_cuda_refuse(heed_why_t *why, heed_status_t status, const char *format, ..
 }
 
 /* The schedule follows from the problem's shape, so that a repeated problem fails again. */
-static uint64_t seed_of(const heed_launch_t *launch)
+static uint64_t seed_of(const char *op, const void *desc, int threads)
 {
-    /* Every descriptor starts with its size and its first two tensors. */
-    const heed_cast_desc_t *desc = (const heed_cast_desc_t *)launch->desc;
-    const heed_tensor_t *tensors[] = {&desc->src, &desc->dst};
-    uint64_t seed = (uint64_t)launch->threads;
+    const heed_attention_desc_t *attention = (const heed_attention_desc_t *)desc;
+    const heed_cast_desc_t *cast = (const heed_cast_desc_t *)desc;
+    bool is_cast = strcmp(op, "cast") == 0;
+    const heed_tensor_t *const tensors[] = {is_cast ? &cast->src : &attention->q,
+                                            is_cast ? &cast->dst : &attention->k};
+    uint64_t seed = (uint64_t)threads;
     for (const heed_tensor_t *tensor : tensors)
         for (int i = 0; i < tensor->ndim; i++)
             seed = seed * 1000003 + (uint64_t)tensor->shape[i];
     return seed;
 }
+
+/* Of the problem that runs. */
+static uint64_t seed;
 
 heed_status_t hd_cuda_fail(heed_status_t status, const char *format, ...)
 {
@@ -65,11 +70,11 @@ heed_status_t hd_cuda_fail(heed_status_t status, const char *format, ...)
     return hd_fail(status, "%s", sentence);
 }
 
-heed_status_t hd_cuda_enter(const heed_launch_t *launch, heed_device_t, const char *const *, int,
+heed_status_t hd_cuda_enter(const heed_launch_t *, heed_device_t, const char *const *, int,
                             hd_cuda_scope_t *)
 {
     emu::config config;
-    config.seed = seed_of(launch);
+    config.seed = seed;
     config.resident = 1 + (int)(config.seed / 2 % 3);
     config.multiprocessors = MULTIPROCESSORS;
     config.e4m3_bits = 13;
@@ -184,6 +189,7 @@ static size_t workspace(const void *desc, const heed_device_info_t *host, int32_
 template <const heed_impl_t *impl> static heed_status_t run(const heed_launch_t *launch)
 {
     const heed_attention_desc_t *desc = (const heed_attention_desc_t *)launch->desc;
+    seed = seed_of(impl->op, desc, launch->threads);
     if (strcmp(impl->op, "attention") != 0 || !desc->tiles)
         return impl->run(launch);
     std::vector<uint64_t> image(hd_tiles_placed_bytes(desc->tiles) / sizeof(uint64_t));
