@@ -33,7 +33,7 @@ HD_DEVICE static inline int64_t hd_max(int64_t a, int64_t b)
 
 HD_DEVICE static inline int64_t hd_ceil_div(int64_t a, int64_t b)
 {
-    return (a + b - 1) / b;
+    return a / b + (a % b > 0); /* a + b - 1 may overflow */
 }
 
 static inline size_t hd_round_up(size_t bytes, size_t to)
