@@ -6,9 +6,9 @@
 
 Heed is called through ctypes on PyTorch's memory and stream. A sample is one call between two CUDA
 events; before each, a buffer larger than the last cache is overwritten. Contenders take turns (A B
-C A B C), and medians count. Each result is compared with float32 rows of the same problem first, and
-a wrong one is not timed. The limits, a large product of matrices and a copy within the card, are
-measured in the same run, before and after."""
+C A B C), and medians count. Each result is compared with float32 rows of the same problem first,
+and a wrong one is not timed. The limits, a large product of matrices and a copy within the card,
+are measured in the same run, before and after."""
 
 import argparse
 import ctypes
