@@ -181,7 +181,9 @@ template <class C> HD_INLINE void compute_all(const params_t *p, unsigned char *
             __syncwarp();
         }
         bool wanted = round == 0 || is_marked<C>(p, shared, warp, wave);
-        if (wanted && finish<C>(p, &task, &role.x, exact, hides, staging) && lane == 0)
+        /* Without keys no Q came: its place may belong to the next tile's by now. */
+        unsigned char *place = any || C::OWN_OUT ? staging : nullptr;
+        if (wanted && finish<C>(p, &task, &role.x, exact, hides, place) && lane == 0)
             redo_words<C>(shared, warp)[wave >> p->shift >> 5] |= 1u << (wave >> p->shift & 31);
         if (any && !C::OWN_OUT && lane == 0) {
             hd_tma_wait_read<0>();

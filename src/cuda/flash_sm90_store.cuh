@@ -136,6 +136,25 @@ template <class C> struct writer {
         }
     }
 
+    /* Of 16 rows without a key: what they are merged with, else zeros. */
+    HD_INLINE void store_empty(const merged_t (&m)[2])
+    {
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+#pragma unroll 1
+            for (int r = 0; r < 8; r++) {
+                merged_t row = {0, __shfl_sync(~0u, m[h].old, 4 * r), 0};
+                int query = first + r + 8 * h;
+                if (query >= (int)p->a.queries)
+                    continue;
+                char *to = hd_view_row(&p->a.out, task->batch, query, task->head);
+#pragma unroll 1
+                for (int c = lane; c < p->a.dv; c += 32)
+                    store_element(&p->a.out, to, c, &row, 0);
+            }
+        }
+    }
+
     /* Half of the columns at a time: there is room for 16 bits an element. */
     HD_INLINE void store_rows(const state<C> *x, const merged_t (&m)[2], const bool (&skip)[2],
                               unsigned char *staging)
@@ -177,11 +196,14 @@ template <class C> struct writer {
         }
     }
 
+    /* staging: NULL for a tile without keys that has no place of its own. */
     HD_INLINE void store(state<C> *x, const bool (&skip)[2], unsigned char *staging)
     {
         merged_t m[2];
         store_lse(x, skip, m);
-        if (p->tma_store && __all_sync(~0u, !skip[0] && !skip[1])) {
+        if (!C::OWN_OUT && !staging) {
+            store_empty(m);
+        } else if (p->tma_store && __all_sync(~0u, !skip[0] && !skip[1])) {
             x->scale_out(m[0].fresh, m[1].fresh);
             store_by_map(x, staging);
         } else {

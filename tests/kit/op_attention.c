@@ -276,6 +276,8 @@ static const char *const corners[] = {
     "attention b=1 sq=100 sk=7 hq=2 d=32 window=3,-1 causal-align=top-left lse=1",
     "attention b=1 sq=64 sk=64 hq=1 d=16 tiles=random:1,0,64,64,shared lse=1",
     "attention b=1 sq=200 sk=200 hq=2 d=16 tiles=random:1,0,128,128,each merge=1",
+    /* many tiles of queries without a key, between those with some */
+    "attention b=1 sq=1100 sk=200 hq=2 d=128 causal=1 dtype=bf16 lse=1",
     /* the diagonal beside the edges of blocks */
     "attention b=1 sq=63 sk=129 hq=1 d=64 causal=1 lse=1",
     "attention b=1 sq=129 sk=64 hq=1 d=64 causal=1 causal-align=top-left lse=1",
