@@ -174,4 +174,7 @@ bool hd_impl_allowed(const heed_context_t *context, const heed_impl_t *impl,
 /* Plan, workspace, execute on the descriptor's data, clean up. */
 heed_status_t hd_run_once(heed_context_t *context, const char *op, const void *desc);
 
+/* Nanoseconds of a clock that never goes back. */
+double hd_now_ns(void);
+
 #endif

@@ -3,7 +3,6 @@
 #include "internal.h"
 
 #include <string.h>
-#include <time.h>
 
 enum { MEMORY_ALIGN = 256 };
 
@@ -244,16 +243,13 @@ void heed_event_destroy(heed_event_t *event)
 heed_status_t heed_event_record(heed_event_t *event, const heed_stream_t *stream)
 {
     heed_device_t on;
-    struct timespec now;
     if (!event)
         return hd_fail(HEED_ERROR_NULL, "event is null");
     HD_TRY(check_stream(stream, event->device, event->device, &on));
-    if (is_cpu(on)) {
-        clock_gettime(CLOCK_MONOTONIC, &now);
-        event->time_ns = (double)now.tv_sec * 1e9 + (double)now.tv_nsec;
-    } else {
+    if (is_cpu(on))
+        event->time_ns = hd_now_ns();
+    else
         HD_TRY(calls(event->context)->event_record(on.id, event->native, native(stream)));
-    }
     event->recorded = true;
     return HEED_OK;
 }

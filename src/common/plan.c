@@ -310,7 +310,7 @@ static heed_status_t check_workspace(const heed_plan_t *plan, const void *worksp
     return HEED_OK;
 }
 
-static double now_ns(void)
+double hd_now_ns(void)
 {
     struct timespec time;
     clock_gettime(CLOCK_MONOTONIC, &time);
@@ -360,9 +360,9 @@ heed_status_t heed_plan_execute(const heed_plan_t *plan, void *const *buffers, i
         return run(plan, &launch);
 
     char problem[512];
-    double start = now_ns();
+    double start = hd_now_ns();
     heed_status_t status = run(plan, &launch);
-    double spent = now_ns() - start;
+    double spent = hd_now_ns() - start;
     heed_plan_problem(plan, problem, sizeof(problem));
     hd_log(plan->context, HEED_LOG_EXEC,
            "heed v1 exec impl=%s us=%.1f est_us=%.1f status=%s prob: %s", plan->impl->name,
