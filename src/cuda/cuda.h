@@ -23,6 +23,12 @@ heed_status_t hd_cuda_fail(heed_status_t status, const char *format, ...)
 /* Of the card; 1 where it cannot be asked. */
 int hd_cuda_multiprocessors(heed_device_t device);
 
+/* Kernels whose body some architectures only have are beside an empty one, a mark, with so many
+ * bytes of static shared memory where that body is. Whether the card would load it; 0 with the
+ * reason, in which `code` names the architecture. */
+enum { HD_CUDA_MARK_BYTES = 128 };
+int hd_cuda_has_mark(heed_device_t device, const void *mark, const char *code, heed_why_t *why);
+
 /* What hd_cuda_enter changed, for hd_cuda_leave. */
 typedef struct hd_cuda_scope {
     int before; /* the thread's current device */

@@ -28,11 +28,11 @@ HD_INLINE int same_in_warp(int x)
 template <class C> struct worker {
     const params_t *p;
     barriers_t *bars;
-    int group;        /* number of this warpgroup */
-    int row0;         /* of the tile: the thread's first row, the second is 8 further */
-    bool leads;       /* one thread of the warpgroup */
-    ring_t ring;      /* of the next K; V is one block behind */
-    uint64_t q, v;    /* wgmma descriptors of Q, of V at the other stage than `ring` */
+    int group;     /* number of this warpgroup */
+    int row0;      /* of the tile: the thread's first row, the second is 8 further */
+    bool leads;    /* one thread of the warpgroup */
+    ring_t ring;   /* of the next K; V is one block behind */
+    uint64_t q, v; /* wgmma descriptors of Q, of V at the other stage than `ring` */
     uint64_t k0, v0, v_step;
     state<C> x;
 
