@@ -217,7 +217,7 @@ int hd_cuda_has_mark(heed_device_t device, const void *mark, const char *code, h
         return hd_cuda_refuse(why, HEED_ERROR_DEVICE, "cuda:%d cannot be used", device.id);
     cudaError_t error = cudaFuncGetAttributes(&attributes, mark);
     hd_cuda_restore(&scope);
-    if (error == cudaSuccess && attributes.sharedSizeBytes >= HD_CUDA_MARK_BYTES)
+    if (error == cudaSuccess && attributes.maxThreadsPerBlock == HD_CUDA_MARK_THREADS)
         return 1;
     (void)cudaGetLastError();
     if (error != cudaSuccess && error != cudaErrorNoKernelImageForDevice)

@@ -9,21 +9,19 @@
 
 #include "cuda.h"
 
-#define HD_SM90 (HD_EMULATED || __CUDA_ARCH_FEAT_SM90_ALL)
+#if defined(HD_EMULATED) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define HD_SM90 1
+#else
+#define HD_SM90 0
+#endif
 
 #if !HD_EMULATED
-/* Never launched. Its static shared memory says which body a card would load. A template, so that
- * only files that ask have it. */
-template <int> static __global__ void hd_sm90_mark(int *at)
+/* Never launched: its launch bound says which code a card would load. A template, so that only
+ * files that ask have it. */
+template <int>
+static __global__ void __launch_bounds__(HD_SM90 ? HD_CUDA_MARK_THREADS : HD_CUDA_MARK_THREADS / 2)
+    hd_sm90_mark()
 {
-#if HD_SM90
-    __shared__ int seen[HD_CUDA_MARK_BYTES / sizeof(int)];
-    seen[threadIdx.x] = *at;
-    __syncthreads();
-    *at = seen[threadIdx.x ^ 1];
-#else
-    *at = 0;
-#endif
 }
 #endif
 

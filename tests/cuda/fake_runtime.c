@@ -373,7 +373,7 @@ cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes *attributes, const v
     (void)function;
     CALLED(0);
     memset(attributes, 0, sizeof(*attributes));
-    attributes->sharedSizeBytes = fake.static_bytes;
+    attributes->maxThreadsPerBlock = fake.block_threads;
     return cudaSuccess;
 }
 

@@ -165,10 +165,10 @@ static void a_kernel_without_a_body_is_refused(void **state)
     static const int kernel = 0;
     heed_why_t why = {0};
     (void)state;
-    fake.static_bytes = HD_CUDA_MARK_BYTES;
+    fake.block_threads = HD_CUDA_MARK_THREADS;
     assert_int_equal(hd_cuda_has_mark(second, &kernel, "sm_90a", &why), 1);
     assert_int_equal(fake.switches, 2);
-    fake.static_bytes = 0;
+    fake.block_threads = HD_CUDA_MARK_THREADS / 2;
     assert_int_equal(hd_cuda_has_mark(second, &kernel, "sm_90a", &why), 0);
     assert_int_equal(why.status, HEED_ERROR_UNSUPPORTED);
     expect_sentence(why.text, "needs machine code for sm_90a, which cuda:1 would not load");
