@@ -70,10 +70,10 @@ typedef struct heed_dilated_desc {
     int32_t branches;
     int64_t segments[HEED_DILATED_BRANCHES]; /* w: at least 1, not descending; above N it is N */
     int64_t rates[HEED_DILATED_BRANCHES];    /* r: at least 1; may be larger than w */
-    heed_tensor_t q;   /* [B,N,H,D] f32, bf16, f16; any strides */
-    heed_tensor_t k;   /* [B,N,Hk,D] q's dtype; H a multiple of Hk */
-    heed_tensor_t v;   /* [B,N,Hk,Dv] q's dtype */
-    heed_tensor_t out; /* [B,N,H,Dv] q's dtype or f32 */
+    heed_tensor_t q;                         /* [B,N,H,D] f32, bf16, f16; any strides */
+    heed_tensor_t k;                         /* [B,N,Hk,D] q's dtype; H a multiple of Hk */
+    heed_tensor_t v;                         /* [B,N,Hk,Dv] q's dtype */
+    heed_tensor_t out;                       /* [B,N,H,Dv] q's dtype or f32 */
     heed_tensor_t lse; /* [B,H,N] f32, optional; not with GROUPED_FKODOM, whose rows have none */
 } heed_dilated_desc_t;
 
@@ -94,14 +94,14 @@ static inline heed_dilated_desc_t heed_dilated_desc(void)
 }
 
 /* Feature bits of an implementation and of a problem. */
-#define HEED_DILATED_FEATURE_LIST(X)                      \
-    X(LONGNET, 0, "longnet")                              \
-    X(TORCHSCALE, 1, "torchscale")                        \
-    X(GROUPED, 2, "grouped")                              \
-    X(GROUPED_FKODOM, 3, "grouped_fkodom")                \
-    X(CAUSAL, 4, "causal")                                \
-    X(GROUPED_HEADS, 5, "grouped query heads")            \
-    X(LSE, 6, "lse")                                      \
+#define HEED_DILATED_FEATURE_LIST(X)           \
+    X(LONGNET, 0, "longnet")                   \
+    X(TORCHSCALE, 1, "torchscale")             \
+    X(GROUPED, 2, "grouped")                   \
+    X(GROUPED_FKODOM, 3, "grouped_fkodom")     \
+    X(CAUSAL, 4, "causal")                     \
+    X(GROUPED_HEADS, 5, "grouped query heads") \
+    X(LSE, 6, "lse")                           \
     X(NARROW, 7, "bf16 and f16")
 
 #define HEED_DILATED_ENUM_(name, bit, text) HEED_DILATED_CAN_##name = 1 << bit,

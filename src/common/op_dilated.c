@@ -63,7 +63,8 @@ static heed_status_t check_shapes(const heed_dilated_desc_t *desc)
         return hd_fail(HEED_ERROR_SHAPE, "lse.ndim=%d is not 3", desc->lse.ndim);
     int64_t b = desc->q.shape[0], n = desc->q.shape[1], h = desc->q.shape[2], d = desc->q.shape[3];
     int64_t hk = desc->k.shape[2], dv = desc->v.shape[3];
-    const int64_t want[][4] = {{b, n, h, d}, {b, n, hk, d}, {b, n, hk, dv}, {b, n, h, dv}, {b, h, n}};
+    const int64_t want[][4] = {
+        {b, n, h, d}, {b, n, hk, d}, {b, n, hk, dv}, {b, n, h, dv}, {b, h, n}};
     for (int i = 0; i < HD_COUNT(tensors); i++)
         for (int a = 0; a < tensors[i]->ndim; a++)
             if (tensors[i]->shape[a] != want[i][a])
@@ -183,14 +184,16 @@ static void work(const void *at, hd_work_t *to)
         if (!hd_dilated_mixes(desc))
             hd_dilated_group(desc, i, &first, &end);
         for (int64_t h = first; h < end; h++)
-            pairs += pairs_of(desc, i, hd_dilated_mixes(desc)
-                                           ? hd_dilated_offset(desc, i, h / group)
-                                           : i % desc->rates[i]);
+            pairs += pairs_of(desc, i,
+                              hd_dilated_mixes(desc) ? hd_dilated_offset(desc, i, h / group)
+                                                     : i % desc->rates[i]);
     }
-    to->flops = 2 * pairs * (double)desc->q.shape[0] * (double)(desc->q.shape[3] + desc->v.shape[3]);
+    to->flops =
+        2 * pairs * (double)desc->q.shape[0] * (double)(desc->q.shape[3] + desc->v.shape[3]);
     to->bytes = 0;
     for (int i = 0; i < HD_COUNT(operands); i++) {
-        const heed_tensor_t *tensor = (const heed_tensor_t *)((const char *)at + operands[i].offset);
+        const heed_tensor_t *tensor =
+            (const heed_tensor_t *)((const char *)at + operands[i].offset);
         if (tensor->ndim)
             to->bytes +=
                 (double)hd_tensor_elements(tensor) * (double)heed_dtype_size(tensor->dtype);
