@@ -10,7 +10,8 @@
  *     attention.h  attention                         problem.h    problems as text
  *     cast.h       casts                             memory.h     memory and streams of a device
  *     dilated.h    dilated attention                 tiles.h      tile lists: sparse attention
- *     scaling.h    scales over time, error statistics */
+ *     scaling.h    scales over time, error statistics
+ *     ring.h       streaming and ring attention      comm.h       ranks and their messages */
 #ifndef HEED_HEED_H
 #define HEED_HEED_H
 
@@ -28,5 +29,7 @@
 #include "cast.h"
 #include "tiles.h"
 #include "dilated.h"
+#include "comm.h"
+#include "ring.h"
 
 #endif

@@ -12,9 +12,7 @@
 
 typedef struct schedule {
     const heed_dilated_desc_t *desc;
-    heed_tensor_t lse; /* the caller's, or one in the workspace */
-    hd_axes_t lse_axes;
-    size_t lse_bytes; /* 0: the caller's */
+    hd_state_t state; /* in the workspace, as far as it is not the caller's */
     bool starts_empty;
     hd_steps_t steps;
 } schedule_t;
@@ -78,8 +76,8 @@ static heed_status_t add_step(heed_context_t *context, schedule_t *schedule,
     set_view(&desc->q, block, piece, group, HEED_ATTENTION_Q, step);
     set_view(&desc->k, block, piece, 1, HEED_ATTENTION_K, step);
     set_view(&desc->v, block, piece, 1, HEED_ATTENTION_V, step);
-    set_view(&desc->out, block, piece, group, HEED_ATTENTION_OUT, step);
-    set_lse(&schedule->lse, block, piece, group, step);
+    set_view(&schedule->state.out, block, piece, group, HEED_ATTENTION_OUT, step);
+    set_lse(&schedule->state.lse, block, piece, group, step);
     return hd_steps_plan(context, &schedule->steps);
 }
 
@@ -138,12 +136,17 @@ static heed_status_t add_branch(heed_context_t *context, schedule_t *schedule, i
     for (piece.offset = 0; piece.offset < hd_min(rate, heads); piece.offset++) {
         piece.first = paper ? piece.offset : piece.offset * run;
         piece.step = paper ? rate : 1;
-        piece.count = paper ? hd_lattice_count(heads, rate, piece.offset)
-                            : hd_min(run, heads - piece.first);
+        piece.count =
+            paper ? hd_lattice_count(heads, rate, piece.offset) : hd_min(run, heads - piece.first);
         if (piece.count > 0)
             HD_TRY(add_piece(context, schedule, &piece, merge));
     }
     return HEED_OK;
+}
+
+static size_t state_bytes(const schedule_t *schedule)
+{
+    return schedule->state.lse_bytes; /* out is the caller's */
 }
 
 /* ---- preparing ------------------------------------------------------------------------------- */
@@ -181,22 +184,14 @@ static heed_status_t prepare(heed_context_t *context, const void *desc, void **s
         return hd_fail(HEED_ERROR_OUT_OF_MEMORY, "no memory for a schedule");
     memset(schedule, 0, sizeof(*schedule));
     schedule->desc = desc;
-    schedule->lse = schedule->desc->lse;
-    if (!schedule->lse.ndim) {
-        const int64_t *q = schedule->desc->q.shape;
-        memcpy(schedule->lse_axes.shape, (int64_t[]){q[0], q[2], q[1]}, 3 * sizeof(int64_t));
-        hd_dense_strides(3, schedule->lse_axes.shape, schedule->lse_axes.strides);
-        schedule->lse = heed_tensor(NULL, HEED_F32, 3, schedule->lse_axes.shape,
-                                    schedule->lse_axes.strides);
-        schedule->lse_bytes = hd_round_up((size_t)hd_tensor_elements(&schedule->lse) * 4, 64);
-    }
+    hd_state_describe(&schedule->desc->out, &schedule->desc->lse, false, -1, &schedule->state);
     heed_status_t status = add_branches(context, schedule);
     if (status != HEED_OK) {
         release(context, schedule);
         return status;
     }
     *state = schedule;
-    *workspace = schedule->lse_bytes + schedule->steps.workspace;
+    *workspace = state_bytes(schedule) + schedule->steps.workspace;
     return HEED_OK;
 }
 
@@ -205,17 +200,17 @@ static heed_status_t prepare(heed_context_t *context, const void *desc, void **s
 static heed_status_t run(const heed_launch_t *launch)
 {
     const schedule_t *schedule = launch->state;
-    const heed_dilated_desc_t *desc = schedule->desc;
-    char *buffers[HD_STEP_OPERANDS];
-    for (int n = 0; n < HD_STEP_OPERANDS; n++)
+    const hd_state_t *state = &schedule->state;
+    char *buffers[HD_STEP_OPERANDS], *memory = launch->workspace;
+    for (int n = HEED_ATTENTION_Q; n <= HEED_ATTENTION_V; n++)
         buffers[n] = launch->buffers[n];
-    if (schedule->lse_bytes)
-        buffers[HEED_ATTENTION_LSE] = launch->workspace;
+    hd_state_buffers(state, launch->buffers[HEED_DILATED_OUT], launch->buffers[HEED_DILATED_LSE],
+                     memory, &buffers[HEED_ATTENTION_OUT], &buffers[HEED_ATTENTION_LSE]);
     if (schedule->starts_empty)
-        hd_state_clear(&desc->out, buffers[HEED_ATTENTION_OUT], &schedule->lse,
-                       buffers[HEED_ATTENTION_LSE], launch->threads);
+        hd_state_clear(state, buffers[HEED_ATTENTION_OUT], buffers[HEED_ATTENTION_LSE],
+                       launch->threads);
     return hd_steps_run(&schedule->steps, 0, schedule->steps.count, buffers,
-                        (char *)launch->workspace + schedule->lse_bytes);
+                        memory + state_bytes(schedule));
 }
 
 /* As blocked attention: 80 % of 3 GHz and 16 operations a cycle, and some microseconds a step. */
@@ -240,8 +235,8 @@ const heed_impl_t hd_impl_dilated_improved = {
     .name = "cpu:improved",
     .about = "attention on strided views, branches merged by lse",
     .device_type = HEED_DEVICE_CPU,
-    .features = HEED_DILATED_CAN_ALL &
-                ~(HEED_DILATED_CAN_TORCHSCALE | HEED_DILATED_CAN_GROUPED_FKODOM),
+    .features =
+        HEED_DILATED_CAN_ALL & ~(HEED_DILATED_CAN_TORCHSCALE | HEED_DILATED_CAN_GROUPED_FKODOM),
     .estimate = estimate,
     .run = run,
     .prepare = prepare,

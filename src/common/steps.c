@@ -1,10 +1,6 @@
 /* Steps of a schedule. */
 #include "steps.h"
 
-#include "attention.h"
-#include "loop.h"
-
-#include <math.h>
 #include <string.h>
 
 hd_step_t *hd_steps_new(heed_context_t *context, hd_steps_t *steps)
@@ -96,8 +92,7 @@ void hd_step_rows(hd_step_t *step, int operand, const heed_tensor_t *from, int a
     axes->strides[axis] *= distance;
     *hd_step_tensor(step, operand) =
         heed_tensor(NULL, from->dtype, from->ndim, axes->shape, axes->strides);
-    step->at[operand] +=
-        first * from->strides[axis] * (int64_t)heed_dtype_size(from->dtype);
+    step->at[operand] += first * from->strides[axis] * (int64_t)heed_dtype_size(from->dtype);
 }
 
 heed_status_t hd_steps_band(heed_context_t *context, hd_steps_t *steps, const hd_step_t *part,
@@ -129,41 +124,4 @@ heed_status_t hd_steps_band(heed_context_t *context, hd_steps_t *steps, const hd
     if (step->desc.window_right == 0)
         step->desc.causal = 1;
     return hd_steps_plan(context, steps);
-}
-
-/* ---- states ---------------------------------------------------------------------------------- */
-
-typedef struct state {
-    hd_view_t out, lse;
-    int64_t heads, rows, dv;
-} state_t;
-
-static void clear_head(void *at, int worker, int64_t item)
-{
-    const state_t *state = at;
-    const float none = -INFINITY;
-    int64_t b = item / state->heads, h = item % state->heads;
-    size_t size = (size_t)hd_dtype_bytes(state->out.dtype);
-    (void)worker;
-    for (int64_t i = 0; i < state->rows; i++) {
-        char *row = hd_view_row(&state->out, b, i, h);
-        for (int64_t c = 0; c < state->dv; c++)
-            memset(row + c * state->out.elem, 0, size);
-        memcpy(hd_view_row(&state->lse, b, i, h), &none, sizeof(none));
-    }
-}
-
-void hd_state_clear(const heed_tensor_t *out, void *out_data, const heed_tensor_t *lse,
-                    void *lse_data, int threads)
-{
-    state_t state = {.out = hd_view(out, out_data),
-                     .heads = out->shape[2],
-                     .rows = out->shape[1],
-                     .dv = out->shape[3]};
-    state.lse = (hd_view_t){.data = lse_data,
-                            .dtype = HEED_F32,
-                            .batch = lse->strides[0] * 4,
-                            .head = lse->strides[1] * 4,
-                            .row = lse->strides[2] * 4};
-    hd_loop(threads, out->shape[0] * state.heads, clear_head, &state);
 }
