@@ -8,7 +8,8 @@
  *     tensor.h     tensors and dtypes                plan.h       plan, workspace, execute, explain
  *     context.h    contexts, policy, environment     impl.h       implementations, your own too
  *     attention.h  attention                         problem.h    problems as text
- *     cast.h       casts                             memory.h     memory and streams of a device */
+ *     cast.h       casts                             memory.h     memory and streams of a device
+ *     merge.h      merging of partial states */
 #ifndef HEED_HEED_H
 #define HEED_HEED_H
 
@@ -24,6 +25,7 @@
 #include "scaling.h"
 #include "attention.h"
 #include "cast.h"
+#include "merge.h"
 #include "tiles.h"
 
 #endif
