@@ -5,6 +5,7 @@
  *     FLASH_TILE       vectors of queries in a wide tile
  *     FLASH_VECTORS    vectors of queries in a task, at most 64 lanes
  *     FLASH_KEYS, FLASH_COLUMNS, FLASH_NARROW   see flash_tile.h
+ *     FLASH_BY_ELEMENT 1, if at all: see flash_element.h
  *
  * and flash_weight, flash_store_weights (with pairs also flash_dot, flash_interleave), then
  * includes this file and names its heed_impl_t.

@@ -31,6 +31,10 @@ HD_INLINE vec_t flash_dot(vec_t sum, vec_t a, vec_t b)
 }
 #endif
 
+#if FLASH_BY_ELEMENT
+#include "flash_element.h"
+#endif
+
 /* S^T of `keys` keys and `vectors` query vectors. Lanes whose bit is off in masks become -inf. */
 HD_INLINE void qk_tile(const int keys, const int vectors, const char *k, int64_t k_row,
                        const char *q, int steps, float *s, vec_t *most, const uint64_t *masks,
@@ -44,7 +48,11 @@ HD_INLINE void qk_tile(const int keys, const int vectors, const char *k, int64_t
             sum[i][r] = vec_zero();
         }
     }
-    HD_UNROLL_BY for (int step = 0; step < steps; step++)
+    int step = 0;
+#if FLASH_BY_ELEMENT
+    step = qk_elements(keys, vectors, k, k_row, q, steps, sum);
+#endif
+    HD_UNROLL_BY for (; step < steps; step++)
     {
         vec_t b[FLASH_TILE];
         HD_UNROLL
@@ -131,7 +139,11 @@ HD_INLINE void pv_tile(const int columns, const int vectors, const char *v, int6
             sum[i][r] = vec_mul(vec_load(o + i * LANES + r * VEC_LANES), corr[r]);
         }
     }
-    HD_UNROLL_BY for (int step = 0; step < steps; step++)
+    int step = 0;
+#if FLASH_BY_ELEMENT
+    step = pv_elements(columns, vectors, v, v_row, p, steps, sum);
+#endif
+    HD_UNROLL_BY for (; step < steps; step++)
     {
         vec_t b[FLASH_TILE];
         HD_UNROLL
