@@ -353,7 +353,8 @@ heed_status_t heed_plan_execute(const heed_plan_t *plan, void *const *buffers, i
                             .workspace_bytes = plan->workspace,
                             .threads = plan->info.threads,
                             .user = plan->impl->user,
-                            .tiles = plan->placed};
+                            .tiles = plan->placed,
+                            .device = hd_device_find(plan->context, plan->info.device)};
     if (stream)
         launch.stream = *stream;
     if (!hd_logs(plan->context, HEED_LOG_EXEC))
