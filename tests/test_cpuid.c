@@ -14,16 +14,16 @@ enum {
 };
 
 /* leaf 0 EAX, leaf 1 ECX, leaf 7 EAX and EBX, leaf 7.1 EAX, leaf 80000000 EAX, leaf 80000001 ECX,
- * XCR0, leaf 7 ECX. The words are those that these processors answer; XCR0 is what an operating system sets
- * that saves all they have. */
-static const hd_cpuid_t haswell = {0x0d, 0x7ffafbff, 0,          0x000027ab,
-                                   0,    0x80000008, 0x00000021, 0x07,       0};
-static const hd_cpuid_t skylake_x = {0x16, 0x7ffefbbf, 0,          0xd39ffffb,
-                                     0,    0x80000008, 0x00000121, 0xff,       0};
-static const hd_cpuid_t zen3_guest = {0x0d, 0xfffa3203, 0,          0x219c07ab,
-                                      0,    0x80000021, 0x004003f3, 0x07,       0};
-static const hd_cpuid_t zen4 = {0x10, 0x7ef8320b, 1,          0xf1bf97a9,
-                                0x20, 0x80000028, 0x75c237ff, 0x2e7,      0x00405fce};
+ * XCR0, leaf 7 ECX. The words are those that these processors answer; XCR0 is what an operating
+ * system sets that saves all they have. */
+static const hd_cpuid_t haswell = {0x0d,       0x7ffafbff, 0,    0x000027ab, 0,
+                                   0x80000008, 0x00000021, 0x07, 0};
+static const hd_cpuid_t skylake_x = {0x16,       0x7ffefbbf, 0,    0xd39ffffb, 0,
+                                     0x80000008, 0x00000121, 0xff, 0};
+static const hd_cpuid_t zen3_guest = {0x0d,       0xfffa3203, 0,    0x219c07ab, 0,
+                                      0x80000021, 0x004003f3, 0x07, 0};
+static const hd_cpuid_t zen4 = {0x10,       0x7ef8320b, 1,     0xf1bf97a9, 0x20,
+                                0x80000028, 0x75c237ff, 0x2e7, 0x00405fce};
 
 static hd_cpuid_t with_xcr0(hd_cpuid_t cpuid, uint64_t xcr0)
 {
@@ -93,7 +93,8 @@ static void each_bit_counts(void **state)
         {offsetof(hd_cpuid_t, leaf7_ebx), 17, UP_TO_AVX2},    /* DQ */
         {offsetof(hd_cpuid_t, leaf7_ebx), 30, UP_TO_AVX2},    /* BW */
         {offsetof(hd_cpuid_t, leaf7_ebx), 31, UP_TO_AVX2},    /* VL */
-        {offsetof(hd_cpuid_t, leaf7_1_eax), 5, UP_TO_AVX512}, /* BF16 */
+        {offsetof(hd_cpuid_t, leaf7_1_eax), 5, UP_TO_AVX512 | HEED_ISA_AVX512VBMI},
+        {offsetof(hd_cpuid_t, leaf7_ecx), 1, UP_TO_AVX512BF16}, /* VBMI */
     };
     for (int i = 0; i < HD_COUNT(cases); i++) {
         hd_cpuid_t cpuid = zen4;
@@ -112,7 +113,7 @@ static void leaves_that_do_not_exist(void **state)
     (void)state;
     hd_cpuid_t cpuid = zen4;
     cpuid.leaf7_eax = 0;
-    assert_int_equal(hd_cpuid_levels(&cpuid), UP_TO_AVX512);
+    assert_int_equal(hd_cpuid_levels(&cpuid), UP_TO_AVX512 | HEED_ISA_AVX512VBMI);
     cpuid = zen4;
     cpuid.leaf0_eax = 6;
     assert_int_equal(hd_cpuid_levels(&cpuid), 0);

@@ -12,9 +12,9 @@ extern "C" {
 /* Instruction sets that kernels name. Each contains those above it, but for the last two, which
  * contain the first two and not each other. A bit is set only if the
  * operating system saves the registers too (XCR0). */
-#define HEED_ISA_LIST(X)                            \
-    X(AVX2, 0, "avx2", "AVX2, FMA, F16C, BMI2")     \
-    X(AVX512, 1, "avx512", "AVX-512 F, BW, DQ, VL") \
+#define HEED_ISA_LIST(X)                                       \
+    X(AVX2, 0, "avx2", "AVX2, FMA, F16C, BMI2")                \
+    X(AVX512, 1, "avx512", "AVX-512 F, BW, DQ, VL")            \
     X(AVX512BF16, 2, "avx512bf16", "AVX-512 bf16 dot product") \
     X(AVX512VBMI, 3, "avx512vbmi", "AVX-512 byte permutes")
 

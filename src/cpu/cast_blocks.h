@@ -18,7 +18,7 @@
 
 #include "cast_body.h"
 
-enum { CAST_PIECE = 4096 };
+enum { CAST_PIECE = 4096, CAST_LINE = 64, CAST_AHEAD = 4096 /* bytes */ };
 
 /* ---- loading
  * ------------------------------------------------------------------------------------- */
@@ -62,7 +62,8 @@ static cast_rule_t cast_rule(const hd_cast_t *cast)
     return rule;
 }
 
-/* Codes plus `offset` in c and signs in x, of blocks with numbers that the common path has wrong. */
+/* Codes plus `offset` in c and signs in x, of blocks with numbers that the common path has wrong.
+ */
 HD_NOINLINE void cast_fix(heed_dtype_t dtype, const cast_rule_t *rule, uint32_t offset,
                           cast_vec_t *c, cast_vec_t *x)
 {
@@ -78,44 +79,135 @@ HD_NOINLINE void cast_fix(heed_dtype_t dtype, const cast_rule_t *rule, uint32_t 
     }
 }
 
-HD_INLINE cast_vec_t cast_encode(const heed_dtype_t dtype, const cast_rule_t *rule, cast_vec_t x[4])
+/* What a loop has in registers. */
+typedef struct cast_with {
+    const cast_rule_t *rule;
+    cast_vec_t last, multiplier;
+    cast_packing_t packing;
+} cast_with_t;
+
+HD_INLINE uint32_t cast_offset(const heed_dtype_t dtype)
 {
     const hd_fp8_t format = hd_fp8_format(dtype);
-    const uint32_t cut = 23u - format.mantissa, offset = (uint32_t)format.emin << format.mantissa;
+    return (uint32_t)format.emin << format.mantissa;
+}
+
+HD_INLINE cast_vec_t cast_encode(const heed_dtype_t dtype, const cast_with_t with,
+                                 const cast_vec_t x[4])
+{
+    const hd_fp8_t format = hd_fp8_format(dtype);
+    const uint32_t cut = 23u - format.mantissa;
     const cast_vec_t exponents = cast_set(0x7f800000), smallest = cast_set(format.emin << 23);
     const cast_vec_t largest = cast_set(cast_limits(dtype).largest), up = cast_set(cut << 23);
-    cast_vec_t c[4], magnitude[4];
+    cast_vec_t c[4], top = cast_set(0);
     HD_UNROLL
     for (int k = 0; k < 4; k++) {
-        magnitude[k] = cast_and(x[k], cast_set(HD_F32_MAGNITUDE));
-        const cast_vec_t most = cast_min(magnitude[k], largest);
+        const cast_vec_t magnitude = cast_and(x[k], cast_set(HD_F32_MAGNITUDE));
+        const cast_vec_t most = cast_min(magnitude, largest);
         const cast_vec_t e = cast_max(cast_and(most, exponents), smallest);
         const cast_vec_t power = cast_add(e, up);
         const cast_vec_t quanta = cast_sub(cast_float_add(most, power), power);
         c[k] = cast_add(quanta, cast_right(e, (int)cut));
+        top = cast_max(top, magnitude);
     }
-    const cast_vec_t top = cast_max(cast_max(magnitude[0], magnitude[1]),
-                                    cast_max(magnitude[2], magnitude[3]));
-    if (__builtin_expect(cast_any_above(top, cast_set(rule->last)), 0))
-        cast_fix(dtype, rule, offset, c, x);
-    return cast_pack_codes(c, x, offset);
+    if (__builtin_expect(cast_any_above(top, with.last), 0)) {
+        /* Copies: what a function is given the address of would live in memory in all blocks. */
+        cast_vec_t codes[4] = {c[0], c[1], c[2], c[3]}, numbers[4] = {x[0], x[1], x[2], x[3]};
+        cast_fix(dtype, with.rule, cast_offset(dtype), codes, numbers);
+        return cast_pack_codes(with.packing, codes, numbers);
+    }
+    return cast_pack_codes(with.packing, c, x);
+}
+
+/* From bf16 in halves of 32 bits: exponents and limits are its upper bits, so that only the
+ * addition takes even and odd elements as f32 apart; its quanta are in the lower half of the sum.
+ */
+HD_INLINE void cast_encode_halves(const heed_dtype_t dtype, const cast_with_t with,
+                                  const char *from, char *to, bool stream)
+{
+    enum { BYTES = 4 * CAST_LANES };
+    const hd_fp8_t format = hd_fp8_format(dtype);
+    const cast_vec_t upper = cast_set(0xffff0000);
+    cast_vec_t w[2], c[2], top[2];
+    HD_UNROLL
+    for (int k = 0; k < 2; k++) {
+        w[k] = cast_load(from + k * BYTES);
+        top[k] = cast_and(w[k], cast_set(0x7fff7fff));
+        const cast_vec_t most =
+            cast_min_16(top[k], cast_set((cast_limits(dtype).largest >> 16) * 0x10001));
+        const cast_vec_t e = cast_max_16(cast_and(most, cast_set(0x7f807f80)),
+                                         cast_set((format.emin << 7) * 0x10001u));
+        const cast_vec_t power =
+            cast_add_16(e, cast_set(((23u - format.mantissa) << 7) * 0x10001u));
+        const cast_vec_t even = cast_float_add(cast_left(most, 16), cast_left(power, 16));
+        const cast_vec_t odd = cast_float_add(cast_and(most, upper), cast_and(power, upper));
+        c[k] = cast_add_16(cast_interleave(even, odd), cast_right_16(e, 7 - format.mantissa));
+    }
+    /* The last half: what is above it in 32 bits is above it in 16, for the lower ones are 0. */
+    const cast_vec_t last = cast_set((with.rule->last >> 16) * 0x10001);
+    if (__builtin_expect(cast_any_above_16(cast_max_16(top[0], top[1]), last), 0)) {
+        cast_vec_t x[4];
+        cast_load_block(HEED_BF16, from, x);
+        cast_store(to, cast_encode(dtype, with, x), stream);
+        return;
+    }
+    cast_store(to, cast_pack_halves(with.packing, c, w), stream);
+}
+
+/* f16 to E5M2: the upper byte, rounded. */
+HD_INLINE void cast_encode_f16(const cast_with_t with, const char *from, char *to, bool stream)
+{
+    enum { BYTES = 4 * CAST_LANES };
+    const uint32_t magnitude = with.rule->last;
+    const uint32_t last = magnitude < HD_F32_INF - 1 ? 0x7b7f
+                          : magnitude < HD_F32_INF   ? 0x7bff
+                                                     : 0x7c00;
+    cast_vec_t w[2], c[2], top[2];
+    HD_UNROLL
+    for (int k = 0; k < 2; k++) {
+        w[k] = cast_load(from + k * BYTES);
+        top[k] = cast_and(w[k], cast_set(0x7fff7fff));
+        const cast_vec_t most = cast_min_16(top[k], cast_set(0x7b007b00));
+        const cast_vec_t odd = cast_and(cast_right_16(most, 8), cast_set(0x00010001));
+        const cast_vec_t rounded = cast_add_16(cast_add_16(most, odd), cast_set(0x007f007f));
+        c[k] = cast_add_16(cast_right_16(rounded, 8), cast_set(cast_offset(HEED_E5M2) * 0x10001));
+    }
+    if (__builtin_expect(cast_any_above_16(cast_max_16(top[0], top[1]), cast_set(last * 0x10001)),
+                         0)) {
+        cast_vec_t x[4];
+        cast_load_block(HEED_F16, from, x);
+        cast_store(to, cast_encode(HEED_E5M2, with, x), stream);
+        return;
+    }
+    cast_store(to, cast_pack_halves(with.packing, c, w), stream);
 }
 
 /* ---- to 16 bits
  * ---------------------------------------------------------------------------------- */
 
-/* The upper halves of x rounded to nearest even; NaN quiet. */
-HD_INLINE cast_vec_t cast_round_bf16(cast_vec_t x)
+/* The upper halves of x rounded to nearest even; NaN quiet, where the block has one. */
+HD_INLINE cast_vec_t cast_round_bf16(cast_vec_t x, const bool with_nan)
 {
     const cast_vec_t odd = cast_and(cast_right(x, 16), cast_set(1));
-    const cast_vec_t rounded = cast_add(cast_add(x, cast_set(0x7fff)), odd);
-    const cast_vec_t magnitude = cast_and(x, cast_set(HD_F32_MAGNITUDE));
-    const cast_vec_t nan = cast_or(x, cast_set(0x00400000));
-    return cast_right(cast_where_above(magnitude, cast_set(HD_F32_INF), nan, rounded), 16);
+    cast_vec_t rounded = cast_add(cast_add(x, cast_set(0x7fff)), odd);
+    if (with_nan)
+        rounded = cast_where_above(cast_and(x, cast_set(HD_F32_MAGNITUDE)), cast_set(HD_F32_INF),
+                                   cast_or(x, cast_set(0x00400000)), rounded);
+    return cast_right(rounded, 16);
 }
 
-HD_INLINE void cast_store_block(const heed_dtype_t dtype, const cast_rule_t *rule, cast_vec_t x[4],
-                                char *to, bool stream)
+HD_INLINE void cast_store_bf16(const cast_vec_t x[4], char *to, const bool with_nan, bool stream)
+{
+    HD_UNROLL
+    for (int k = 0; k < 4; k += 2)
+        cast_store(
+            to + k * 2 * CAST_LANES,
+            cast_pack_16(cast_round_bf16(x[k], with_nan), cast_round_bf16(x[k + 1], with_nan)),
+            stream);
+}
+
+HD_INLINE void cast_store_block(const heed_dtype_t dtype, const cast_with_t with,
+                                const cast_vec_t x[4], char *to, bool stream)
 {
     enum { BYTES = 4 * CAST_LANES };
     if (dtype == HEED_F32) {
@@ -123,14 +215,15 @@ HD_INLINE void cast_store_block(const heed_dtype_t dtype, const cast_rule_t *rul
         for (int k = 0; k < 4; k++)
             cast_store(to + k * BYTES, x[k], stream);
     } else if (dtype == HEED_BF16) {
-        for (int k = 0; k < 4; k += 2)
-            cast_store(to + k / 2 * BYTES,
-                       cast_pack_16(cast_round_bf16(x[k]), cast_round_bf16(x[k + 1])), stream);
+        if (__builtin_expect(cast_any_nan(x), 0))
+            cast_store_bf16(x, to, true, stream);
+        else
+            cast_store_bf16(x, to, false, stream);
     } else if (dtype == HEED_F16) {
         for (int k = 0; k < 4; k += 2)
             cast_store(to + k / 2 * BYTES, cast_pack_f16(x[k], x[k + 1]), stream);
     } else {
-        cast_store(to, cast_encode(dtype, rule, x), stream);
+        cast_store(to, cast_encode(dtype, with, x), stream);
     }
 }
 
@@ -142,10 +235,25 @@ HD_INLINE bool cast_is_fp8(const heed_dtype_t dtype)
     return dtype == HEED_E4M3 || dtype == HEED_E5M2;
 }
 
-HD_INLINE void cast_one_block(const heed_dtype_t src, const heed_dtype_t dst, const bool scaled,
-                              const cast_rule_t *rule, const cast_vec_t multiplier,
-                              const char *from, char *to, bool stream)
+/* What a loop is given beside types. */
+typedef struct cast_run_of {
+    const cast_rule_t *rule;
+    uint32_t multiplier;
+    int how; /* cast_how_t */
+    const char *from;
+    char *to;
+    int64_t n;
+    bool stream;
+} cast_run_of_t;
+
+/* Whether elements are multiplied, and their largest magnitude kept. Alone it goes by itself. */
+typedef enum cast_how { CAST_PLAIN, CAST_SCALED, CAST_SCALED_NOTED } cast_how_t;
+
+HD_INLINE void cast_one_block(const heed_dtype_t src, const heed_dtype_t dst, const cast_how_t how,
+                              const cast_with_t with, cast_vec_t *most, const char *from, char *to,
+                              bool stream)
 {
+    const bool scaled = how != CAST_PLAIN;
     cast_vec_t x[4];
     if (!scaled && cast_is_fp8(src) && (dst == HEED_BF16 || dst == HEED_F16)) {
         cast_decode_16(src, dst == HEED_F16, from, x);
@@ -153,74 +261,96 @@ HD_INLINE void cast_one_block(const heed_dtype_t src, const heed_dtype_t dst, co
         cast_store(to + 4 * CAST_LANES, x[1], stream);
         return;
     }
+    if (!scaled && src == HEED_BF16 && cast_is_fp8(dst)) {
+        cast_encode_halves(dst, with, from, to, stream);
+        return;
+    }
+    if (!scaled && src == HEED_F16 && dst == HEED_E5M2) {
+        cast_encode_f16(with, from, to, stream);
+        return;
+    }
     cast_load_block(src, from, x);
+    if (how == CAST_SCALED_NOTED) {
+        HD_UNROLL
+        for (int k = 0; k < 4; k++)
+            *most = cast_max(*most, cast_and(x[k], cast_set(HD_F32_MAGNITUDE)));
+    }
     if (scaled) {
         HD_UNROLL
         for (int k = 0; k < 4; k++)
-            x[k] = cast_float_mul(x[k], multiplier);
+            x[k] = cast_float_mul(x[k], with.multiplier);
     }
-    cast_store_block(dst, rule, x, to, stream);
+    cast_store_block(dst, with, x, to, stream);
 }
 
 /* Fewer than a block, through memory of its own. */
-HD_INLINE void cast_part_block(const heed_dtype_t src, const heed_dtype_t dst, const bool scaled,
-                               const cast_rule_t *rule, const cast_vec_t multiplier,
-                               const char *from, char *to, int64_t n)
+HD_INLINE void cast_part_block(const heed_dtype_t src, const heed_dtype_t dst, const cast_how_t how,
+                               const cast_with_t with, cast_vec_t *most, const char *from, char *to,
+                               int64_t n)
 {
     char in[4 * CAST_BLOCK] = {0}, out[4 * CAST_BLOCK];
     memcpy(in, from, (size_t)(n * hd_dtype_bytes(src)));
-    cast_one_block(src, dst, scaled, rule, multiplier, in, out, false);
+    cast_one_block(src, dst, how, with, most, in, out, false);
     memcpy(to, out, (size_t)(n * hd_dtype_bytes(dst)));
 }
 
-HD_INLINE void cast_all_blocks(const heed_dtype_t src, const heed_dtype_t dst, const bool scaled,
-                               const cast_rule_t *rule, uint32_t bits, const char *from, char *to,
-                               int64_t n, bool stream)
+static uint32_t cast_largest_lane(cast_vec_t x)
 {
-    const int64_t in = hd_dtype_bytes(src), out = hd_dtype_bytes(dst);
-    const cast_vec_t multiplier = cast_set(bits);
+    uint32_t lanes[CAST_LANES], most = 0;
+    memcpy(lanes, &x, sizeof(lanes));
+    for (int k = 0; k < CAST_LANES; k++)
+        most = lanes[k] > most ? lanes[k] : most;
+    return most;
+}
+
+/* Returns the largest magnitude where it is kept. */
+HD_INLINE uint32_t cast_all_blocks(const heed_dtype_t src, const heed_dtype_t dst,
+                                   const cast_how_t how, const cast_run_of_t *r)
+{
+    const int64_t in = hd_dtype_bytes(src), out = hd_dtype_bytes(dst), n = r->n;
+    const char *from = r->from;
+    char *to = r->to;
+    cast_with_t with = {r->rule, cast_set(r->rule->last), cast_set(r->multiplier),
+                        cast_packing(cast_offset(dst))};
+    HD_OPAQUE(with.last);
+    HD_OPAQUE(with.multiplier);
+    cast_vec_t most = cast_set(0);
     int64_t i = 0;
-    if (stream) {
+    if (r->stream) {
         const int64_t aside = (int64_t)(-(uintptr_t)to % CAST_ALIGNED);
         const int64_t head = hd_min(n, aside / out);
-        stream = aside % out == 0;
+        const bool stream = aside % out == 0;
         if (stream && head > 0)
-            cast_part_block(src, dst, scaled, rule, multiplier, from, to, i = head);
-        for (; stream && i + CAST_BLOCK <= n; i += CAST_BLOCK)
-            cast_one_block(src, dst, scaled, rule, multiplier, from + i * in, to + i * out, true);
+            cast_part_block(src, dst, how, with, &most, from, to, i = head);
+        for (; stream && i + CAST_BLOCK <= n; i += CAST_BLOCK) {
+            for (int64_t line = 0; line < CAST_BLOCK * in; line += CAST_LINE)
+                __builtin_prefetch(from + i * in + line + CAST_AHEAD, 0, 3);
+            cast_one_block(src, dst, how, with, &most, from + i * in, to + i * out, true);
+        }
     }
     for (; i + CAST_BLOCK <= n; i += CAST_BLOCK)
-        cast_one_block(src, dst, scaled, rule, multiplier, from + i * in, to + i * out, false);
+        cast_one_block(src, dst, how, with, &most, from + i * in, to + i * out, false);
     if (i < n)
-        cast_part_block(src, dst, scaled, rule, multiplier, from + i * in, to + i * out, n - i);
+        cast_part_block(src, dst, how, with, &most, from + i * in, to + i * out, n - i);
+    return cast_largest_lane(most);
 }
 
-/* What a loop is given beside types. */
-typedef struct cast_run_of {
-    const cast_rule_t *rule;
-    uint32_t multiplier;
-    const char *from;
-    char *to;
-    int64_t n;
-    bool scaled, stream;
-} cast_run_of_t;
-
-HD_NOINLINE void cast_nothing(const cast_run_of_t *r)
+HD_NOINLINE uint32_t cast_nothing(const cast_run_of_t *r)
 {
     memmove(r->to, r->from, (size_t)r->n * sizeof(float));
+    return 0;
 }
 
-#define CAST_PAIR(src, dst)                                                                       \
-    HD_NOINLINE void cast_##src##_##dst(const cast_run_of_t *r)                                   \
-    {                                                                                             \
-        if (r->scaled)                                                                            \
-            cast_all_blocks(HEED_##src, HEED_##dst, true, r->rule, r->multiplier, r->from, r->to, \
-                            r->n, r->stream);                                                     \
-        else if (HEED_##src == HEED_F32 && HEED_##dst == HEED_F32)                                \
-            cast_nothing(r);                                                                      \
-        else                                                                                      \
-            cast_all_blocks(HEED_##src, HEED_##dst, false, r->rule, 0, r->from, r->to, r->n,      \
-                            r->stream);                                                           \
+#define CAST_PAIR(src, dst)                                                       \
+    HD_NOINLINE uint32_t cast_##src##_##dst(const cast_run_of_t *r)               \
+    {                                                                             \
+        if (r->how == CAST_SCALED_NOTED)                                          \
+            return cast_all_blocks(HEED_##src, HEED_##dst, CAST_SCALED_NOTED, r); \
+        if (r->how == CAST_SCALED)                                                \
+            return cast_all_blocks(HEED_##src, HEED_##dst, CAST_SCALED, r);       \
+        if (HEED_##src == HEED_F32 && HEED_##dst == HEED_F32)                     \
+            return cast_nothing(r);                                               \
+        return cast_all_blocks(HEED_##src, HEED_##dst, CAST_PLAIN, r);            \
     }
 #define CAST_PAIRS(X, src) X(src, F32) X(src, BF16) X(src, F16) X(src, E4M3) X(src, E5M2)
 CAST_PAIRS(CAST_PAIR, F32)
@@ -241,7 +371,7 @@ static int cast_type_number(heed_dtype_t dtype)
 }
 
 #define CAST_NAME(src, dst) cast_##src##_##dst,
-static void (*const cast_pairs[5][5])(const cast_run_of_t *) = {
+static uint32_t (*const cast_pairs[5][5])(const cast_run_of_t *) = {
     {CAST_PAIRS(CAST_NAME, F32)},  {CAST_PAIRS(CAST_NAME, BF16)}, {CAST_PAIRS(CAST_NAME, F16)},
     {CAST_PAIRS(CAST_NAME, E4M3)}, {CAST_PAIRS(CAST_NAME, E5M2)},
 };

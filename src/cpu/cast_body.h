@@ -16,8 +16,8 @@
 #include "cast_across.h"
 
 enum {
-    CAST_SERIAL = 1 << 16,      /* elements that are not worth a team */
-    CAST_OWN_GROUP = 1 << 18    /* elements of a group that one member reads twice */
+    CAST_SERIAL = 1 << 16,   /* elements that are not worth a team */
+    CAST_OWN_GROUP = 1 << 18 /* elements of a group that one member reads twice */
 };
 
 static void cast_line(const hd_cast_t *cast, const char *from, char *to, int64_t n,
@@ -254,7 +254,8 @@ static heed_status_t cast_run(const heed_launch_t *launch)
     if (job.elements > 0) {
         if (!job.transposed)
             cast_flatten(&job.cast);
-        hd_parallel(cast_plan_work(&job, launch->threads, cast_cache_bytes(launch->device)), cast_work, &job);
+        hd_parallel(cast_plan_work(&job, launch->threads, cast_cache_bytes(launch->device)),
+                    cast_work, &job);
     }
     cast_store_counts(&job);
     return HEED_OK;

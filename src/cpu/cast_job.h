@@ -197,7 +197,7 @@ static inline bool cast_line_is_fast(const hd_cast_t *cast, uint32_t multiplier)
 }
 
 static inline void cast_elements(const hd_cast_t *cast, const char *from, char *to, int64_t n,
-                          uint32_t multiplier, int64_t index, hd_cast_stats_t *stats)
+                                 uint32_t multiplier, int64_t index, hd_cast_stats_t *stats)
 {
     int64_t from_step = hd_dtype_bytes(cast->src_dtype), to_step = hd_dtype_bytes(cast->dst_dtype);
     for (int64_t i = 0; i < n; i++)

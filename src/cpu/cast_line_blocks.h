@@ -21,6 +21,8 @@ HD_INLINE uint32_t cast_most(const int bytes, const char *from, int64_t n)
     int64_t size = n * bytes, i = 0;
     for (;; i += 2 * VECTOR) {
         const char *at = from + i;
+        for (int line = 0; line < 2 * VECTOR; line += CAST_LINE)
+            __builtin_prefetch(at + line + CAST_AHEAD, 0, 3);
         if (i + 2 * VECTOR > size) {
             memcpy(last, at, (size_t)(size - i));
             at = last;
@@ -66,8 +68,15 @@ static uint32_t cast_line_amax(const hd_cast_t *cast, const char *from, int64_t 
 /* ---- counts
  * -------------------------------------------------------------------------------------- */
 
-enum { COUNT_CLIPPED, COUNT_OVERFLOWED, COUNT_NOT_LOST, COUNT_NAN, COUNT_SPECIAL, COUNT_NOT_ZERO,
-       COUNT_VECTORS };
+enum {
+    COUNT_CLIPPED,
+    COUNT_OVERFLOWED,
+    COUNT_NOT_LOST,
+    COUNT_NAN,
+    COUNT_SPECIAL,
+    COUNT_NOT_ZERO,
+    COUNT_VECTORS
+};
 
 /* x: the source, y: what is rounded to dst. Where x is not finite, y is above every limit: such
  * elements are counted, and taken off afterwards. */
@@ -125,10 +134,10 @@ static void cast_count(const hd_cast_t *cast, const char *from, int64_t n, uint3
 {
     const cast_limits_t limits = cast_limits(cast->dst_dtype);
     const bool scaled = hd_cast_scaled(cast);
-#define COUNT(src)                                                                      \
-    if (cast->src_dtype == HEED_##src) {                                                \
-        cast_count_blocks(HEED_##src, &limits, scaled, multiplier, from, n, counts);    \
-        return;                                                                         \
+#define COUNT(src)                                                                   \
+    if (cast->src_dtype == HEED_##src) {                                             \
+        cast_count_blocks(HEED_##src, &limits, scaled, multiplier, from, n, counts); \
+        return;                                                                      \
     }
     COUNT(F32)
     COUNT(BF16)
@@ -148,25 +157,24 @@ static void cast_line(const hd_cast_t *cast, const char *from, char *to, int64_t
         cast_elements(cast, from, to, n, multiplier, index, stats);
         return;
     }
-    const bool noted = cast->amax && !cast->scale_out;
+    const bool scaled = hd_cast_scaled(cast), noted = cast->amax && !cast->scale_out;
     const int64_t in = hd_dtype_bytes(cast->src_dtype), out = hd_dtype_bytes(cast->dst_dtype);
-    const int64_t piece = noted || cast->counts ? CAST_PIECE : n;
+    const int64_t piece = (noted && !scaled) || cast->counts ? CAST_PIECE : n;
     const cast_rule_t rule = cast_rule(cast);
-    cast_run_of_t run = {.rule = &rule,
-                         .multiplier = multiplier,
-                         .scaled = hd_cast_scaled(cast),
-                         .stream = stream};
+    cast_run_of_t run = {.rule = &rule, .multiplier = multiplier, .stream = stream};
+    run.how = !scaled ? CAST_PLAIN : noted ? CAST_SCALED_NOTED : CAST_SCALED;
     for (int64_t i = 0; i < n; i += piece) {
+        uint32_t most = 0;
         run.from = from + i * in;
         run.to = to + i * out;
         run.n = hd_min(piece, n - i);
-        if (noted) {
-            uint32_t most = cast_line_amax(cast, run.from, run.n);
-            stats->amax = most > stats->amax ? most : stats->amax;
-        }
         if (cast->counts)
             cast_count(cast, run.from, run.n, multiplier, stats->counts);
-        cast_pairs[cast_type_number(cast->src_dtype)][cast_type_number(cast->dst_dtype)](&run);
+        if (noted && !scaled)
+            most = cast_line_amax(cast, run.from, run.n);
+        most |=
+            cast_pairs[cast_type_number(cast->src_dtype)][cast_type_number(cast->dst_dtype)](&run);
+        stats->amax = most > stats->amax ? most : stats->amax;
     }
 }
 

@@ -50,13 +50,35 @@ HD_INLINE cast_vec_t cast_max_16(cast_vec_t a, cast_vec_t b)
     return _mm256_max_epu16(a, b);
 }
 
+HD_INLINE cast_vec_t cast_min_16(cast_vec_t a, cast_vec_t b)
+{
+    return _mm256_min_epu16(a, b);
+}
+
+HD_INLINE cast_vec_t cast_add_16(cast_vec_t a, cast_vec_t b)
+{
+    return _mm256_add_epi16(a, b);
+}
+
+/* The lower halves of the 32-bit numbers of even and of odd in turn. */
+HD_INLINE cast_vec_t cast_interleave(cast_vec_t even, cast_vec_t odd)
+{
+    return _mm256_blend_epi16(even, _mm256_slli_epi32(odd, 16), 0xaa);
+}
+
+HD_INLINE bool cast_any_above_16(cast_vec_t a, cast_vec_t b)
+{
+    return _mm256_movemask_epi8(_mm256_cmpgt_epi16(a, b)) != 0;
+}
+
 HD_INLINE cast_vec_t cast_max_8(cast_vec_t a, cast_vec_t b)
 {
     return _mm256_max_epu8(a, b);
 }
 
-#define cast_right(a, bits) _mm256_srli_epi32(a, bits)
-#define cast_left(a, bits)  _mm256_slli_epi32(a, bits)
+#define cast_right(a, bits)    _mm256_srli_epi32(a, bits)
+#define cast_left(a, bits)     _mm256_slli_epi32(a, bits)
+#define cast_right_16(a, bits) _mm256_srli_epi16(a, bits)
 
 HD_INLINE cast_vec_t cast_float_add(cast_vec_t a, cast_vec_t b)
 {
@@ -66,6 +88,14 @@ HD_INLINE cast_vec_t cast_float_add(cast_vec_t a, cast_vec_t b)
 HD_INLINE cast_vec_t cast_float_mul(cast_vec_t a, cast_vec_t b)
 {
     return _mm256_castps_si256(_mm256_mul_ps(_mm256_castsi256_ps(a), _mm256_castsi256_ps(b)));
+}
+
+HD_INLINE bool cast_any_nan(const cast_vec_t x[4])
+{
+    const __m256 a = _mm256_castsi256_ps(x[0]), b = _mm256_castsi256_ps(x[1]);
+    const __m256 c = _mm256_castsi256_ps(x[2]), d = _mm256_castsi256_ps(x[3]);
+    return _mm256_movemask_ps(_mm256_or_ps(_mm256_cmp_ps(a, b, _CMP_UNORD_Q),
+                                           _mm256_cmp_ps(c, d, _CMP_UNORD_Q))) != 0;
 }
 
 /* Whether a > b in any lane. */
@@ -110,8 +140,7 @@ HD_INLINE cast_vec_t cast_load_bf16(const char *at)
 
 HD_INLINE cast_vec_t cast_load_f16(const char *at)
 {
-    return _mm256_castps_si256(
-        _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)at)));
+    return _mm256_castps_si256(_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)at)));
 }
 
 /* Low halves of two vectors of 32-bit numbers below 2^16, in order. */
@@ -130,19 +159,43 @@ HD_INLINE cast_vec_t cast_pack_f16(cast_vec_t a, cast_vec_t b)
 /* ---- FP8
  * ---------------------------------------------------------------------------------------- */
 
-/* The low bytes of c - offset with the signs of x, in order; c - offset is below 128. */
-HD_INLINE cast_vec_t cast_pack_codes(const cast_vec_t c[4], const cast_vec_t x[4], uint32_t offset)
+/* Constants of packing; opaque, or GCC makes them anew from integers in each block. */
+typedef struct cast_packing {
+    cast_vec_t less, sign, order;
+} cast_packing_t;
+
+HD_INLINE cast_packing_t cast_packing(uint32_t offset)
 {
-    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-    const __m256i less = _mm256_set1_epi16((short)offset), sign = _mm256_set1_epi8((char)0x80);
-    __m256i low = _mm256_sub_epi16(_mm256_packus_epi32(c[0], c[1]), less);
-    __m256i high = _mm256_sub_epi16(_mm256_packus_epi32(c[2], c[3]), less);
+    cast_packing_t with = {_mm256_set1_epi16((short)offset), _mm256_set1_epi8((char)0x80),
+                           _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)};
+    HD_OPAQUE(with.less);
+    HD_OPAQUE(with.sign);
+    HD_OPAQUE(with.order);
+    return with;
+}
+
+/* The low bytes of c - offset with the signs of x, in order; c - offset is below 128. */
+HD_INLINE cast_vec_t cast_pack_codes(const cast_packing_t with, const cast_vec_t c[4],
+                                     const cast_vec_t x[4])
+{
+    __m256i low = _mm256_sub_epi16(_mm256_packus_epi32(c[0], c[1]), with.less);
+    __m256i high = _mm256_sub_epi16(_mm256_packus_epi32(c[2], c[3]), with.less);
     /* Packing with saturation keeps the sign. */
     __m256i signs =
         _mm256_packs_epi16(_mm256_packs_epi32(x[0], x[1]), _mm256_packs_epi32(x[2], x[3]));
     __m256i codes =
-        _mm256_or_si256(_mm256_packus_epi16(low, high), _mm256_and_si256(signs, sign));
-    return _mm256_permutevar8x32_epi32(codes, order);
+        _mm256_or_si256(_mm256_packus_epi16(low, high), _mm256_and_si256(signs, with.sign));
+    return _mm256_permutevar8x32_epi32(codes, with.order);
+}
+
+/* The same of two vectors of 16 bits each. */
+HD_INLINE cast_vec_t cast_pack_halves(const cast_packing_t with, const cast_vec_t c[2],
+                                      const cast_vec_t x[2])
+{
+    __m256i codes =
+        _mm256_packus_epi16(_mm256_sub_epi16(c[0], with.less), _mm256_sub_epi16(c[1], with.less));
+    __m256i signs = _mm256_and_si256(_mm256_packs_epi16(x[0], x[1]), with.sign);
+    return _mm256_permute4x64_epi64(_mm256_or_si256(codes, signs), 0xd8);
 }
 
 /* Codes as numbers of 16 bits, upper and lower bytes apart. From 8 on a number is (magnitude <<

@@ -52,13 +52,35 @@ HD_INLINE cast_vec_t cast_max_16(cast_vec_t a, cast_vec_t b)
     return _mm512_max_epu16(a, b);
 }
 
+HD_INLINE cast_vec_t cast_min_16(cast_vec_t a, cast_vec_t b)
+{
+    return _mm512_min_epu16(a, b);
+}
+
+HD_INLINE cast_vec_t cast_add_16(cast_vec_t a, cast_vec_t b)
+{
+    return _mm512_add_epi16(a, b);
+}
+
+/* The lower halves of the 32-bit numbers of even and of odd in turn. */
+HD_INLINE cast_vec_t cast_interleave(cast_vec_t even, cast_vec_t odd)
+{
+    return _mm512_mask_blend_epi16(0xaaaaaaaa, even, _mm512_slli_epi32(odd, 16));
+}
+
+HD_INLINE bool cast_any_above_16(cast_vec_t a, cast_vec_t b)
+{
+    return _mm512_cmpgt_epi16_mask(a, b) != 0;
+}
+
 HD_INLINE cast_vec_t cast_max_8(cast_vec_t a, cast_vec_t b)
 {
     return _mm512_max_epu8(a, b);
 }
 
-#define cast_right(a, bits) _mm512_srli_epi32(a, bits)
-#define cast_left(a, bits)  _mm512_slli_epi32(a, bits)
+#define cast_right(a, bits)    _mm512_srli_epi32(a, bits)
+#define cast_left(a, bits)     _mm512_slli_epi32(a, bits)
+#define cast_right_16(a, bits) _mm512_srli_epi16(a, bits)
 
 HD_INLINE cast_vec_t cast_float_add(cast_vec_t a, cast_vec_t b)
 {
@@ -68,6 +90,13 @@ HD_INLINE cast_vec_t cast_float_add(cast_vec_t a, cast_vec_t b)
 HD_INLINE cast_vec_t cast_float_mul(cast_vec_t a, cast_vec_t b)
 {
     return _mm512_castps_si512(_mm512_mul_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b)));
+}
+
+HD_INLINE bool cast_any_nan(const cast_vec_t x[4])
+{
+    const __m512 a = _mm512_castsi512_ps(x[0]), b = _mm512_castsi512_ps(x[1]);
+    const __m512 c = _mm512_castsi512_ps(x[2]), d = _mm512_castsi512_ps(x[3]);
+    return (_mm512_cmp_ps_mask(a, b, _CMP_UNORD_Q) | _mm512_cmp_ps_mask(c, d, _CMP_UNORD_Q)) != 0;
 }
 
 /* Whether a > b in any lane. */
@@ -166,18 +195,42 @@ HD_INLINE cast_vec_t cast_gather_bytes(const cast_vec_t x[4], int which)
 }
 #endif
 
-/* The low bytes of c - offset with the signs of x, in order. */
-HD_INLINE cast_vec_t cast_pack_codes(const cast_vec_t c[4], const cast_vec_t x[4], uint32_t offset)
+typedef struct cast_packing {
+    cast_vec_t less, sign;
+} cast_packing_t;
+
+HD_INLINE cast_packing_t cast_packing(uint32_t offset)
 {
+    cast_packing_t with = {_mm512_set1_epi8((char)offset), _mm512_set1_epi8((char)0x80)};
+    return with;
+}
+
+/* (codes - offset) | (signs & 0x80) */
+HD_INLINE cast_vec_t cast_join_signs(const cast_packing_t with, cast_vec_t codes, cast_vec_t signs)
+{
+    return _mm512_ternarylogic_epi32(_mm512_sub_epi8(codes, with.less), signs, with.sign, 0xf8);
+}
+
+/* The low bytes of c - offset with the signs of x, in order. */
+HD_INLINE cast_vec_t cast_pack_codes(const cast_packing_t with, const cast_vec_t c[4],
+                                     const cast_vec_t x[4])
+{
+    return cast_join_signs(with, cast_gather_bytes(c, 0), cast_gather_bytes(x, 3));
+}
+
+/* The same of two vectors of 16 bits each. */
+HD_INLINE cast_vec_t cast_pack_halves(const cast_packing_t with, const cast_vec_t c[2],
+                                      const cast_vec_t x[2])
+{
+    const __m512i order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7), byte = _mm512_set1_epi16(0xff);
     const __m512i codes =
-        _mm512_sub_epi8(cast_gather_bytes(c, 0), _mm512_set1_epi8((char)offset));
-    /* codes | (signs & 0x80) */
-    return _mm512_ternarylogic_epi32(codes, cast_gather_bytes(x, 3), _mm512_set1_epi8((char)0x80),
-                                     0xf8);
+        _mm512_packus_epi16(_mm512_and_si512(c[0], byte), _mm512_and_si512(c[1], byte));
+    const __m512i signs = _mm512_packs_epi16(x[0], x[1]);
+    return _mm512_permutexvar_epi64(order, cast_join_signs(with, codes, signs));
 }
 
 /* The 16-bit number of a positive code: below 8 from a list of four times 16 bits each. */
-#define CAST_FEW(i, first, second) ((i) < 4 ? (first) >> 16 * (i) : (second) >> 16 * ((i) & 3))
+#define CAST_FEW(i, first, second) ((i) < 4 ? (first) >> 16 * (i) : (second) >> 16 * ((i)&3))
 #define CAST_E4M3_BF16(i)                                                             \
     ((i) == 0x7f ? 0x7fc0                                                             \
      : (i) < 8   ? CAST_FEW(i, 0x3bc03b803b000000ull, 0x3c603c403c203c00ull) & 0xffff \
@@ -186,19 +239,21 @@ HD_INLINE cast_vec_t cast_pack_codes(const cast_vec_t c[4], const cast_vec_t x[4
     ((i) == 0x7f ? 0x7e00                                                             \
      : (i) < 8   ? CAST_FEW(i, 0x1e001c0018000000ull, 0x2300220021002000ull) & 0xffff \
                  : ((i) << 7) + 0x2000)
-#define CAST_E5M2_BF16(i)                                                             \
-    ((i) > 0x7c    ? 0x7fc0                                                           \
-     : (i) == 0x7c ? 0x7f80                                                           \
+#define CAST_E5M2_BF16(i)                                                               \
+    ((i) > 0x7c    ? 0x7fc0                                                             \
+     : (i) == 0x7c ? 0x7f80                                                             \
      : (i) < 8     ? CAST_FEW(i, 0x3840380037800000ull, 0x38e038c038a03880ull) & 0xffff \
                    : ((i) << 5) + 0x3800)
 #define CAST_E5M2_F16(i) ((i) > 0x7c ? 0x7e00 : (i) << 8)
 
 #define CAST_LOW(i)  (uint8_t)(CAST_NUMBER(i) & 0xff)
 #define CAST_HIGH(i) (uint8_t)(CAST_NUMBER(i) >> 8)
-#define CAST_TABLES                                     \
-    {                                                   \
-        {CAST_64(CAST_LOW, 0), CAST_64(CAST_LOW, 64)},  \
-        {CAST_64(CAST_HIGH, 0), CAST_64(CAST_HIGH, 64)} \
+#define CAST_TABLES                                       \
+    {                                                     \
+        {CAST_64(CAST_LOW, 0), CAST_64(CAST_LOW, 64)},    \
+        {                                                 \
+            CAST_64(CAST_HIGH, 0), CAST_64(CAST_HIGH, 64) \
+        }                                                 \
     }
 
 /* Lower and upper bytes of the numbers of 128 codes. */
