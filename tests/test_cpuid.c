@@ -81,18 +81,18 @@ static void each_bit_counts(void **state)
         int bit;
         uint64_t isa;
     } cases[] = {
-        {offsetof(hd_cpuid_t, leaf1_ecx), 12, 0},             /* FMA */
-        {offsetof(hd_cpuid_t, leaf1_ecx), 23, 0},             /* POPCNT */
-        {offsetof(hd_cpuid_t, leaf1_ecx), 28, 0},             /* AVX */
-        {offsetof(hd_cpuid_t, leaf1_ecx), 29, 0},             /* F16C */
-        {offsetof(hd_cpuid_t, leaf7_ebx), 3, 0},              /* BMI1 */
-        {offsetof(hd_cpuid_t, leaf7_ebx), 5, 0},              /* AVX2 */
-        {offsetof(hd_cpuid_t, leaf7_ebx), 8, 0},              /* BMI2 */
-        {offsetof(hd_cpuid_t, ext1_ecx), 5, 0},               /* LZCNT */
-        {offsetof(hd_cpuid_t, leaf7_ebx), 16, UP_TO_AVX2},    /* AVX512F */
-        {offsetof(hd_cpuid_t, leaf7_ebx), 17, UP_TO_AVX2},    /* DQ */
-        {offsetof(hd_cpuid_t, leaf7_ebx), 30, UP_TO_AVX2},    /* BW */
-        {offsetof(hd_cpuid_t, leaf7_ebx), 31, UP_TO_AVX2},    /* VL */
+        {offsetof(hd_cpuid_t, leaf1_ecx), 12, 0},          /* FMA */
+        {offsetof(hd_cpuid_t, leaf1_ecx), 23, 0},          /* POPCNT */
+        {offsetof(hd_cpuid_t, leaf1_ecx), 28, 0},          /* AVX */
+        {offsetof(hd_cpuid_t, leaf1_ecx), 29, 0},          /* F16C */
+        {offsetof(hd_cpuid_t, leaf7_ebx), 3, 0},           /* BMI1 */
+        {offsetof(hd_cpuid_t, leaf7_ebx), 5, 0},           /* AVX2 */
+        {offsetof(hd_cpuid_t, leaf7_ebx), 8, 0},           /* BMI2 */
+        {offsetof(hd_cpuid_t, ext1_ecx), 5, 0},            /* LZCNT */
+        {offsetof(hd_cpuid_t, leaf7_ebx), 16, UP_TO_AVX2}, /* AVX512F */
+        {offsetof(hd_cpuid_t, leaf7_ebx), 17, UP_TO_AVX2}, /* DQ */
+        {offsetof(hd_cpuid_t, leaf7_ebx), 30, UP_TO_AVX2}, /* BW */
+        {offsetof(hd_cpuid_t, leaf7_ebx), 31, UP_TO_AVX2}, /* VL */
         {offsetof(hd_cpuid_t, leaf7_1_eax), 5, UP_TO_AVX512 | HEED_ISA_AVX512VBMI},
         {offsetof(hd_cpuid_t, leaf7_ecx), 1, UP_TO_AVX512BF16}, /* VBMI */
     };

@@ -239,21 +239,17 @@ HD_INLINE bool cast_is_fp8(const heed_dtype_t dtype)
 typedef struct cast_run_of {
     const cast_rule_t *rule;
     uint32_t multiplier;
-    int how; /* cast_how_t */
+    bool scaled, stream;
     const char *from;
     char *to;
-    int64_t n;
-    bool stream;
+    int64_t n; /* whole blocks */
 } cast_run_of_t;
 
-/* Whether elements are multiplied, and their largest magnitude kept. Alone it goes by itself. */
-typedef enum cast_how { CAST_PLAIN, CAST_SCALED, CAST_SCALED_NOTED } cast_how_t;
-
-HD_INLINE void cast_one_block(const heed_dtype_t src, const heed_dtype_t dst, const cast_how_t how,
+/* Where elements are multiplied, and are no codes, their largest magnitude is kept as well. */
+HD_INLINE void cast_one_block(const heed_dtype_t src, const heed_dtype_t dst, const bool scaled,
                               const cast_with_t with, cast_vec_t *most, const char *from, char *to,
                               bool stream)
 {
-    const bool scaled = how != CAST_PLAIN;
     cast_vec_t x[4];
     if (!scaled && cast_is_fp8(src) && (dst == HEED_BF16 || dst == HEED_F16)) {
         cast_decode_16(src, dst == HEED_F16, from, x);
@@ -270,7 +266,7 @@ HD_INLINE void cast_one_block(const heed_dtype_t src, const heed_dtype_t dst, co
         return;
     }
     cast_load_block(src, from, x);
-    if (how == CAST_SCALED_NOTED) {
+    if (scaled && !cast_is_fp8(src)) {
         HD_UNROLL
         for (int k = 0; k < 4; k++)
             *most = cast_max(*most, cast_and(x[k], cast_set(HD_F32_MAGNITUDE)));
@@ -281,17 +277,6 @@ HD_INLINE void cast_one_block(const heed_dtype_t src, const heed_dtype_t dst, co
             x[k] = cast_float_mul(x[k], with.multiplier);
     }
     cast_store_block(dst, with, x, to, stream);
-}
-
-/* Fewer than a block, through memory of its own. */
-HD_INLINE void cast_part_block(const heed_dtype_t src, const heed_dtype_t dst, const cast_how_t how,
-                               const cast_with_t with, cast_vec_t *most, const char *from, char *to,
-                               int64_t n)
-{
-    char in[4 * CAST_BLOCK] = {0}, out[4 * CAST_BLOCK];
-    memcpy(in, from, (size_t)(n * hd_dtype_bytes(src)));
-    cast_one_block(src, dst, how, with, most, in, out, false);
-    memcpy(to, out, (size_t)(n * hd_dtype_bytes(dst)));
 }
 
 static uint32_t cast_largest_lane(cast_vec_t x)
@@ -305,52 +290,31 @@ static uint32_t cast_largest_lane(cast_vec_t x)
 
 /* Returns the largest magnitude where it is kept. */
 HD_INLINE uint32_t cast_all_blocks(const heed_dtype_t src, const heed_dtype_t dst,
-                                   const cast_how_t how, const cast_run_of_t *r)
+                                   const bool scaled, const cast_run_of_t *r)
 {
     const int64_t in = hd_dtype_bytes(src), out = hd_dtype_bytes(dst), n = r->n;
     const char *from = r->from;
     char *to = r->to;
+    const bool stream = r->stream;
     cast_with_t with = {r->rule, cast_set(r->rule->last), cast_set(r->multiplier),
                         cast_packing(cast_offset(dst))};
     HD_OPAQUE(with.last);
     HD_OPAQUE(with.multiplier);
     cast_vec_t most = cast_set(0);
-    int64_t i = 0;
-    if (r->stream) {
-        const int64_t aside = (int64_t)(-(uintptr_t)to % CAST_ALIGNED);
-        const int64_t head = hd_min(n, aside / out);
-        const bool stream = aside % out == 0;
-        if (stream && head > 0)
-            cast_part_block(src, dst, how, with, &most, from, to, i = head);
-        for (; stream && i + CAST_BLOCK <= n; i += CAST_BLOCK) {
+    for (int64_t i = 0; i < n; i += CAST_BLOCK) {
+        if (stream)
             for (int64_t line = 0; line < CAST_BLOCK * in; line += CAST_LINE)
                 __builtin_prefetch(from + i * in + line + CAST_AHEAD, 0, 3);
-            cast_one_block(src, dst, how, with, &most, from + i * in, to + i * out, true);
-        }
+        cast_one_block(src, dst, scaled, with, &most, from + i * in, to + i * out, stream);
     }
-    for (; i + CAST_BLOCK <= n; i += CAST_BLOCK)
-        cast_one_block(src, dst, how, with, &most, from + i * in, to + i * out, false);
-    if (i < n)
-        cast_part_block(src, dst, how, with, &most, from + i * in, to + i * out, n - i);
     return cast_largest_lane(most);
 }
 
-HD_NOINLINE uint32_t cast_nothing(const cast_run_of_t *r)
-{
-    memmove(r->to, r->from, (size_t)r->n * sizeof(float));
-    return 0;
-}
-
-#define CAST_PAIR(src, dst)                                                       \
-    HD_NOINLINE uint32_t cast_##src##_##dst(const cast_run_of_t *r)               \
-    {                                                                             \
-        if (r->how == CAST_SCALED_NOTED)                                          \
-            return cast_all_blocks(HEED_##src, HEED_##dst, CAST_SCALED_NOTED, r); \
-        if (r->how == CAST_SCALED)                                                \
-            return cast_all_blocks(HEED_##src, HEED_##dst, CAST_SCALED, r);       \
-        if (HEED_##src == HEED_F32 && HEED_##dst == HEED_F32)                     \
-            return cast_nothing(r);                                               \
-        return cast_all_blocks(HEED_##src, HEED_##dst, CAST_PLAIN, r);            \
+#define CAST_PAIR(src, dst)                                                   \
+    HD_NOINLINE uint32_t cast_##src##_##dst(const cast_run_of_t *r)           \
+    {                                                                         \
+        return r->scaled ? cast_all_blocks(HEED_##src, HEED_##dst, true, r)   \
+                         : cast_all_blocks(HEED_##src, HEED_##dst, false, r); \
     }
 #define CAST_PAIRS(X, src) X(src, F32) X(src, BF16) X(src, F16) X(src, E4M3) X(src, E5M2)
 CAST_PAIRS(CAST_PAIR, F32)
@@ -375,5 +339,35 @@ static uint32_t (*const cast_pairs[5][5])(const cast_run_of_t *) = {
     {CAST_PAIRS(CAST_NAME, F32)},  {CAST_PAIRS(CAST_NAME, BF16)}, {CAST_PAIRS(CAST_NAME, F16)},
     {CAST_PAIRS(CAST_NAME, E4M3)}, {CAST_PAIRS(CAST_NAME, E5M2)},
 };
+
+/* Any number of elements: up to the first address where stores past the caches may begin, whole
+ * blocks, and the rest; parts of blocks go through memory of their own. */
+static uint32_t cast_pair(const hd_cast_t *cast, cast_run_of_t run)
+{
+    const int64_t in = hd_dtype_bytes(cast->src_dtype), out = hd_dtype_bytes(cast->dst_dtype);
+    const int64_t aside = (int64_t)(-(uintptr_t)run.to % CAST_ALIGNED), n = run.n;
+    uint32_t (*const loop)(const cast_run_of_t *) =
+        cast_pairs[cast_type_number(cast->src_dtype)][cast_type_number(cast->dst_dtype)];
+    int64_t length, head = run.stream ? hd_min(n, aside / out) : 0;
+    const bool stream = run.stream && aside % out == 0;
+    const char *from = run.from;
+    char *to = run.to;
+    uint32_t most = 0;
+    for (int64_t i = 0; i < n; i += length) {
+        char source[4 * CAST_BLOCK] = {0}, result[4 * CAST_BLOCK];
+        length = i < head ? head : (n - i) / CAST_BLOCK * CAST_BLOCK;
+        const bool part = i < head || length == 0;
+        length = length > 0 ? length : n - i;
+        run.from = part ? memcpy(source, from + i * in, (size_t)(length * in)) : from + i * in;
+        run.to = part ? result : to + i * out;
+        run.n = part ? CAST_BLOCK : length;
+        run.stream = stream && !part;
+        const uint32_t top = loop(&run);
+        most = top > most ? top : most;
+        if (part)
+            memcpy(to + i * out, result, (size_t)(length * out));
+    }
+    return most;
+}
 
 #endif

@@ -159,22 +159,26 @@ static void cast_line(const hd_cast_t *cast, const char *from, char *to, int64_t
     }
     const bool scaled = hd_cast_scaled(cast), noted = cast->amax && !cast->scale_out;
     const int64_t in = hd_dtype_bytes(cast->src_dtype), out = hd_dtype_bytes(cast->dst_dtype);
-    const int64_t piece = (noted && !scaled) || cast->counts ? CAST_PIECE : n;
+    /* The largest magnitude comes with the loops of scaled numbers; else it takes one of its own.
+     */
+    const bool apart = noted && (!scaled || cast_is_fp8(cast->src_dtype));
+    const int64_t piece = apart || cast->counts ? CAST_PIECE : n;
     const cast_rule_t rule = cast_rule(cast);
-    cast_run_of_t run = {.rule = &rule, .multiplier = multiplier, .stream = stream};
-    run.how = !scaled ? CAST_PLAIN : noted ? CAST_SCALED_NOTED : CAST_SCALED;
+    cast_run_of_t run = {
+        .rule = &rule, .multiplier = multiplier, .scaled = scaled, .stream = stream};
     for (int64_t i = 0; i < n; i += piece) {
-        uint32_t most = 0;
         run.from = from + i * in;
         run.to = to + i * out;
         run.n = hd_min(piece, n - i);
+        uint32_t most = apart ? cast_line_amax(cast, run.from, run.n) : 0;
         if (cast->counts)
             cast_count(cast, run.from, run.n, multiplier, stats->counts);
-        if (noted && !scaled)
-            most = cast_line_amax(cast, run.from, run.n);
-        most |=
-            cast_pairs[cast_type_number(cast->src_dtype)][cast_type_number(cast->dst_dtype)](&run);
-        stats->amax = most > stats->amax ? most : stats->amax;
+        if (!scaled && cast->src_dtype == HEED_F32 && cast->dst_dtype == HEED_F32)
+            memmove(run.to, run.from, (size_t)(run.n * in));
+        else
+            most |= cast_pair(cast, run);
+        if (noted)
+            stats->amax = most > stats->amax ? most : stats->amax;
     }
 }
 
