@@ -22,8 +22,8 @@ double bench_gbps(const bench_result_t *result)
 static double read_limit(const bench_run_t *run, const bench_result_t *result, const char **name)
 {
     const double spare = 0.75;
-    double l2 = bench_cache_bytes(&run->cpu, 2, result->threads);
-    double l3 = bench_cache_bytes(&run->cpu, 3, result->threads);
+    double l2 = heed_cache_bytes(&run->cpu, 2, result->threads);
+    double l3 = heed_cache_bytes(&run->cpu, 3, result->threads);
 
     if (result->bytes <= spare * l2 && run->limits.l2_read > 0) {
         *name = "l2_read";

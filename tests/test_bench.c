@@ -236,10 +236,10 @@ static void test_limits(void **state)
     assert_near(limits.fma_f32, 100);
     assert_near(limits.read, 10.5);
     assert_near(limits.l3_read, 7);
-    assert_near(bench_cache_bytes(&run.cpu, 2, 3), 3 << 20);
-    assert_near(bench_cache_bytes(&run.cpu, 2, 9), 4 << 20);
-    assert_near(bench_cache_bytes(&run.cpu, 3, 2), 16 << 20);
-    assert_near(bench_cache_bytes(&run.cpu, 1, 2), 0);
+    assert_near(heed_cache_bytes(&run.cpu, 2, 3), 3 << 20);
+    assert_near(heed_cache_bytes(&run.cpu, 2, 9), 4 << 20);
+    assert_near(heed_cache_bytes(&run.cpu, 3, 2), 16 << 20);
+    assert_near(heed_cache_bytes(&run.cpu, 1, 2), 0);
 }
 
 /* Every kernel for instruction sets that are there, with more threads than processors too. */
