@@ -64,7 +64,8 @@ static heed_peaks_t sample(void)
     return peaks;
 }
 
-/* ---- round trip -------------------------------------------------------------------------------- */
+/* ---- round trip --------------------------------------------------------------------------------
+ */
 
 static void test_round_trip(void **state)
 {
@@ -110,7 +111,8 @@ static void test_left_out(void **state)
     assert_true(cpu.peaks.f32_avx2.one == peaks.f32_avx2.one);
 }
 
-/* ---- what is refused --------------------------------------------------------------------------- */
+/* ---- what is refused ---------------------------------------------------------------------------
+ */
 
 /* Reading `file` leaves the assumptions and one line that says `why`, 0 lines for no file. */
 static void expect_refused(const char *file, int expected_lines, const char *why, int line)
@@ -125,10 +127,10 @@ static void expect_refused(const char *file, int expected_lines, const char *why
     heed_context_destroy(context);
 }
 
-#define REFUSED(why, text)                                       \
-    do {                                                         \
-        write_bytes(path_of("bad"), text, strlen(text));         \
-        expect_refused(path_of("bad"), 1, why, __LINE__);        \
+#define REFUSED(why, text)                                \
+    do {                                                  \
+        write_bytes(path_of("bad"), text, strlen(text));  \
+        expect_refused(path_of("bad"), 1, why, __LINE__); \
     } while (0)
 
 static void test_hostile_text(void **state)
@@ -139,10 +141,10 @@ static void test_hostile_text(void **state)
     (void)state;
     heed_context_destroy(context);
     snprintf(head, sizeof(head), "heed-tune 1\nversion %s\ncpu %s\n", heed_version(), cpu.name);
-#define AFTER_HEAD(why, tail)                                 \
-    do {                                                      \
-        snprintf(text, sizeof(text), "%s%s", head, tail);     \
-        REFUSED(why, text);                                   \
+#define AFTER_HEAD(why, tail)                             \
+    do {                                                  \
+        snprintf(text, sizeof(text), "%s%s", head, tail); \
+        REFUSED(why, text);                               \
     } while (0)
     REFUSED("line 1: is not \"heed-tune ...\"", "");
     REFUSED("line 1: is not \"heed-tune ...\"", "\n\n\n");
@@ -230,7 +232,8 @@ static void test_settings(void **state)
     heed_context_destroy(context);
 }
 
-/* ---- what estimates make of it ------------------------------------------------------------------ */
+/* ---- what estimates make of it ------------------------------------------------------------------
+ */
 
 static void test_rates(void **state)
 {
@@ -291,7 +294,8 @@ static void test_estimates(void **state)
                      estimate[1][i]);
 }
 
-/* ---- the command -------------------------------------------------------------------------------- */
+/* ---- the command --------------------------------------------------------------------------------
+ */
 
 static void test_command(void **state)
 {
@@ -322,10 +326,10 @@ static void test_command(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip),    cmocka_unit_test(test_left_out),
-        cmocka_unit_test(test_hostile_text),  cmocka_unit_test(test_hostile_files),
-        cmocka_unit_test(test_settings),      cmocka_unit_test(test_rates),
-        cmocka_unit_test(test_estimates),     cmocka_unit_test(test_command),
+        cmocka_unit_test(test_round_trip),   cmocka_unit_test(test_left_out),
+        cmocka_unit_test(test_hostile_text), cmocka_unit_test(test_hostile_files),
+        cmocka_unit_test(test_settings),     cmocka_unit_test(test_rates),
+        cmocka_unit_test(test_estimates),    cmocka_unit_test(test_command),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -22,7 +22,8 @@ typedef struct arguments {
     tool_options_t options;
 } arguments_t;
 
-/* ---- the file --------------------------------------------------------------------------------- */
+/* ---- the file ---------------------------------------------------------------------------------
+ */
 
 /* Makes the folders of a path; those that are there stay as they are. */
 static bool make_folders(const char *path)
@@ -76,7 +77,8 @@ bool tune_write(const char *path, const heed_device_info_t *cpu, const heed_peak
     return false;
 }
 
-/* ---- the command ------------------------------------------------------------------------------- */
+/* ---- the command -------------------------------------------------------------------------------
+ */
 
 static void show_progress(const char *what)
 {
@@ -89,9 +91,9 @@ static void print_peaks(const heed_peaks_t *peaks)
     char first[TOOL_NUMBER_SIZE], more[TOOL_NUMBER_SIZE];
 
     printf("%-14s %12s %12s\n", "", "1 thread", peaks->threads > 1 ? "all threads" : "");
-#define PRINT(field, unit, about)                                                                 \
-    if (peaks->field.one > 0)                                                                     \
-        printf("%-14s %12.1f %12.1f %-8s %s\n", #field, peaks->field.one * 1e-9,                  \
+#define PRINT(field, unit, about)                                                \
+    if (peaks->field.one > 0)                                                    \
+        printf("%-14s %12.1f %12.1f %-8s %s\n", #field, peaks->field.one * 1e-9, \
                peaks->field.all * 1e-9, unit, about);
     HEED_RATE_LIST(PRINT)
 #undef PRINT

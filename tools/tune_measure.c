@@ -9,7 +9,8 @@
 #include <stdlib.h>
 #include <time.h>
 
-/* ---- rates ------------------------------------------------------------------------------------ */
+/* ---- rates ------------------------------------------------------------------------------------
+ */
 
 typedef struct rate_plan {
     heed_rate_t *rate;
@@ -56,7 +57,8 @@ static void measure_rates(const heed_device_info_t *cpu, double seconds, tune_pr
     }
 }
 
-/* ---- the cost of a team ------------------------------------------------------------------------ */
+/* ---- the cost of a team ------------------------------------------------------------------------
+ */
 
 /* Many small casts, so large that one starts a team and so small that the team is most of it. */
 enum { TEAM_ELEMENTS = 1 << 16, TEAM_CALLS = 4, TEAM_ROUNDS = 1000 };
@@ -100,8 +102,8 @@ static bool time_plan(team_plan_t *team, void *from, void *to)
     double start = now_ns();
 
     for (int call = 0; call < TEAM_CALLS; call++)
-        if (heed_plan_execute(team->plan, buffers, HEED_CAST_OPERANDS, workspace,
-                              sizeof(workspace), NULL) != HEED_OK)
+        if (heed_plan_execute(team->plan, buffers, HEED_CAST_OPERANDS, workspace, sizeof(workspace),
+                              NULL) != HEED_OK)
             return false;
     team->best = fmin(team->best, (now_ns() - start) / TEAM_CALLS);
     return true;
@@ -131,8 +133,7 @@ static bool measure_region(const heed_device_info_t *cpu, double seconds, heed_p
     free(to);
     peaks->region_ns = fmax(teams[1].best - teams[0].best / 2, 0);
     double all = fmax(teams[2].best - teams[0].best / cpu->threads, peaks->region_ns);
-    peaks->region_thread_ns =
-        cpu->threads > 2 ? (all - peaks->region_ns) / (cpu->threads - 2) : 0;
+    peaks->region_thread_ns = cpu->threads > 2 ? (all - peaks->region_ns) / (cpu->threads - 2) : 0;
     return good;
 }
 

@@ -82,7 +82,8 @@ void hd_tune_default(const char *cpu, char *path, size_t size)
         path[0] = '\0';
 }
 
-/* ---- assumptions ------------------------------------------------------------------------------- */
+/* ---- assumptions -------------------------------------------------------------------------------
+ */
 
 /* 3 GHz, two units for multiply-adds, a share of 10 GB/s of memory for each of some cores. */
 static heed_peaks_t assumed(int threads)
@@ -106,7 +107,8 @@ static heed_peaks_t assumed(int threads)
     return p;
 }
 
-/* ---- a file ------------------------------------------------------------------------------------ */
+/* ---- a file ------------------------------------------------------------------------------------
+ */
 
 /* The next line, ended in place; NULL at the end of the text. */
 static char *next_line(char **text)
@@ -150,7 +152,8 @@ static int find_word(const char *word)
 #define NAME(field, unit, about) #field,
         HEED_RATE_LIST(NAME)
 #undef NAME
-        [THREADS] = "threads", [REGION] = "region"};
+            [THREADS] = "threads",
+        [REGION] = "region"};
     for (int i = 0; i < HD_COUNT(words); i++)
         if (strcmp(words[i], word) == 0)
             return i;
@@ -201,7 +204,8 @@ static bool read_head(reader_t *reader, const char *cpu, char **text)
         reader->line++;
         char *rest = line ? split(line) : NULL;
         if (!rest || strcmp(line, head[i].word) != 0)
-            return refuse(reader, "is not \"%s ...\", so this is no file of heed tune", head[i].word);
+            return refuse(reader, "is not \"%s ...\", so this is no file of heed tune",
+                          head[i].word);
         if (strcmp(rest, head[i].value) != 0)
             return refuse(reader, "has %s \"%.64s\", this is \"%s\"", head[i].word, rest,
                           head[i].value);
@@ -243,8 +247,7 @@ static bool load(const reader_t *reader, char *text, bool *absent)
         close(file);
         return refuse(reader, "is no regular file");
     }
-    while (length <= MOST_BYTES &&
-           (got = read(file, text + length, MOST_BYTES + 1 - length)) > 0)
+    while (length <= MOST_BYTES && (got = read(file, text + length, MOST_BYTES + 1 - length)) > 0)
         length += (size_t)got;
     close(file);
     if (got < 0)

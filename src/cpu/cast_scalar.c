@@ -4,7 +4,7 @@
 
 static double estimate(const void *desc, const heed_device_info_t *device, int32_t threads)
 {
-    static const cast_rates_t rates = {1, 0.5, 0.5};
+    static const cast_rates_t rates = {4, 0.65, 0.9};
     return cast_estimate_at((const heed_cast_desc_t *)desc, device, threads, &rates);
 }
 
