@@ -12,7 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- reading ----------------------------------------------------------------------------------- */
+/* ---- reading -----------------------------------------------------------------------------------
+ */
 
 static double number_of(const json_t *object, const char *key)
 {
@@ -31,8 +32,7 @@ static compare_row_t *find_row(compare_table_t *table, const char *prob, int thr
     for (int r = 0; r < table->row_count; r++)
         if (table->rows[r].threads == threads && !strcmp(table->rows[r].prob, prob))
             return &table->rows[r];
-    table->rows =
-        bench_realloc(table->rows, (size_t)(table->row_count + 1) * sizeof(*table->rows));
+    table->rows = bench_realloc(table->rows, (size_t)(table->row_count + 1) * sizeof(*table->rows));
     compare_row_t *row = &table->rows[table->row_count++];
     *row = (compare_row_t){.prob = bench_strdup(prob),
                            .threads = threads,
@@ -139,7 +139,8 @@ int compare_best_peer(const compare_table_t *table, const compare_row_t *row)
     return best;
 }
 
-/* ---- the command ------------------------------------------------------------------------------- */
+/* ---- the command -------------------------------------------------------------------------------
+ */
 
 enum { KEY_PLOT = 0x5000 };
 

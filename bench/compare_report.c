@@ -22,7 +22,8 @@ static double rate_of(const compare_row_t *row, double ns)
     return (is_read_bound(row) ? row->bytes : row->flops) / ns;
 }
 
-/* ---- the table --------------------------------------------------------------------------------- */
+/* ---- the table ---------------------------------------------------------------------------------
+ */
 
 static void put_rate(const compare_row_t *row, double ns, bool bold, FILE *to)
 {
@@ -70,7 +71,8 @@ void compare_markdown(const compare_table_t *table, FILE *to)
     fprintf(to, "%s. Medians; useful operations, or bytes read where reading binds.\n",
             table->machine[0] ? table->machine : "CPU");
     if (table->drift > BENCH_DRIFT)
-        fprintf(to, "The limits moved by up to %.0f %% during the runs: the machine was not alone.\n",
+        fprintf(to,
+                "The limits moved by up to %.0f %% during the runs: the machine was not alone.\n",
                 100 * table->drift);
     fprintf(to, "Heed is ahead of every peer on %d of %d problems.\n\n", won, compared);
     fputs("| problem | threads | in | limit | heed | of limit |", to);
@@ -84,7 +86,8 @@ void compare_markdown(const compare_table_t *table, FILE *to)
         put_row(table, &table->rows[r], to);
 }
 
-/* ---- the picture ------------------------------------------------------------------------------- */
+/* ---- the picture -------------------------------------------------------------------------------
+ */
 
 /* One line a problem: its name and the share of the limit of Heed and of each peer. */
 static void put_data(const compare_table_t *table, FILE *to)
@@ -108,15 +111,17 @@ static void put_script(const compare_table_t *table, const char *path, FILE *to)
     bool svg = !strcmp(path + strlen(path) - 4, ".svg");
     int height = 160 + 34 * table->row_count;
 
-    fprintf(to, "set terminal %s size 1100,%d\n", svg ? "svg noenhanced" : "png noenhanced", height);
-    fprintf(to, "set output ARG1\nset title '%% of the limit, %s'\nset key outside top horizontal\n",
+    fprintf(to, "set terminal %s noenhanced size 1100,%d\nset output ARG1\n", svg ? "svg" : "png",
+            height);
+    fprintf(to, "set title '%% of the limit, %s'\nset key outside top horizontal\n",
             table->machine);
     fputs("set grid xtics\nset xrange [0:110]\nset lmargin 62\nset datafile missing 'nan'\n"
           "$data << END\n",
           to);
     put_data(table, to);
-    fprintf(to, "END\nset yrange [%d:-1]\nplot $data using 2:0:ytic(1) with points pt 7 ps 1.4 lc "
-                "rgb '#c00000' title 'heed'",
+    fprintf(to,
+            "END\nset yrange [%d:-1]\nplot $data using 2:0:ytic(1) with points pt 7 ps 1.4 lc "
+            "rgb '#c00000' title 'heed'",
             table->row_count);
     for (int p = 0; p < table->peer_count; p++)
         fprintf(to, ", '' using %d:0 with points pt %d title '%s'", p + 3, p % 12 + 1,
