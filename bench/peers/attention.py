@@ -5,8 +5,8 @@
     build/release/heed bench compare peers-1t.json
 
 Each program runs in a process of its own and they take turns (A B C A B C), so that a machine that
-slows down slows all. Every result is compared with float64 before it is timed. What is not installed
-is named and left out; README.md says how each is called and how to install them."""
+slows down slows all. Every result is compared with float64 before it is timed. What is not
+installed is named and left out; README.md says how each is called and how to install them."""
 
 import argparse
 import json

@@ -1,5 +1,5 @@
 """The other programs, a generator of Variants each: name(problem, data, options). Inputs are ready
-before run(), outputs are [B,H,S,D]. Each is called in the way that suits it best; README.md tells."""
+before run(), outputs are [B,H,S,D]. Each is called in the way that suits it best."""
 
 import ctypes
 import math
@@ -20,7 +20,7 @@ def held(name, call, result=lambda out: out):
 
 
 def mask_of(p, data):
-    """An additive mask where a program cannot be told of a window, else none, and its causal flag."""
+    """An additive mask where a program cannot be told of a window, and its causal flag."""
     if not p.windowed:
         return None, bool(p.masked)
     hidden = ~p.visible(data.torch)
@@ -34,8 +34,8 @@ def layouts(p):
 # ---- PyTorch -------------------------------------------------------------------------------------
 
 def torch(p, data, options):
-    """Its flash kernel, not by way of the dispatcher; grouped heads through the public call, for one
-    query also as query rows of one head, which copies nothing; the plain composition."""
+    """Its flash kernel, not by way of the dispatcher; grouped heads through the public call, for
+    one query also as query rows of one head, which copies nothing; the plain composition."""
     ops = data.torch.ops.aten
     sdpa = data.torch.nn.functional.scaled_dot_product_attention
     mask, causal = mask_of(p, data)
@@ -153,7 +153,8 @@ def ort(p, data, options):
         yield ort_grouped(p, heads, rows, by_row, options, back)
     if not p.windowed and p.score_bytes <= MOST_SCORES:
         node = helper.make_node("Attention", qkv, ["o"], scale=p.scale, is_causal=int(p.masked))
-        yield ort_variant("attention", [node], dict(zip(qkv, heads)), {"o": by_head}, options, tensor)
+        yield ort_variant("attention", [node], dict(zip(qkv, heads)), {"o": by_head}, options,
+                          tensor)
     if p.dtype == "f32" and not p.masked and p.group == 1 and p.score_bytes <= MOST_SCORES:
         nodes = [helper.make_node("FusedMatMul", ["q", "k"], ["s"], domain="com.microsoft",
                                   transB=1, alpha=p.scale),
@@ -284,14 +285,14 @@ def ggml(p, data, options):
     """flash_attn_ext with keys and values in the problem's type, a graph and its work made once."""
     import ggml as g
     types = {"f32": g.GGML_TYPE_F32, "bf16": g.GGML_TYPE_BF16, "f16": g.GGML_TYPE_F16}
-    torch_types = {"f32": data.torch.float32, "bf16": data.torch.bfloat16, "f16": data.torch.float16}
     cells = sum(x.numel() for x in (data.q, data.k, data.v)) + p.b * p.hq * p.sq * p.dv
     memory = cells * 4 + (p.sq + 64) * p.sk * 2 + (16 << 20)
     context = g.ggml_init(g.ggml_init_params(mem_size=memory, mem_buffer=None, no_alloc=False))
 
     def new(x, kind):
         at = g.ggml_new_tensor_4d(context, types[kind], *reversed(x.shape))
-        x = x.to(torch_types[kind]).contiguous()
+        x = x.to(data.torch.float32 if kind == "f32" else
+                 data.torch.float16 if kind == "f16" else data.torch.bfloat16).contiguous()
         ctypes.memmove(g.ggml_get_data(at), x.data_ptr(), x.numel() * x.element_size())
         return at
     q, k, v, mask = new(data.q, "f32"), new(data.k, p.dtype), new(data.v, p.dtype), None
