@@ -13,8 +13,9 @@
 #define FRACTION_5 "0.2"
 #define FRACTION_8 "0.125"
 
-#define FILE_OF(drift, ...)                                                                       \
-    "{\"schema\": \"heed-bench-1\", \"context\": {\"cpu\": \"Z80\", \"limits_drift\": " drift "}, " \
+#define FILE_OF(drift, ...)                                                                   \
+    "{\"schema\": \"heed-bench-1\", \"context\": {\"cpu\": \"Z80\", \"limits_drift\": " drift \
+    "}, "                                                                                     \
     "\"results\": [" __VA_ARGS__ "]}"
 
 static void write_text(const char *name, const char *text)
@@ -32,19 +33,23 @@ static void test_table(void **state)
     (void)state;
     write_text("heed.json",
                FILE_OF("0.01", RESULT("attention sq=7", "cpu:flash_avx2", 2) "," RESULT(
-                                   "attention sq=7", "cpu:standard", 8) "," RESULT(
-                                   "attention sq=9 causal=0", "cpu:flash_avx2", 5)));
+                                   "attention sq=7", "cpu:standard",
+                                   8) "," RESULT("attention sq=9 causal=0", "cpu:flash_avx2", 5)));
     write_text("peers.json",
                FILE_OF("0.30", RESULT("attention sq=7", "torch:math", 8) "," RESULT(
-                                   "attention sq=7", "torch:flash", 4) "," RESULT(
-                                   "attention sq=9 causal=0", "ort:mha", 4)));
-    EXPECT_OUT("Heed is ahead of every peer on 1 of 2 problems.", "bench compare heed.json peers.json");
+                                   "attention sq=7", "torch:flash",
+                                   4) "," RESULT("attention sq=9 causal=0", "ort:mha", 4)));
+    EXPECT_OUT("Heed is ahead of every peer on 1 of 2 problems.",
+               "bench compare heed.json peers.json");
     assert_non_null(strstr(out, "Z80. Medians"));
     assert_non_null(strstr(out, "moved by up to 30 %"));
-    assert_non_null(strstr(out, "| problem | threads | in | limit | heed | of limit | torch | ort |"));
-    assert_non_null(strstr(out, "| `sq=7` | 2 | GF/s | 100 | **50.0** | 50 % | 25.0 | | 2.00 | torch flash |"));
     assert_non_null(
-        strstr(out, "| `sq=9` | 2 | GF/s | 100 | 20.0 | 20 % | | **25.0** | 0.80 | **loses** to ort mha |"));
+        strstr(out, "| problem | threads | in | limit | heed | of limit | torch | ort |"));
+    assert_non_null(
+        strstr(out, "| `sq=7` | 2 | GF/s | 100 | **50.0** | 50 % | 25.0 | | 2.00 | torch flash |"));
+    assert_non_null(strstr(
+        out,
+        "| `sq=9` | 2 | GF/s | 100 | 20.0 | 20 % | | **25.0** | 0.80 | **loses** to ort mha |"));
     EXPECT_OUT("ahead of every peer on 0 of 0", "bench compare heed.json");
 }
 

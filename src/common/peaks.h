@@ -19,6 +19,15 @@ static inline double hd_rate(const heed_peaks_t *peaks, heed_rate_t rate, int th
     return each * 1e-9;
 }
 
+/* f32 multiply-adds of vectors of that many lanes, in flops a nanosecond. */
+static inline double hd_f32_rate(const heed_peaks_t *peaks, int lanes, int threads)
+{
+    heed_rate_t rate = lanes >= 16  ? peaks->f32_avx512
+                       : lanes >= 8 ? peaks->f32_avx2
+                                    : peaks->f32_portable;
+    return hd_rate(peaks, rate, threads);
+}
+
 /* The level that `bytes` of data, used over and over, are found in: 1 to 3, 0 is memory. Three
  * quarters of a cache are taken to be there for it. */
 static inline int hd_data_level(const heed_device_info_t *cpu, double bytes, int threads)

@@ -9,11 +9,6 @@
 
 #include "../common/peaks.h"
 
-/* The rate of heed_peaks_t that this kernel's arithmetic is bound by. */
-#ifndef FLASH_PEAK
-#define FLASH_PEAK f32_portable
-#endif
-
 typedef struct flash_cost {
     double wide, narrow; /* of the peak, in tiles of many vectors and of one */
     double score;        /* a score's softmax, as flops at that rate */
@@ -37,6 +32,13 @@ static int flash_edges(const hd_attention_t *a)
 {
     const hd_visibility_t *v = &a->visible;
     return (v->right < a->keys) + (v->left < a->keys);
+}
+
+/* Flops a nanosecond of what this kernel's arithmetic is bound by. */
+static double flash_peak(const heed_peaks_t *peaks, int threads)
+{
+    return FLASH_PAIRS ? hd_rate(peaks, peaks->dot_bf16, threads)
+                       : hd_f32_rate(peaks, VEC_LANES, threads);
 }
 
 static double flash_round(double count, int to)
@@ -106,7 +108,7 @@ static double flash_estimate(const void *at, const heed_device_info_t *device, i
     /* The last of a team's tasks, on average half done when the others find nothing left. */
     flops += (z.threads - 1) * full / 2 + flash_pack_flops(&a, &z);
     double bytes = flash_bytes(&a);
-    return flops / hd_rate(&device->peaks, device->peaks.FLASH_PEAK, z.threads) +
+    return flops / flash_peak(&device->peaks, z.threads) +
            bytes / hd_read_rate(device, bytes, z.threads) + hd_region_ns(device, z.threads) + 200;
 }
 
