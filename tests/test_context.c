@@ -112,7 +112,7 @@ static void every_variable_is_told(void **state)
 {
     static const char *const names[] = {"HEED_VERBOSE",     "HEED_IMPL",        "HEED_SKIP_IMPL",
                                         "HEED_MAX_CPU_ISA", "HEED_NUM_THREADS", "HEED_DEVICE",
-                                        "HEED_FALLBACK",    "HEED_PLUGIN_PATH"};
+                                        "HEED_FALLBACK",    "HEED_PLUGIN_PATH", "HEED_TUNE_FILE"};
     (void)state;
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         heed_env_info_t info;
