@@ -221,8 +221,8 @@ static void lost_rows(kit_inputs_t *in)
 void kit_attention_make_extreme(kit_inputs_t *in)
 {
     static void (*const ways[])(kit_inputs_t *) = {huge_scores,    negative_scores, repeated_keys,
-                                               zeros,          denormals,       near_max,
-                                               moving_maximum, lone_outlier,    one_peak};
+                                                   zeros,          denormals,       near_max,
+                                                   moving_maximum, lone_outlier,    one_peak};
     enum { WAYS = sizeof(ways) / sizeof(ways[0]) };
     ways[kit_random_next(in->random) % WAYS](in);
     if (kit_random_next(in->random) % 4 == 0)
