@@ -18,9 +18,9 @@ typedef struct flash_modify {
     const hd_attention_t *a;
     hd_visibility_t visible; /* of the sequence */
     int64_t b;
-    float *addend;                          /* [HD_BLOCK_KEYS][ROWS], log2 units; with a bias */
-    float slope[ROWS], position[ROWS];      /* of ALiBi */
-    float sink[ROWS];                       /* log2 units, -inf: none */
+    float *addend;                     /* [HD_BLOCK_KEYS][ROWS], log2 units; with a bias */
+    float slope[ROWS], position[ROWS]; /* of ALiBi */
+    float sink[ROWS];                  /* log2 units, -inf: none */
 } flash_modify_t;
 
 /* Whether bias or mask decide what is visible. */
