@@ -8,6 +8,7 @@
 #define HD_FLASH_BLOCK_H
 
 #include "flash_sizes.h"
+#include "flash_values.h"
 
 #include <stdatomic.h>
 

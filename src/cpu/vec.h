@@ -25,8 +25,12 @@
 #define HD_UNROLL    _Pragma("clang loop unroll(full)")
 #define HD_UNROLL_BY _Pragma("clang loop unroll(disable)")
 #else
-#define HD_UNROLL    _Pragma("GCC unroll 16")
+#define HD_UNROLL _Pragma("GCC unroll 16")
+#if defined(HD_EMULATED) /* many instructions for each: four times the code, for nothing */
+#define HD_UNROLL_BY _Pragma("GCC unroll 1")
+#else
 #define HD_UNROLL_BY _Pragma("GCC unroll 4")
+#endif
 #endif
 
 /* Keeps a value in a register: GCC else folds a broadcast or a load into every multiply-add that
