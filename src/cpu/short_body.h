@@ -24,10 +24,10 @@
 
 enum { SHORT_KEYS = 128, SHORT_SERIAL_FLOPS = 2000000, TASKS_A_THREAD = 16 };
 
-#define SHORT_FEATURES                                                                           \
-    (HEED_ATTENTION_CAN_F32 | HEED_ATTENTION_CAN_BF16 | HEED_ATTENTION_CAN_F16 |                 \
-     HEED_ATTENTION_CAN_OUT_F32 | HEED_ATTENTION_CAN_CAUSAL | HEED_ATTENTION_CAN_WINDOW |        \
-     HEED_ATTENTION_CAN_GROUPED | HEED_ATTENTION_CAN_LSE | HEED_ATTENTION_CAN_STRIDED_DIM |      \
+#define SHORT_FEATURES                                                                      \
+    (HEED_ATTENTION_CAN_F32 | HEED_ATTENTION_CAN_BF16 | HEED_ATTENTION_CAN_F16 |            \
+     HEED_ATTENTION_CAN_OUT_F32 | HEED_ATTENTION_CAN_CAUSAL | HEED_ATTENTION_CAN_WINDOW |   \
+     HEED_ATTENTION_CAN_GROUPED | HEED_ATTENTION_CAN_LSE | HEED_ATTENTION_CAN_STRIDED_DIM | \
      HEED_ATTENTION_CAN_ODD_DIM | HEED_ATTENTION_CAN_DV)
 
 /* ---- sizes: the same for workspace() and run() ----------------------------------------------- */
@@ -154,15 +154,27 @@ static void weigh(short_task_t *task, int at, int lanes, int low, int high, bool
     vec_t most[FLASH_TILE], from[FLASH_TILE];
     flash_row_t row[FLASH_TILE];
     float top[LANES], sum[LANES];
+    int end[FLASH_TILE]; /* keys that a vector sees, and those before it */
+    for (int r = 0; r < vectors; r++) {
+        int64_t last = task->first + at + hd_min((r + 1) * VEC_LANES, lanes) - 1;
+        int64_t seen = masked ? hd_end_key(&a->visible, last) : high;
+        end[r] = (int)hd_min(hd_ceil_div(seen, CELL) * CELL, high);
+    }
     for (int r = 0; r < FLASH_TILE; r++) {
         most[r] = vec_set1(-INFINITY);
         row[r] = (flash_row_t){vec_set1(-INFINITY), vec_zero()};
     }
-    qk_keys(vectors, task->k, task->k_row, low, high, task->q, task->job->z.steps, task->s, most,
-            masks, at);
+    for (int r = 0, key = low; r < vectors; key = end[r++])
+        if (end[r] > key)
+            qk_keys(vectors - r, task->k, task->k_row, key, end[r], task->q + r * VEC_LANES * 4,
+                    task->job->z.steps, task->s + r * VEC_LANES, most + r, masks,
+                    at + r * VEC_LANES);
     for (int r = 0; r < vectors; r++)
         flash_raise(&row[r], FLASH_PAIRS ? vec_mul(most[r], scale) : most[r], &from[r]);
-    flash_exponentials(vectors, task->s, task->p, low, high, from, scale, row, masks, at);
+    for (int r = 0, key = low; r < vectors; key = end[r++])
+        if (end[r] > key)
+            flash_exponentials(vectors - r, task->s + r * VEC_LANES, task->p + r * VEC_LANES * 4,
+                               key, end[r], from + r, scale, row + r, masks, at + r * VEC_LANES);
     for (int r = 0; r < vectors; r++) {
         vec_store(top + r * VEC_LANES, row[r].most);
         vec_store(sum + r * VEC_LANES, row[r].sum);
@@ -171,6 +183,22 @@ static void weigh(short_task_t *task, int at, int lanes, int low, int high, bool
         factor[x] = flash_is_empty(top[x], sum[x]) ? 0 : 1 / sum[x];
     if (a->lse.data)
         store_lse(task, at, lanes, top, sum);
+}
+
+/* The rows of a tile that a mask cuts, a few at a time, each from the keys that one of them sees.
+ */
+static void masked_rows(const short_task_t *task, int64_t first, int lanes, const float *factor,
+                        char *const *to)
+{
+    enum { FEW = 4 };
+    const hd_visibility_t *visible = &task->job->a.visible;
+    for (int i = 0; i < lanes; i += FEW) {
+        int rows = (int)hd_min(FEW, lanes - i);
+        int high = (int)hd_end_key(visible, first + i + rows - 1);
+        int low = (int)hd_min(hd_first_key(visible, first + i), high) / CELL;
+        out_rows(task->p + ((int64_t)low * LANES + i) * 4, task->v + low * task->v_row, task->v_row,
+                 (high + CELL - 1) / CELL - low, rows, task->job->z.columns, factor + i, to + i);
+    }
 }
 
 /* The queries at .. at+lanes-1 of the task. */
@@ -194,15 +222,17 @@ static void attend_queries(short_task_t *task, int at, int lanes, bool masked)
                        : task->staging + i * z->staging_row;
     const char *p = task->p + (int64_t)(low / CELL) * LANES * 4;
     const char *v = task->v + low / CELL * task->v_row;
-    out_rows(p, v, task->v_row, (high - low + CELL - 1) / CELL, lanes, z->columns, factor, to);
+    if (masked)
+        masked_rows(task, first, lanes, factor, to);
+    else
+        out_rows(p, v, task->v_row, (high + CELL - 1) / CELL, lanes, z->columns, factor, to);
     for (int i = 0; i < lanes; i++) {
         float *row = (float *)(void *)to[i];
         if (masked && row_has_nan(row, a->dv))
-            out_careful(p + i * 4, v, task->v_row, high - low, a->dv, task->masks + low, at + i, factor[i],
-                        row);
+            out_careful(p + i * 4, v, task->v_row, high - low, a->dv, task->masks + low, at + i,
+                        factor[i], row);
         if (!direct)
-            row_from_f32(&a->out, row, a->dv,
-                         hd_view_row(&a->out, task->b, first + i, task->head));
+            row_from_f32(&a->out, row, a->dv, hd_view_row(&a->out, task->b, first + i, task->head));
     }
 }
 
@@ -283,7 +313,9 @@ static double short_estimate(const void *at, const heed_device_info_t *device, i
     double flops = 2 * pairs * (a.d + a.dv) / fill;
     double bytes =
         (double)(a.batch * a.key_heads * a.keys) * (a.d + a.dv) * (double)hd_dtype_bytes(a.k.dtype);
-    double compute = flops / (0.9 * 3 * FLASH_ISA_FLOPS * z.threads);
+    double reached =
+        a.queries > VEC_LANES ? 0.9 : 0.75; /* one vector a tile: bound by broadcasts */
+    double compute = flops / (reached * 3 * FLASH_ISA_FLOPS * z.threads);
     double memory = bytes / (10.0 * z.threads);
     return fmax(compute, memory) + (z.threads > 1 ? 5000.0 : 150.0);
 }
