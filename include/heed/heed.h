@@ -24,5 +24,6 @@
 #include "scaling.h"
 #include "attention.h"
 #include "cast.h"
+#include "tiles.h"
 
 #endif
