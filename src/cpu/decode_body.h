@@ -2,23 +2,27 @@
  * decode_ISA.c file includes its vec_ISA.h, defines
  *
  *     DECODE_ISA_FLOPS  multiply-add flops a core does in a cycle, for the estimate
- *     DECODE_SUMS       vectors of a tile's accumulators
+ *     DECODE_SUMS       vectors of a tile's accumulators in registers
  *
- * and decode_load_e4m3 and decode_most, then includes this file and names its heed_impl_t.
+ * and decode_load_bf16, _e4m3, _e5m2, _i8, decode_most and decode_lane_sums, then includes this
+ * file and names its heed_impl_t.
  *
- * A task is all queries of a key head, those of every head of its group, over the keys of a split:
- * one pass over K and V, 16 keys at a time, so that neither stream is forgotten by the prefetcher
- * while the other is read. The softmax's reference moves only when a score exceeds it by 2^8. Rows
- * are read where they lie; of a strided or odd head size they are staged as f32, a block at a time.
+ * A unit is up to 16 queries of a key head, of all heads of its group: they share one pass over K
+ * and V, 16 keys at a time, so that neither stream is forgotten by the prefetcher while the other
+ * is read. Rows are read where they lie, of any stored type, paged or not; those of a strided or
+ * odd head size are staged as f32. The softmax's reference moves only when a score exceeds it by
+ * 2^8.
  *
- * Splits start at multiples of split_keys. There are more than one where batch and key heads do not
- * fill the team; then tasks leave their states in the workspace, and the team merges them in the
- * order of the splits in a second phase. What a split gives depends on nothing but its keys. */
+ * Keys are split at multiples of split_keys. What a split sums up depends on nothing but its keys,
+ * and states are joined in the order of the keys, so that only split_keys decides the bits of a
+ * result: neither threads nor the batch. Where the units fill the team a task does all splits of a
+ * unit; where they do not, a task is a split, states lie in the workspace, and the team joins them
+ * in a second phase. Ragged batches have units enough, and no workspace could be told for them. */
 #ifndef HD_DECODE_BODY_H
 #define HD_DECODE_BODY_H
 
 #include "../common/internal.h"
-#include "decode_task.h"
+#include "decode_result.h"
 #include "parallel.h"
 
 #include <stdatomic.h>
@@ -30,83 +34,147 @@ typedef struct decode_job {
     atomic_llong next, next_unit;
 } decode_job_t;
 
-static void decode_set_buffers(decode_task_t *task, char *at)
+/* ---- a thread -------------------------------------------------------------------------------- */
+
+typedef struct decode_member {
+    decode_task_t task;
+    decode_state_t whole, part; /* the thread's own */
+} decode_member_t;
+
+static void decode_set_buffers(decode_member_t *member, char *at)
 {
+    decode_task_t *task = &member->task;
     const decode_sizes_t *z = task->z;
-    task->state = decode_state(z, at);
+    memset(at, 0, z->member); /* what pads rows is never written again */
+    member->whole = decode_state(z, at);
+    member->part = decode_state(z, at += z->state);
     task->q = (float *)(void *)(at += z->state);
-    task->blocks[0].weights = (float *)(void *)(at += z->q);
-    task->blocks[1].weights = (float *)(void *)(at += z->weights);
-    task->parts = (float *)(void *)(at += z->weights);
+    at += z->q;
+    for (int i = 0; i < 2; i++) {
+        task->blocks[i].weights = (float *)(void *)at;
+        task->blocks[i].seen = (uint32_t *)(void *)(at += z->weights);
+        at += z->seen;
+    }
+    task->parts = (float *)(void *)at;
     at += z->parts;
     task->k_stage = z->stage_k ? (float *)(void *)at : NULL;
     at += z->k_stage;
     task->v_stage = z->stage_v ? (float *)(void *)at : NULL;
-    /* The columns that pad a staged row stay zero. */
-    memset(task->blocks[0].weights, 0, 2 * z->weights + z->parts + z->k_stage + z->v_stage);
+    task->row = (float *)(void *)(at + z->v_stage);
 }
 
-/* e4m3 is loaded as 2^-8 of itself. */
-static float decode_loaded(const hd_view_t *view, bool stage)
+static void decode_begin(decode_member_t *member, const decode_job_t *job, char *buffers)
 {
-    return view->dtype == HEED_E4M3 && !stage ? 256 : 1;
+    const hd_attention_t *a = &job->a;
+    decode_task_t *task = &member->task;
+    *task = (decode_task_t){.a = a, .z = &job->z};
+    decode_set_buffers(member, buffers);
+    task->k_dtype = task->k_stage ? HEED_F32 : a->k.dtype;
+    task->v_dtype = task->v_stage ? HEED_F32 : a->v.dtype;
+    task->modified = hd_modifies(&a->modifiers);
+    task->k_scaled = !decode_is_common(&a->k_scale);
+    task->v_scaled = !decode_is_common(&a->v_scale);
 }
 
-static void decode_set_unit(decode_task_t *task, int64_t unit)
+/* False: there is no such unit. */
+static bool decode_set_unit(decode_task_t *task, int64_t unit)
 {
-    task->b = unit / task->a->key_heads;
-    task->key_head = unit % task->a->key_heads;
+    const hd_attention_t *a = task->a;
+    task->first = unit % task->z->chunks * DECODE_QUERIES;
+    task->key_head = unit / task->z->chunks % a->key_heads;
+    task->b = unit / task->z->chunks / a->key_heads;
+    task->visible = hd_visible(a, task->b);
+    int64_t queries = hd_min(task->visible.queries - task->first, DECODE_QUERIES);
+    task->rows = (int)(hd_max(queries, 0) * a->group);
+    task->v_factor = decode_unit(task->v_dtype) * decode_common(&a->v_scale, task);
+    return task->rows > 0;
 }
 
-static void decode_finish(const decode_task_t *task, const char *states, int64_t count, float *row)
+/* The keys that any query of the unit sees. */
+static int64_t decode_low(const decode_task_t *task)
 {
-    for (int r = 0; r < task->z->rows; r++)
-        decode_finish_row(task, states, count, r, row);
+    return hd_first_key(&task->visible, task->first);
+}
+
+static int64_t decode_high(const decode_task_t *task)
+{
+    return hd_end_key(&task->visible, decode_query(task, task->rows - 1));
+}
+
+/* ---- tasks ----------------------------------------------------------------------------------- */
+
+/* Split number `split` of those that the unit sees, into the task's state. False: beyond them. */
+static bool decode_run_split(decode_task_t *task, int64_t split)
+{
+    int64_t length = task->z->split_keys, low = decode_low(task), high = decode_high(task);
+    int64_t first = (low / length + split) * length;
+    decode_clear(task);
+    if (hd_max(first, low) >= high)
+        return false;
+    decode_keys(task, hd_max(first, low), hd_min(first + hd_min(length, high), high));
+    return true;
+}
+
+static void decode_run_unit(decode_member_t *member)
+{
+    decode_task_t *task = &member->task;
+    decode_pack(task);
+    task->state = member->whole;
+    decode_run_split(task, 0);
+    task->state = member->part;
+    for (int64_t split = 1; decode_run_split(task, split); split++)
+        decode_join(task, &member->whole, &member->part);
+    task->state = member->whole;
+    decode_finish(task);
+}
+
+static void decode_join_unit(decode_task_t *task, char *states)
+{
+    const decode_sizes_t *z = task->z;
+    task->state = decode_state(z, states);
+    for (int64_t split = 1; split < z->splits; split++) {
+        decode_state_t part = decode_state(z, states + (size_t)split * z->state);
+        decode_join(task, &task->state, &part);
+    }
+    decode_finish(task);
 }
 
 static void decode_work(const hd_team_t *team, void *arg)
 {
     decode_job_t *job = arg;
     const decode_sizes_t *z = &job->z;
-    decode_task_t task = {.a = &job->a, .z = z};
-    char *buffers = job->members + (size_t)team->rank * z->member;
-    float *row = (float *)(void *)(buffers + z->member - z->row);
+    decode_member_t member;
+    decode_task_t *task = &member.task;
     long long at;
-    decode_set_buffers(&task, buffers);
-    task.k_dtype = z->stage_k ? HEED_F32 : job->a.k.dtype;
-    task.v_dtype = z->stage_v ? HEED_F32 : job->a.v.dtype;
-    task.k_tiles = decode_tiles(task.k_dtype);
-    task.v_tiles = decode_tiles(task.v_dtype);
-    task.k_factor = decode_loaded(&job->a.k, z->stage_k);
-    task.v_factor = decode_loaded(&job->a.v, z->stage_v);
+    decode_begin(&member, job, job->members + (size_t)team->rank * z->member);
     while ((at = atomic_fetch_add(&job->next, 1)) < z->units * z->splits) {
-        int64_t first = (z->first_split + at % z->splits) * z->split_keys;
-        decode_set_unit(&task, at / z->splits);
-        if (z->splits > 1)
-            task.state = decode_state(z, job->states + (size_t)at * z->state);
-        decode_begin(&task, row);
-        decode_keys(&task, hd_max(first, z->low), hd_min(first + z->split_keys, z->high));
-        if (z->splits == 1)
-            decode_finish(&task, buffers, 1, row);
+        if (!decode_set_unit(task, at / z->splits))
+            continue;
+        if (z->splits == 1) {
+            decode_run_unit(&member);
+            continue;
+        }
+        task->state = decode_state(z, job->states + (size_t)at * z->state);
+        decode_pack(task);
+        decode_run_split(task, at % z->splits);
     }
     if (z->splits == 1)
         return;
     hd_team_barrier(team);
-    while ((at = atomic_fetch_add(&job->next_unit, 1)) < z->units) {
-        decode_set_unit(&task, at);
-        decode_finish(&task, job->states + (size_t)(at * z->splits) * z->state, z->splits, row);
-    }
+    while ((at = atomic_fetch_add(&job->next_unit, 1)) < z->units)
+        if (decode_set_unit(task, at))
+            decode_join_unit(task, job->states + (size_t)(at * z->splits) * z->state);
 }
 
 static heed_status_t decode_run(const heed_launch_t *launch)
 {
     decode_job_t job = {.a = hd_attention_of(launch)};
-    job.z = decode_sizes(&job.a, launch->threads);
+    job.z = decode_sizes(launch->desc, launch->threads);
     job.states = launch->workspace;
     job.members = job.states + job.z.states;
     atomic_init(&job.next, 0);
     atomic_init(&job.next_unit, 0);
-    if (job.a.queries > 0)
+    if (job.z.units > 0)
         hd_parallel(job.z.threads, decode_work, &job);
     return HEED_OK;
 }
@@ -114,18 +182,24 @@ static heed_status_t decode_run(const heed_launch_t *launch)
 static size_t decode_workspace(const void *desc, const heed_device_info_t *device, int32_t threads)
 {
     (void)device;
-    hd_attention_t a = hd_attention(desc, NULL);
-    decode_sizes_t z = decode_sizes(&a, threads);
+    decode_sizes_t z = decode_sizes(desc, threads);
     return z.states + z.member * (size_t)z.threads;
 }
 
+/* ---- choosing -------------------------------------------------------------------------------- */
+
+/* Of ragged queries only the mean is known. */
 static int decode_supports(const void *at, const heed_device_info_t *device, heed_why_t *why)
 {
     const heed_attention_desc_t *desc = at;
+    int64_t most = DECODE_QUERIES;
     (void)device;
-    if (desc->q.shape[1] > DECODE_QUERIES)
-        return hd_refuse(why, HEED_ERROR_UNSUPPORTED, "q.shape[1]=%lld: for few queries, at most %d",
-                         (long long)desc->q.shape[1], DECODE_QUERIES);
+    if (desc->cu_seqlens_q.ndim)
+        most *= hd_max(desc->cu_seqlens_q.shape[0] - 1, 1);
+    if (desc->q.shape[1] > most)
+        return hd_refuse(why, HEED_ERROR_UNSUPPORTED,
+                         "q.shape[1]=%lld: for few queries, at most %lld",
+                         (long long)desc->q.shape[1], (long long)most);
     return 1;
 }
 
@@ -133,13 +207,20 @@ static int decode_supports(const void *at, const heed_device_info_t *device, hee
 static double decode_estimate(const void *at, const heed_device_info_t *device, int32_t threads)
 {
     (void)device;
-    hd_attention_t a = hd_attention(at, NULL);
-    decode_sizes_t z = decode_sizes(&a, threads);
-    double pairs = (double)z.units * (double)(z.high - z.low);
-    double flops = 2 * pairs * z.rows * (z.d + z.dv);
-    double bytes = pairs * (a.d + a.dv) * (double)hd_dtype_bytes(a.k.dtype);
-    double compute = flops / (0.6 * 3 * DECODE_ISA_FLOPS * z.threads);
-    double memory = bytes / (10.0 * z.threads);
+    const heed_attention_desc_t *desc = at;
+    hd_attention_t a = hd_attention(desc, NULL);
+    decode_sizes_t z = decode_sizes(desc, threads);
+    double keys = (double)(a.batch * a.key_heads) * (double)z.span;
+    if (desc->cu_seqlens_k.ndim)
+        keys /= (double)hd_max(a.batch, 1);
+    double rows = (double)(a.queries * a.group);
+    if (desc->cu_seqlens_q.ndim)
+        rows /= (double)hd_max(a.batch, 1);
+    double size = (double)hd_dtype_bytes(a.k.dtype), width = z.d + z.dv;
+    /* A row of K and V costs as much as another query to be converted, if it must be. */
+    double work = rows + (a.k.dtype == HEED_F32 ? 1 : 2);
+    double compute = 2 * keys * width * work / (0.5 * 3 * DECODE_ISA_FLOPS * z.threads);
+    double memory = keys * width * size / (10.0 * z.threads);
     return (compute > memory ? compute : memory) + (z.threads > 1 ? 5000.0 : 100.0);
 }
 

@@ -1,5 +1,4 @@
-/* One task of decoding: all queries of a key head over the keys of a split, from Q to a partial
- * state; and what makes results of the states of a head's splits. */
+/* A unit of decoding over the keys of a split, from Q to a partial state. */
 #ifndef HD_DECODE_TASK_H
 #define HD_DECODE_TASK_H
 
@@ -11,32 +10,38 @@
  * 2^8, which f32 sums hold as well as those below 1. */
 static const float decode_slack = 8;
 
-/* What a row has summed up: out and sum are relative to 2^reference. */
+static const float decode_log2e = 1.44269504088896340736f;
+
+/* What rows have summed up: out and sum are relative to 2^reference. */
 typedef struct decode_state {
     float *out;       /* [row][z.dv] */
     float *sum;       /* [row][VEC_LANES] */
     float *reference; /* [row], -inf before the first score */
 } decode_state_t;
 
-/* Keys of one step, their weights and where their values are. */
+/* Keys of one step. */
 typedef struct decode_block {
     int64_t key;
-    int count; /* 0: none */
-    bool full; /* all rows see all of its keys */
+    int count;      /* 0: none */
+    bool full;      /* all rows see all of its keys */
     float *weights; /* [row][DECODE_KEYS], scores before */
+    uint32_t *seen; /* [row] bits of the keys that it sees */
     const char *keys[DECODE_KEYS], *values[DECODE_KEYS];
 } decode_block_t;
 
 typedef struct decode_task {
     const hd_attention_t *a;
     const decode_sizes_t *z;
-    int64_t b, key_head;
+    int64_t b, key_head, first; /* of the queries */
+    int rows;                   /* row r is query first + r / group of head r % group */
+    hd_visibility_t visible;    /* of sequence b */
+    bool modified;              /* scores are in natural units until hd_score has seen them */
+    bool k_scaled, v_scaled;    /* key by key */
+    float v_factor;             /* of what is summed up to what is meant */
     decode_state_t state;
-    float *q, *parts, *k_stage, *v_stage;
+    float *q, *parts, *k_stage, *v_stage, *row;
     decode_block_t blocks[2];
-    const decode_tiles_t *k_tiles, *v_tiles;
     heed_dtype_t k_dtype, v_dtype; /* as the tiles read them */
-    float k_factor, v_factor; /* of what is loaded to what is meant */
 } decode_task_t;
 
 static decode_state_t decode_state(const decode_sizes_t *z, char *at)
@@ -47,7 +52,6 @@ static decode_state_t decode_state(const decode_sizes_t *z, char *at)
     return state;
 }
 
-/* The head and the query of a packed row. */
 static int64_t decode_head(const decode_task_t *task, int row)
 {
     return task->key_head * task->a->group + row % task->a->group;
@@ -55,53 +59,62 @@ static int64_t decode_head(const decode_task_t *task, int row)
 
 static int64_t decode_query(const decode_task_t *task, int row)
 {
-    return row / task->a->group;
+    return task->first + row / task->a->group;
 }
 
-/* A row of n elements, put where loads of rows of `dtype` have them, and back. */
-static void decode_permute(heed_dtype_t dtype, const float *from, int n, float *to)
+/* Whether a scale is the same for all rows of a head. */
+static bool decode_is_common(const hd_view_t *scale)
 {
-    for (int c = 0; c < n; c++)
-        to[decode_order(dtype, c)] = from[c];
+    return !scale->data || (!scale->index && scale->row == 0);
 }
 
-static void decode_restore(heed_dtype_t dtype, const float *from, int n, float *to)
+static float decode_common(const hd_view_t *scale, const decode_task_t *task)
 {
-    for (int c = 0; c < n; c++)
-        to[c] = from[decode_order(dtype, c)];
+    return decode_is_common(scale) ? hd_scale(scale, task->b, 0, task->key_head) : 1;
 }
 
-static void decode_begin(decode_task_t *task, float *row)
+static void decode_clear(const decode_task_t *task)
+{
+    const decode_sizes_t *z = task->z;
+    for (int r = 0; r < task->rows; r++)
+        task->state.reference[r] = -INFINITY;
+    memset(task->state.sum, 0, (size_t)task->rows * VEC_LANES * sizeof(float));
+    memset(task->state.out, 0, (size_t)task->rows * (size_t)z->dv * sizeof(float));
+}
+
+/* The queries of a unit as f32, scaled, where loads of rows of K have them. */
+static void decode_pack(decode_task_t *task)
 {
     const hd_attention_t *a = task->a;
     const decode_sizes_t *z = task->z;
-    const vec_t factor = vec_set1(a->scale * 1.44269504088896340736f * task->k_factor);
-    for (int r = 0; r < z->rows; r++) {
+    float factor = a->scale * (task->modified ? 1 : decode_log2e) * decode_unit(task->k_dtype) *
+                   decode_common(&a->k_scale, task);
+    for (int r = 0; r < task->rows; r++) {
         float *q = task->q + r * z->d;
-        memset(row, 0, (size_t)z->d * sizeof(*row));
+        memset(q, 0, (size_t)z->d * sizeof(*q));
         row_to_f32(&a->q, hd_view_row(&a->q, task->b, decode_query(task, r), decode_head(task, r)),
-                   a->d, row);
-        decode_permute(task->k_dtype, row, z->d, q);
-        for (int c = 0; c < z->d; c += VEC_LANES)
-            vec_store(q + c, vec_mul(vec_load(q + c), factor));
-        task->state.reference[r] = -INFINITY;
+                   a->d, task->row);
+        for (int c = 0; c < a->d; c++)
+            q[decode_order(task->k_dtype, c)] = task->row[c] * factor;
     }
-    memset(task->state.out, 0, (size_t)z->rows * (size_t)(z->dv + VEC_LANES) * sizeof(float));
 }
 
 /* Where the rows of keys or values key .. key+count-1 are. */
 static void decode_find(const hd_view_t *view, const decode_task_t *task, int64_t key, int count,
                         const char **rows)
 {
-    const char *first = hd_view_row(view, task->b, key, task->key_head);
     const int64_t stride = view->row;
-    for (int j = 0; j < count; j++)
-        rows[j] = first + j * stride;
+    for (int j = 0, run; j < count; j += run) {
+        const char *first = hd_view_row(view, task->b, key + j, task->key_head);
+        run = (int)hd_view_run(view, key + j, count - j);
+        for (int i = 0; i < run; i++)
+            rows[j + i] = first + i * stride;
+    }
 }
 
-/* Rows that cannot be read where they lie are copied, as f32. NULL: they can. */
-static void decode_stage(const hd_view_t *view, const char **rows, int count, int size, float *stage,
-                         int stage_row)
+/* Rows that cannot be read where they lie are copied, as f32. stage NULL: they can. */
+static void decode_stage(const hd_view_t *view, const char **rows, int count, int size,
+                         float *stage, int stage_row)
 {
     for (int j = 0; stage && j < count; j++) {
         row_to_f32(view, rows[j], size, stage + j * stage_row);
@@ -111,7 +124,7 @@ static void decode_stage(const hd_view_t *view, const char **rows, int count, in
 
 /* ---- scores ---------------------------------------------------------------------------------- */
 
-/* The sums over lanes, for a row: scores[DECODE_KEYS]. */
+/* The sums over lanes, for a row. */
 HD_INLINE void decode_fold(const float *parts, float *scores)
 {
     HD_UNROLL
@@ -121,36 +134,72 @@ HD_INLINE void decode_fold(const float *parts, float *scores)
         for (int i = 0; i < VEC_LANES; i++) {
             x[i] = vec_load(parts + (j + i) * VEC_LANES);
         }
-        vec_transpose(x);
-        HD_UNROLL
-        for (int step = 1; step < VEC_LANES; step *= 2) {
-            HD_UNROLL
-            for (int i = 0; i + step < VEC_LANES; i += 2 * step) {
-                x[i] = vec_add(x[i], x[i + step]);
-            }
-        }
-        vec_store(scores + j, x[0]);
+        vec_store(scores + j, decode_lane_sums(x));
     }
 }
 
-static const decode_ahead_t decode_nothing = {0};
-
-static void decode_scores(decode_task_t *task, decode_block_t *block, const decode_ahead_t *ahead)
+static void decode_scores(decode_task_t *task, decode_block_t *block, decode_ahead_t ahead)
 {
-    const decode_sizes_t *z = task->z;
-    for (int r = 0, queries; r < z->rows; r += queries) {
-        int left = z->rows - r, size = left >= 8 ? 3 : left >= 4 ? 2 : left >= 2 ? 1 : 0;
+    const decode_tiles_t *tiles = decode_tiles(task->k_dtype);
+    const int d = task->z->d;
+    for (int r = 0, queries; r < task->rows; r += queries) {
+        int left = task->rows - r, size = left >= 8 ? 3 : left >= 4 ? 2 : left >= 2 ? 1 : 0;
         queries = 1 << size;
-        task->k_tiles->products[size](block->keys, block->count, r ? &decode_nothing : ahead, task->q + r * z->d, z->d, z->d, task->parts);
+        tiles->products[size](block->keys, block->count, &ahead, task->q + r * d, d, task->parts);
         for (int i = 0; i < queries; i++)
             decode_fold(task->parts + i * DECODE_KEYS * VEC_LANES,
                         block->weights + (r + i) * DECODE_KEYS);
+        ahead.bytes = 0;
+    }
+}
+
+/* Scales of a block's keys or values, times its scores or weights. */
+HD_NOINLINE void decode_scale(const decode_task_t *task, const hd_view_t *scale,
+                              const decode_block_t *block)
+{
+    float factor[DECODE_KEYS] = {0};
+    for (int j = 0; j < block->count; j++)
+        factor[j] = hd_scale(scale, task->b, block->key + j, task->key_head);
+    for (int r = 0; r < task->rows; r++)
+        for (int j = 0; j < DECODE_KEYS; j += VEC_LANES) {
+            float *at = block->weights + r * DECODE_KEYS + j;
+            vec_store(at, vec_mul(vec_load(at), vec_load(factor + j)));
+        }
+}
+
+/* Bits of the keys of a block that the band lets a query see. */
+static uint32_t decode_band(const hd_visibility_t *visible, int64_t query,
+                            const decode_block_t *block)
+{
+    int64_t low = hd_max(hd_first_key(visible, query) - block->key, 0);
+    int64_t high = hd_min(hd_end_key(visible, query) - block->key, block->count);
+    return low >= high ? 0 : (uint32_t)((1u << high) - (1u << low));
+}
+
+/* Modifies the scores of a block, which become those of log2. What is masked is not seen. */
+HD_NOINLINE void decode_modify(const decode_task_t *task, decode_block_t *block)
+{
+    const hd_modifiers_t *modifiers = &task->a->modifiers;
+    for (int r = 0; r < task->rows; r++) {
+        float *scores = block->weights + r * DECODE_KEYS;
+        int64_t head = decode_head(task, r), query = decode_query(task, r);
+        for (int j = 0; j < block->count; j++) {
+            if (!(block->seen[r] >> j & 1))
+                continue;
+            double score = hd_score(modifiers, &task->visible, task->b, head, query,
+                                    block->key + j, (double)scores[j]);
+            scores[j] = (float)score * decode_log2e;
+            if (score == -(double)INFINITY) {
+                block->seen[r] &= ~(1u << j);
+                block->full = false;
+            }
+        }
     }
 }
 
 /* ---- softmax --------------------------------------------------------------------------------- */
 
-/* Makes what a row has summed up, and the weights that wait, relative to a higher reference. */
+/* Makes what a row has summed up, and its weights that wait, relative to a higher reference. */
 HD_NOINLINE void decode_raise(decode_task_t *task, float *waiting, int r, float most)
 {
     const decode_sizes_t *z = task->z;
@@ -159,19 +208,17 @@ HD_NOINLINE void decode_raise(decode_task_t *task, float *waiting, int r, float 
     for (int c = 0; c < z->dv; c += VEC_LANES)
         vec_store(out + c, vec_mul(vec_load(out + c), factor));
     for (int j = 0; j < DECODE_KEYS; j += VEC_LANES)
-        vec_store(waiting + r * DECODE_KEYS + j,
-                  vec_mul(vec_load(waiting + r * DECODE_KEYS + j), factor));
+        vec_store(waiting + j, vec_mul(vec_load(waiting + j), factor));
     vec_store(sum, vec_mul(vec_load(sum), factor));
     task->state.reference[r] = most;
 }
 
-/* A row's scores become weights. Bits of `seen` are the keys that it sees. */
-HD_INLINE void decode_weigh(decode_task_t *task, float *scores, float *waiting, int r,
-                            uint32_t seen)
+/* A row's scores become weights. */
+HD_INLINE void decode_weigh_row(decode_task_t *task, float *scores, float *waiting, int r,
+                                uint32_t seen)
 {
-    scores += r * DECODE_KEYS;
-    float *sum = task->state.sum + r * VEC_LANES;
     enum { VECTORS = DECODE_KEYS / VEC_LANES };
+    float *sum = task->state.sum + r * VEC_LANES;
     vec_t x[VECTORS], most = vec_set1(-INFINITY);
     HD_UNROLL
     for (int i = 0; i < VECTORS; i++) {
@@ -197,172 +244,102 @@ HD_INLINE void decode_weigh(decode_task_t *task, float *scores, float *waiting, 
     vec_store(sum, total);
 }
 
-/* ---- a block --------------------------------------------------------------------------------- */
-
-/* Bits of the keys key .. key+count-1 that a query sees. */
-static uint32_t decode_seen(const hd_visibility_t *visible, int64_t query, int64_t key, int count)
+static void decode_weigh(decode_task_t *task, decode_block_t *block, const decode_block_t *waiting)
 {
-    int64_t low = hd_max(hd_first_key(visible, query) - key, 0);
-    int64_t high = hd_min(hd_end_key(visible, query) - key, count);
-    return low >= high ? 0 : (uint32_t)((1u << high) - (1u << low));
+    for (int r = 0; r < task->rows; r++)
+        block->seen[r] = block->full ? (1u << block->count) - 1
+                                     : decode_band(&task->visible, decode_query(task, r), block);
+    if (task->k_scaled)
+        decode_scale(task, &task->a->k_scale, block);
+    if (task->modified)
+        decode_modify(task, block);
+    for (int r = 0; r < task->rows; r++)
+        decode_weigh_row(task, block->weights + r * DECODE_KEYS,
+                         waiting->weights + r * DECODE_KEYS, r, block->seen[r]);
+    if (task->v_scaled)
+        decode_scale(task, &task->a->v_scale, block);
 }
 
-static void decode_weigh_block(decode_task_t *task, const decode_block_t *block,
-                               const decode_block_t *waiting)
-{
-    for (int r = 0; r < task->z->rows; r++) {
-        uint32_t seen = (1u << block->count) - 1;
-        if (!block->full)
-            seen = decode_seen(&task->a->visible, decode_query(task, r), block->key, block->count);
-        decode_weigh(task, block->weights, waiting->weights, r, seen);
-    }
-}
+/* ---- values ---------------------------------------------------------------------------------- */
 
-/* A block that all rows see. */
-static void decode_add_full(decode_task_t *task, const decode_block_t *block,
-                            const decode_ahead_t *ahead)
+static void decode_add_full(decode_task_t *task, const decode_block_t *block)
 {
-    const decode_sizes_t *z = task->z;
-    for (int r = 0, queries; r < z->rows; r += queries) {
-        int left = z->rows - r, size = left >= 4 ? 2 : left >= 2 ? 1 : 0;
+    const decode_tiles_t *tiles = decode_tiles(task->v_dtype);
+    const int dv = task->z->dv;
+    for (int r = 0, queries; r < task->rows; r += queries) {
+        int left = task->rows - r, size = left >= 4 ? 2 : left >= 2 ? 1 : 0;
         queries = 1 << size;
-        task->v_tiles->sums[size](block->values, block->count, r ? &decode_nothing : ahead, block->weights + r * DECODE_KEYS,
-                                  task->state.out + r * z->dv, z->dv, z->dv);
+        tiles->sums[size](block->values, block->count, block->weights + r * DECODE_KEYS,
+                          task->state.out + r * dv, dv);
     }
 }
 
-/* A block that some row sees in part: values that a row does not see stay out of its products, for
- * zero times NaN is NaN. What a row sees is taken run by run. */
+/* Values that a row does not see stay out of its products, for zero times NaN is NaN. What it sees
+ * is taken run by run. */
 static void decode_add_cut(decode_task_t *task, const decode_block_t *block)
 {
-    const decode_sizes_t *z = task->z;
-    int count = block->count;
-    for (int r = 0; r < z->rows; r++) {
-        uint32_t seen = decode_seen(&task->a->visible, decode_query(task, r), block->key, count);
-        for (int at = 0, end; at < count; at = end) {
-            bool sees = seen >> at & 1;
-            for (end = at + 1; end < count && (seen >> end & 1) == sees;)
+    const decode_tiles_t *tiles = decode_tiles(task->v_dtype);
+    const int dv = task->z->dv;
+    for (int r = 0; r < task->rows; r++)
+        for (int at = 0, end; at < block->count; at = end) {
+            bool sees = block->seen[r] >> at & 1;
+            for (end = at + 1; end < block->count && (block->seen[r] >> end & 1) == sees;)
                 end++;
             if (sees)
-                task->v_tiles->sums[0](block->values + at, end - at, &decode_nothing,
-                                       block->weights + r * DECODE_KEYS + at,
-                                       task->state.out + r * z->dv, z->dv, z->dv);
+                tiles->sums[0](block->values + at, end - at, block->weights + r * DECODE_KEYS + at,
+                               task->state.out + r * dv, dv);
         }
-    }
 }
 
-static void decode_add(decode_task_t *task, const decode_block_t *block,
-                       const decode_ahead_t *ahead)
+static void decode_add(decode_task_t *task, decode_block_t *block)
 {
+    const hd_attention_t *a = task->a;
     if (!block->count)
         return;
+    decode_stage(&a->v, block->values, block->count, a->dv, task->v_stage, task->z->dv);
     if (block->full)
-        decode_add_full(task, block, ahead);
+        decode_add_full(task, block);
     else
         decode_add_cut(task, block);
 }
 
-/* Blocks start at multiples of DECODE_KEYS. */
+/* Blocks end at multiples of DECODE_KEYS. */
 static int64_t decode_block_end(int64_t key, int64_t end)
 {
     return hd_min((key / DECODE_KEYS + 1) * DECODE_KEYS, end);
 }
 
-/* Keys first .. end-1 of the task's head, in blocks that start at multiples of DECODE_KEYS. The
- * values of a block are added after the scores of the next: the chain from scores to weights has
- * then something to run beside, and memory is never without a load. */
+/* Adds the keys first .. end-1 to the task's state. The values of a block are added after the
+ * scores of the next: the chain from scores to weights has then something to run beside, and values
+ * have been fetched when they are needed. */
 static void decode_keys(decode_task_t *task, int64_t first, int64_t end)
 {
     const hd_attention_t *a = task->a;
-    const decode_sizes_t *z = task->z;
-    int64_t all_low = hd_first_key(&a->visible, a->queries - 1);
-    int64_t all_high = hd_end_key(&a->visible, 0);
-    const int k_bytes = task->k_stage ? 0 : a->d * (int)hd_dtype_bytes(task->k_dtype);
-    const int v_bytes = task->v_stage ? 0 : a->dv * (int)hd_dtype_bytes(task->v_dtype);
-    decode_block_t *block = &task->blocks[0], *waiting = &task->blocks[1], *swap;
-    int64_t next = decode_block_end(first, end);
+    const hd_visibility_t *visible = &task->visible;
+    int64_t all_low = hd_first_key(visible, decode_query(task, task->rows - 1));
+    int64_t all_high = hd_end_key(visible, task->first);
+    decode_ahead_t ahead = {.bytes = a->dv * (int)hd_dtype_bytes(task->v_dtype)};
+    decode_block_t *block = &task->blocks[0], *waiting = &task->blocks[1];
+    if (task->v_stage || decode_by_rows(task->v_dtype, task->rows, a->dv))
+        ahead.bytes = 0;
     waiting->count = 0;
-    decode_find(&a->k, task, first, (int)(next - first), block->keys);
-    for (int64_t key = first; key < end; key = next) {
+    for (int64_t key = first, next; key < end; key = next) {
         next = decode_block_end(key, end);
-        int count = block->count = (int)(next - key);
-        int after = (int)(decode_block_end(next, end) - next);
         block->key = key;
+        block->count = (int)(next - key);
         block->full = all_low <= key && next <= all_high;
-        decode_find(&a->v, task, key, count, block->values);
-        decode_stage(&a->k, block->keys, count, a->d, task->k_stage, z->d);
-        decode_scores(task, block, &(decode_ahead_t){block->values, count, v_bytes});
-        decode_weigh_block(task, block, waiting);
-        decode_stage(&a->v, waiting->values, waiting->count, a->dv, task->v_stage, z->dv);
-        decode_find(&a->k, task, next, after, waiting->keys);
-        decode_add(task, waiting, &(decode_ahead_t){waiting->keys, after, k_bytes});
-        swap = waiting;
+        decode_find(&a->k, task, key, block->count, block->keys);
+        decode_find(&a->v, task, key, block->count, block->values);
+        decode_stage(&a->k, block->keys, block->count, a->d, task->k_stage, task->z->d);
+        ahead.rows = block->values;
+        decode_scores(task, block, ahead);
+        decode_weigh(task, block, waiting);
+        decode_add(task, waiting);
+        decode_block_t *swap = waiting;
         waiting = block;
         block = swap;
     }
-    decode_stage(&a->v, waiting->values, waiting->count, a->dv, task->v_stage, z->dv);
-    decode_add(task, waiting, &decode_nothing);
-}
-
-/* ---- results --------------------------------------------------------------------------------- */
-
-static float decode_total(const float *sum)
-{
-    float total = 0;
-    for (int x = 0; x < VEC_LANES; x++)
-        total += sum[x];
-    return total;
-}
-
-/* The state of a row over all splits, in their order: out in `row`, and the sum, relative to
- * 2^*top. */
-static float decode_gather(const decode_task_t *task, const char *states, int64_t count, int r,
-                           float *row, float *top)
-{
-    const decode_sizes_t *z = task->z;
-    float total = 0;
-    *top = -INFINITY;
-    for (int64_t s = 0; s < count; s++)
-        *top = fmaxf(*top, decode_state(z, (char *)states + (size_t)s * z->state).reference[r]);
-    memset(row, 0, (size_t)z->dv * sizeof(*row));
-    for (int64_t s = 0; s < count; s++) {
-        decode_state_t state = decode_state(z, (char *)states + (size_t)s * z->state);
-        float sum = decode_total(state.sum + r * VEC_LANES);
-        if (state.reference[r] == -INFINITY && !isnan(sum))
-            continue;
-        float factor = state.reference[r] == *top ? 1 : exp2f(state.reference[r] - *top);
-        for (int c = 0; c < z->dv; c += VEC_LANES)
-            vec_store(row + c, vec_fma(vec_load(state.out + r * z->dv + c), vec_set1(factor),
-                                       vec_load(row + c)));
-        total += factor * sum;
-    }
-    return total;
-}
-
-/* Stores a row's result from the states of its splits. */
-static void decode_finish_row(const decode_task_t *task, const char *states, int64_t count, int r,
-                              float *row)
-{
-    float *sums = row + hd_max(task->z->d, task->z->dv);
-    const hd_attention_t *a = task->a;
-    const decode_sizes_t *z = task->z;
-    int64_t query = decode_query(task, r), head = decode_head(task, r);
-    char *out = hd_view_row(&a->out, task->b, query, head);
-    char *lse_to = a->lse.data ? hd_view_row(&a->lse, task->b, query, head) : NULL;
-    float top, sum = decode_gather(task, states, count, r, sums, &top);
-    bool empty = top == -INFINITY && !isnan(sum);
-    double lse = empty ? -INFINITY : (double)top * 0.69314718055994530942 + log((double)sum);
-    const vec_t factor = vec_set1(task->v_factor / sum);
-    for (int c = 0; !empty && c < z->dv; c += VEC_LANES)
-        vec_store(sums + c, vec_mul(vec_load(sums + c), factor));
-    decode_restore(task->v_dtype, sums, a->dv, row);
-    if (a->merge)
-        lse = merge_row(a, out, lse_to, row, lse);
-    row_from_f32(&a->out, row, a->dv, out);
-    if (lse_to) {
-        float value = (float)lse;
-        memcpy(lse_to, &value, sizeof(value));
-    }
+    decode_add(task, waiting);
 }
 
 #endif

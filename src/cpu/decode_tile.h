@@ -1,10 +1,11 @@
 /* The register tiles of decoding, elements of the head size in lanes:
  *
- *     scores: K rows times queries, one sum of lanes a pair       out: weight times V row, added up
+ *     scores: a row of K times queries, summed up but for the lanes     out += weight * row of V
  *
- * Rows of K and V are read once, from their first byte to their last, one after the other: that is
- * what the hardware's prefetcher follows. Each is made f32 in registers, and used for all queries
- * of a tile before the next is read. A tile is 1, 2, 4 or (scores only) 8 queries. */
+ * A row is made f32 in registers and used for all queries of a tile, 1, 2, 4 or (scores only) 8,
+ * before the next is read. Rows are read from their first byte to their last, one after the other:
+ * that is what the hardware's prefetcher follows. While keys are worked on, the values that are
+ * needed next are fetched, row beside row. */
 #ifndef HD_DECODE_TILE_H
 #define HD_DECODE_TILE_H
 
@@ -13,32 +14,25 @@
 enum {
     DECODE_KEYS = 16,            /* of a block */
     DECODE_STEP = 2 * VEC_LANES, /* elements that a load makes */
+    DECODE_MOST_QUERIES = 8,     /* of a tile */
 };
 
 /* Keeps the compiler from mixing the loads of two rows. */
 #define DECODE_FENCE __asm__ volatile("" ::: "memory")
 
-#ifndef QKPF
-#define QKPF 1
-#define PVPF 1
-#endif
 /* Rows that are read next, to be fetched while others are worked on. */
 typedef struct decode_ahead {
     const char *const *rows;
-    int count, bytes; /* 0 bytes: none */
+    int bytes; /* of a row, 0: nothing to fetch */
 } decode_ahead_t;
 
-/* Fetches the share of step `at` of `steps`. */
-HD_INLINE void decode_fetch(const decode_ahead_t *ahead, int at, int steps)
+HD_INLINE void decode_fetch(const char *from, int first, int end)
 {
-    if (!ahead->bytes)
-        return;
-    for (int j = at * ahead->count / steps; j < (at + 1) * ahead->count / steps; j++)
-        for (int c = 0; c < ahead->bytes; c += 64)
-            __builtin_prefetch(ahead->rows[j] + c, 0, 3);
+    for (int c = first; c < end; c += 64)
+        __builtin_prefetch(from + c, 0, 3);
 }
 
-/* DECODE_STEP elements of a row as f32; see decode_order for what is where. */
+/* DECODE_STEP elements of a row as f32; decode_order says in which order. */
 HD_INLINE void decode_load(const heed_dtype_t dtype, const char *at, vec_t *x)
 {
     const uint16_t *halves = (const uint16_t *)(const void *)at;
@@ -54,15 +48,21 @@ HD_INLINE void decode_load(const heed_dtype_t dtype, const char *at, vec_t *x)
         x[0] = vec_load_f16(halves);
         x[1] = vec_load_f16(halves + VEC_LANES);
         break;
-    default:
+    case HEED_E4M3:
         decode_load_e4m3(at, x);
+        break;
+    case HEED_E5M2:
+        decode_load_e5m2(at, x);
+        break;
+    default:
+        decode_load_i8(at, x);
     }
     HD_OPAQUE(x[0]);
     HD_OPAQUE(x[1]);
 }
 
-/* Where element c of a row is after loading: of bf16 the even elements of a step come first, for
- * both halves of a pair are one instruction away. */
+/* Where element c of a row is after loading. Of bf16 the even elements of a step come first: both
+ * halves of a pair are one instruction away. */
 HD_INLINE int decode_order(heed_dtype_t dtype, int c)
 {
     if (dtype != HEED_BF16)
@@ -70,19 +70,27 @@ HD_INLINE int decode_order(heed_dtype_t dtype, int c)
     return c / DECODE_STEP * DECODE_STEP + c % 2 * VEC_LANES + c % DECODE_STEP / 2;
 }
 
-/* Products of `queries` rows of q with each key, summed up but for the lanes:
- * parts[query][key][lane]. */
-HD_INLINE void decode_products(const heed_dtype_t dtype, const int queries, const char *const *keys, int count, const decode_ahead_t *ahead, const float *q, int q_row, int d, float *parts)
+/* What a loaded number is to be multiplied by: e4m3 is loaded as f16 with its bias of 7. */
+static float decode_unit(heed_dtype_t dtype)
+{
+    return dtype == HEED_E4M3 ? 256 : 1;
+}
+
+/* Products of `queries` rows of q with each key: parts[query][key][lane]. */
+HD_INLINE void decode_products(const heed_dtype_t dtype, const int queries, const char *const *keys,
+                               int count, const decode_ahead_t *ahead, const float *q, int d,
+                               float *parts)
 {
     const int size = (int)hd_dtype_bytes(dtype);
     for (int j = 0; j < count; j++) {
         const char *key = keys[j];
-        if (queries >= QKPF) decode_fetch(ahead, j, count);
-        vec_t sum[8][2];
+        vec_t sum[DECODE_MOST_QUERIES][2];
         HD_UNROLL
         for (int r = 0; r < queries; r++) {
             sum[r][0] = sum[r][1] = vec_zero();
         }
+        if (ahead->bytes)
+            decode_fetch(ahead->rows[j], 0, ahead->bytes);
         DECODE_FENCE;
         HD_UNROLL_BY for (int c = 0; c < d; c += DECODE_STEP)
         {
@@ -90,7 +98,7 @@ HD_INLINE void decode_products(const heed_dtype_t dtype, const int queries, cons
             decode_load(dtype, key + c * size, x);
             HD_UNROLL
             for (int r = 0; r < queries; r++) {
-                const float *at = q + r * q_row + c;
+                const float *at = q + r * d + c;
                 sum[r][0] = vec_fma(vec_load(at), x[0], sum[r][0]);
                 if (queries > 4) /* one sum each, or registers run out */
                     sum[r][0] = vec_fma(vec_load(at + VEC_LANES), x[1], sum[r][0]);
@@ -106,25 +114,28 @@ HD_INLINE void decode_products(const heed_dtype_t dtype, const int queries, cons
     }
 }
 
-/* out += weight * value over the keys of a block, for `queries` rows: columns of the out rows stay
- * in registers. p is [query][DECODE_KEYS]. */
+/* out += weight * value for columns c and up of `queries` rows, which stay in registers. p is
+ * [query][DECODE_KEYS], o [query][dv]. The first columns fetch the rest of each row, so that rows
+ * come from memory in their order. */
 HD_INLINE void decode_columns(const heed_dtype_t dtype, const int queries, const int vectors,
                               const char *const *values, int count, const float *p, float *o,
-                              int o_row, int c)
+                              int dv, int c)
 {
-    const int size = (int)hd_dtype_bytes(dtype);
-    vec_t sum[4][8];
+    const int size = (int)hd_dtype_bytes(dtype), bytes = vectors * VEC_LANES * size;
+    vec_t sum[4][DECODE_SUMS];
     HD_UNROLL
     for (int r = 0; r < queries; r++) {
         HD_UNROLL
         for (int i = 0; i < vectors; i++) {
-            sum[r][i] = vec_load(o + r * o_row + c + i * VEC_LANES);
+            sum[r][i] = vec_load(o + r * dv + c + i * VEC_LANES);
         }
     }
     for (int j = 0; j < count; j++) {
         const char *value = values[j] + c * size;
         vec_t x[2], weight[4];
         DECODE_FENCE;
+        if (c == 0)
+            decode_fetch(value, bytes, dv * size);
         HD_UNROLL
         for (int r = 0; r < queries; r++) {
             weight[r] = vec_broadcast((const char *)(p + r * DECODE_KEYS + j));
@@ -144,97 +155,97 @@ HD_INLINE void decode_columns(const heed_dtype_t dtype, const int queries, const
     for (int r = 0; r < queries; r++) {
         HD_UNROLL
         for (int i = 0; i < vectors; i++) {
-            vec_store(o + r * o_row + c + i * VEC_LANES, sum[r][i]);
+            vec_store(o + r * dv + c + i * VEC_LANES, sum[r][i]);
         }
     }
 }
 
-/* The same for one query with out in memory, row by row. */
-HD_INLINE void decode_rows(const heed_dtype_t dtype, const char *const *values, int count,
-                           const decode_ahead_t *ahead, const float *p, float *o, int dv)
+/* The same for one query of f32, row by row, out in the first cache. */
+HD_INLINE void decode_rows(const char *const *values, int count, const float *p, float *o, int dv)
 {
-    const int size = (int)hd_dtype_bytes(dtype);
     for (int j = 0; j < count; j++) {
-        const char *value = values[j];
-        vec_t weight = vec_set1(p[j]);
-        decode_fetch(ahead, j, count);
+        const vec_t weight = vec_set1(p[j]);
         DECODE_FENCE;
-        HD_UNROLL_BY for (int c = 0; c < dv; c += DECODE_STEP)
+        HD_UNROLL_BY for (int c = 0; c < dv; c += VEC_LANES)
         {
-            vec_t x[2];
-            decode_load(dtype, value + c * size, x);
-            vec_store(o + c, vec_fma(weight, x[0], vec_load(o + c)));
-            vec_store(o + c + VEC_LANES, vec_fma(weight, x[1], vec_load(o + c + VEC_LANES)));
+            vec_t x = vec_load(values[j] + 4 * c);
+            vec_store(o + c, vec_fma(weight, x, vec_load(o + c)));
         }
     }
+}
+
+/* Whether decode_rows is taken: then V, as K, comes faster without being fetched. */
+static bool decode_by_rows(heed_dtype_t dtype, int queries, int dv)
+{
+    return dtype == HEED_F32 && queries == 1 && dv > DECODE_SUMS * VEC_LANES;
 }
 
 HD_INLINE void decode_sums(const heed_dtype_t dtype, const int queries, const char *const *values,
-                           int count, const decode_ahead_t *ahead, const float *p, float *o, int o_row, int dv)
+                           int count, const float *p, float *o, int dv)
 {
-#ifdef ROWS
-    if (queries == 1 && dv > DECODE_SUMS * VEC_LANES) {
-        decode_rows(dtype, values, count, ahead, p, o, dv);
+    const int wide = DECODE_SUMS / queries / 2 * 2; /* vectors of columns, even */
+    int c = 0;
+    if (decode_by_rows(dtype, queries, dv)) {
+        decode_rows(values, count, p, o, dv);
         return;
     }
-#endif
-    const int wide = DECODE_SUMS / queries / 2 * 2; /* vectors of columns, even */
-    const int passes = (int)hd_max(dv / (wide * VEC_LANES), 1);
-    int c = 0;
-    for (int pass = 0; c + wide * VEC_LANES <= dv; c += wide * VEC_LANES, pass++) {
-        if (queries >= PVPF) decode_fetch(ahead, pass, passes);
-        decode_columns(dtype, queries, wide, values, count, p, o, o_row, c);
-    }
+    for (; c + wide * VEC_LANES <= dv; c += wide * VEC_LANES)
+        decode_columns(dtype, queries, wide, values, count, p, o, dv, c);
     for (; c < dv; c += DECODE_STEP)
-        decode_columns(dtype, queries, 2, values, count, p, o, o_row, c);
+        decode_columns(dtype, queries, 2, values, count, p, o, dv, c);
 }
 
-/* One function for each dtype and each size of a tile. */
-typedef void decode_products_fn(const char *const *keys, int count, const decode_ahead_t *ahead, const float *q, int q_row,
-                                int d, float *parts);
-typedef void decode_sums_fn(const char *const *values, int count, const decode_ahead_t *ahead, const float *p, float *o,
-                            int o_row, int dv);
+/* ---- one function for each dtype and each size of a tile ------------------------------------- */
+
+typedef void decode_products_fn(const char *const *keys, int count, const decode_ahead_t *ahead,
+                                const float *q, int d, float *parts);
+typedef void decode_sums_fn(const char *const *values, int count, const float *p, float *o, int dv);
 
 typedef struct decode_tiles {
     decode_products_fn *products[4]; /* of 1, 2, 4, 8 queries */
     decode_sums_fn *sums[3];         /* of 1, 2, 4 */
 } decode_tiles_t;
 
-#define DECODE_PRODUCTS(name, dtype, queries)                                                      \
-    HD_NOINLINE void name##_products_##queries(const char *const *keys, int count, const decode_ahead_t *ahead, const float *q, \
-                                               int q_row, int d, float *parts)                     \
-    {                                                                                              \
-        decode_products(dtype, queries, keys, count, ahead, q, q_row, d, parts);                          \
+#define DECODE_PRODUCTS(name, dtype, queries)                                            \
+    HD_NOINLINE void name##_products_##queries(const char *const *keys, int count,       \
+                                               const decode_ahead_t *ahead,              \
+                                               const float *q, int d, float *parts)      \
+    {                                                                                    \
+        decode_products(dtype, queries, keys, count, ahead, q, d, parts);                \
     }
-#define DECODE_SUMS_OF(name, dtype, queries)                                                       \
-    HD_NOINLINE void name##_sums_##queries(const char *const *values, int count, const decode_ahead_t *ahead, const float *p,   \
-                                           float *o, int o_row, int dv)                            \
-    {                                                                                              \
-        decode_sums(dtype, queries, values, count, ahead, p, o, o_row, dv);                               \
+#define DECODE_SUMS_OF(name, dtype, queries)                                             \
+    HD_NOINLINE void name##_sums_##queries(const char *const *values, int count,         \
+                                           const float *p, float *o, int dv)             \
+    {                                                                                    \
+        decode_sums(dtype, queries, values, count, p, o, dv);                            \
     }
-#define DECODE_TILES(name, dtype)                                                                  \
-    DECODE_PRODUCTS(name, dtype, 1)                                                                \
-    DECODE_PRODUCTS(name, dtype, 2)                                                                \
-    DECODE_PRODUCTS(name, dtype, 4)                                                                \
-    DECODE_PRODUCTS(name, dtype, 8)                                                                \
-    DECODE_SUMS_OF(name, dtype, 1)                                                                 \
-    DECODE_SUMS_OF(name, dtype, 2)                                                                 \
-    DECODE_SUMS_OF(name, dtype, 4)                                                                 \
-    static const decode_tiles_t name##_tiles = {                                                   \
-        {name##_products_1, name##_products_2, name##_products_4, name##_products_8},              \
+#define DECODE_TILES(name, dtype)                                                        \
+    DECODE_PRODUCTS(name, dtype, 1)                                                      \
+    DECODE_PRODUCTS(name, dtype, 2)                                                      \
+    DECODE_PRODUCTS(name, dtype, 4)                                                      \
+    DECODE_PRODUCTS(name, dtype, 8)                                                      \
+    DECODE_SUMS_OF(name, dtype, 1)                                                       \
+    DECODE_SUMS_OF(name, dtype, 2)                                                       \
+    DECODE_SUMS_OF(name, dtype, 4)                                                       \
+    static const decode_tiles_t name##_tiles = {                                         \
+        {name##_products_1, name##_products_2, name##_products_4, name##_products_8},    \
         {name##_sums_1, name##_sums_2, name##_sums_4}};
 
 DECODE_TILES(f32, HEED_F32)
 DECODE_TILES(bf16, HEED_BF16)
 DECODE_TILES(f16, HEED_F16)
 DECODE_TILES(e4m3, HEED_E4M3)
+DECODE_TILES(e5m2, HEED_E5M2)
+DECODE_TILES(i8, HEED_I8)
 
 static const decode_tiles_t *decode_tiles(heed_dtype_t dtype)
 {
     return dtype == HEED_F32    ? &f32_tiles
            : dtype == HEED_BF16 ? &bf16_tiles
            : dtype == HEED_F16  ? &f16_tiles
-                                : &e4m3_tiles;
+           : dtype == HEED_E4M3 ? &e4m3_tiles
+           : dtype == HEED_E5M2 ? &e5m2_tiles
+                                : &i8_tiles;
 }
 
 #endif

@@ -24,7 +24,7 @@ HD_INLINE void row_to_f32(const hd_view_t *view, const char *row, int n, float *
         for (; c + VEC_LANES <= n; c += VEC_LANES)
             vec_store(to + c, vec_load_f16((const uint16_t *)(const void *)row + c));
     for (; c < n; c++)
-        to[c] = hd_element_load(view->dtype, row + c * view->elem);
+        to[c] = hd_code_load(view->dtype, row + c * view->elem);
 }
 
 /* A row of n f32 to the caller's dtype. */

@@ -4,6 +4,7 @@
 #include "loop.h"
 
 extern const heed_impl_t hd_impl_emu_flash_avx512, hd_impl_emu_flash_avx512bf16;
+extern const heed_impl_t hd_impl_emu_decode_avx512;
 extern const heed_impl_t hd_impl_emu_cast_avx512;
 
 static heed_impl_t emulated(const heed_impl_t *kernel, const char *name)
@@ -18,7 +19,8 @@ int main(int argc, char **argv)
 {
     heed_impl_t f32 = emulated(&hd_impl_emu_flash_avx512, "cpu:emulated_avx512");
     heed_impl_t bf16 = emulated(&hd_impl_emu_flash_avx512bf16, "cpu:emulated_avx512bf16");
+    heed_impl_t decode = emulated(&hd_impl_emu_decode_avx512, "cpu:emulated_decode_avx512");
     heed_impl_t cast = emulated(&hd_impl_emu_cast_avx512, "cpu:emulated_cast_avx512");
-    const heed_impl_t *const all[] = {&f32, &bf16, &cast, NULL};
+    const heed_impl_t *const all[] = {&f32, &bf16, &decode, &cast, NULL};
     return kit_loop_main(argc, argv, all);
 }
