@@ -60,8 +60,7 @@ static bool is_one_of(heed_dtype_t dtype, const heed_dtype_t *list, int count)
 }
 
 static const heed_dtype_t floats[] = {HEED_F32, HEED_BF16, HEED_F16};
-static const heed_dtype_t stored[] = {HEED_F32,  HEED_BF16, HEED_F16,
-                                      HEED_E4M3, HEED_E5M2, HEED_I8};
+static const heed_dtype_t stored[] = {HEED_F32, HEED_BF16, HEED_F16, HEED_E4M3, HEED_E5M2, HEED_I8};
 
 /* Keys or values beside q's type. */
 static heed_status_t check_stored(const heed_attention_desc_t *desc, int operand)
@@ -196,9 +195,10 @@ static heed_status_t check_pages(const heed_attention_desc_t *desc, int64_t batc
         return hd_fail(HEED_ERROR_SHAPE, "k.shape[0]=%lld pages: at most 2^31-1",
                        (long long)k->shape[0]);
     if (!hd_mul(k->shape[1], desc->page_table.shape[1], &room) || room > INT32_MAX)
-        return hd_fail(HEED_ERROR_SHAPE,
-                       "page_table.shape[1]=%lld pages of k.shape[1]=%lld keys: at most 2^31-1 keys",
-                       (long long)desc->page_table.shape[1], (long long)k->shape[1]);
+        return hd_fail(
+            HEED_ERROR_SHAPE,
+            "page_table.shape[1]=%lld pages of k.shape[1]=%lld keys: at most 2^31-1 keys",
+            (long long)desc->page_table.shape[1], (long long)k->shape[1]);
     return check_length(desc, HEED_ATTENTION_PAGE_TABLE, 0, batch, "the batch is");
 }
 
@@ -279,8 +279,8 @@ static heed_status_t check_modifiers(const heed_attention_desc_t *desc)
     HD_TRY(check_pairs(desc, HEED_ATTENTION_BIAS));
     HD_TRY(check_pairs(desc, HEED_ATTENTION_MASK));
     if (slopes->ndim == 2)
-        HD_TRY(check_length(desc, HEED_ATTENTION_ALIBI_SLOPES, 0, hd_sequences(desc),
-                            "the batch is"));
+        HD_TRY(
+            check_length(desc, HEED_ATTENTION_ALIBI_SLOPES, 0, hd_sequences(desc), "the batch is"));
     if (slopes->ndim)
         HD_TRY(check_length(desc, HEED_ATTENTION_ALIBI_SLOPES, slopes->ndim - 1, heads,
                             "the heads are"));

@@ -67,7 +67,8 @@ static int64_t word_of_output(heed_dtype_t out, heed_dtype_t dtype)
 }
 
 /* Those of the words `k-dtype` and `v-dtype`, in their order. */
-static const heed_dtype_t stored[] = {0, HEED_F32, HEED_BF16, HEED_F16, HEED_E4M3, HEED_E5M2, HEED_I8};
+static const heed_dtype_t stored[] = {0,         HEED_F32,  HEED_BF16, HEED_F16,
+                                      HEED_E4M3, HEED_E5M2, HEED_I8};
 
 static heed_dtype_t stored_of(int64_t word, heed_dtype_t dtype)
 {
@@ -144,7 +145,8 @@ static heed_status_t find_sizes(const words_t *words, sizes_t *n)
         return hd_fail(HEED_ERROR_VALUE, "strides needs layout=custom");
     bool good = fits(n->b, n->sq, n->hq, hd_max(n->d, n->dv)) &&
                 fits(n->k_batch, n->k_rows, n->hk, hd_max(n->d, n->dv)) &&
-                fits(n->b, n->sk, n->hk, 1) && (!fused || fits(n->b, n->sq, n->hq + 2 * n->hk, n->d));
+                fits(n->b, n->sk, n->hk, 1) &&
+                (!fused || fits(n->b, n->sq, n->hq + 2 * n->hk, n->d));
     return good ? HEED_OK : too_many(n);
 }
 
@@ -211,8 +213,8 @@ static heed_status_t make_modifiers(const words_t *words, const sizes_t *n, hd_s
     if (words->alibi) {
         bool each = words->alibi == HD_ALIBI_BATCH;
         const int64_t shape[] = {n->b, n->hq};
-        desc->alibi_slopes = dense(storage, HEED_ATTENTION_ALIBI_SLOPES, HEED_F32, 1 + each,
-                                   shape + !each);
+        desc->alibi_slopes =
+            dense(storage, HEED_ATTENTION_ALIBI_SLOPES, HEED_F32, 1 + each, shape + !each);
     }
     if (words->sinks)
         desc->sinks = dense(storage, HEED_ATTENTION_SINKS, HEED_F32, 1, &n->hq);
@@ -254,10 +256,10 @@ static heed_status_t make_operands(const words_t *words, const sizes_t *n, hd_st
     heed_dtype_t dtype = (heed_dtype_t)words->dtype;
     int64_t hq = n->hq, hk = n->hk, fused = words->layout == HD_FUSED ? hq + 2 * hk : 0;
     desc->q = make_tensor(dtype, &axes[0], n->q_batch, n->sq, hq, n->d);
-    desc->k = make_tensor(stored_of(words->k_dtype, dtype), &axes[1], n->k_batch, n->k_rows, hk,
-                          n->d);
-    desc->v = make_tensor(stored_of(words->v_dtype, dtype), &axes[2], n->k_batch, n->k_rows, hk,
-                          n->dv);
+    desc->k =
+        make_tensor(stored_of(words->k_dtype, dtype), &axes[1], n->k_batch, n->k_rows, hk, n->d);
+    desc->v =
+        make_tensor(stored_of(words->v_dtype, dtype), &axes[2], n->k_batch, n->k_rows, hk, n->dv);
     desc->out = make_tensor(output_of(words->out, dtype), &axes[3], n->q_batch, n->sq, hq, n->dv);
     layout_strides(words->layout, axes[0].shape, fused ? fused : hq, axes[0].strides);
     layout_strides(words->layout, axes[1].shape, fused ? fused : hk, axes[1].strides);

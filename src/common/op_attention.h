@@ -7,9 +7,9 @@
 
 /* ---- words ----------------------------------------------------------------------------------- */
 
-enum { HD_BSHD, HD_BHSD, HD_FUSED, HD_CUSTOM };              /* layout */
-enum { HD_RAGGED_NONE, HD_RAGGED_Q, HD_RAGGED_K, HD_RAGGED_QK }; /* ragged */
-enum { HD_ALIBI_NONE, HD_ALIBI_HEAD, HD_ALIBI_BATCH };       /* alibi */
+enum { HD_BSHD, HD_BHSD, HD_FUSED, HD_CUSTOM };                         /* layout */
+enum { HD_RAGGED_NONE, HD_RAGGED_Q, HD_RAGGED_K, HD_RAGGED_QK };        /* ragged */
+enum { HD_ALIBI_NONE, HD_ALIBI_HEAD, HD_ALIBI_BATCH };                  /* alibi */
 enum { HD_SCALE_NONE, HD_SCALE_TENSOR, HD_SCALE_HEAD, HD_SCALE_TOKEN }; /* k-scale, v-scale */
 
 typedef struct hd_attention_words {

@@ -8,8 +8,8 @@
 typedef struct hd_view {
     char *data; /* NULL: absent */
     heed_dtype_t dtype;
-    int64_t batch, row, head, elem; /* strides in bytes; with pages, batch is that of pages */
-    const int32_t *index;           /* NULL: strides are all; else starts of sequences or pages */
+    int64_t batch, row, head, elem;  /* strides in bytes; with pages, batch is that of pages */
+    const int32_t *index;            /* NULL: strides are all; else starts of sequences or pages */
     int64_t index_batch, index_page; /* strides of index in elements */
     int64_t page;                    /* rows of a page, 0: index is starts */
 } hd_view_t;

@@ -9,13 +9,14 @@
  * and flash_weight, flash_store_weights (with pairs also flash_dot, flash_interleave), then
  * includes this file and names its heed_impl_t.
  *
- * A task is up to 64 queries of one key head: Q^T is packed once; then for each block of 64 keys
- * that any of them sees: scores, running softmax, O^T += V^T P^T; at the end O^T is normalised,
- * transposed back, merged if asked for. With few queries, those of a whole group of heads share a
- * task. K and V are read where they lie. They are packed first, once for all tasks, where they have
- * another dtype, a strided head size, or rows that do not follow each other (whose lines would fall
- * into few cache sets); for a single task block by block. Packed heads are limited to PACK_BYTES at
- * a time. */
+ * A task is up to 64 queries of one key head: Q^T is packed once; then for each step of up to 128
+ * keys that any of them sees: scores, running softmax, O^T += V^T P^T; at the end O^T is
+ * normalised, transposed back, merged if asked for. With few queries, those of a whole group of
+ * heads share a task. With many keys, tasks of a key head walk over them together, so that K and V
+ * come from the outer caches once for 256 queries. K and V are read where they lie. They are packed
+ * first, once for all tasks, where they have another dtype, a strided head size, or rows that do
+ * not follow each other (whose lines would fall into few cache sets); for a single task block by
+ * block. Packed heads are limited to PACK_BYTES at a time. */
 #ifndef HD_FLASH_BODY_H
 #define HD_FLASH_BODY_H
 
@@ -25,12 +26,14 @@
 /* ---- the team -------------------------------------------------------------------------------- */
 
 /* Task number `index` of key head b, key_head: the last queries, which a causal mask leaves the
- * most keys, come first. */
+ * most keys, come first; the same queries of its heads follow each other, for they see the same
+ * keys. */
 static void set_task(flash_task_t *task, int64_t b, int64_t key_head, int64_t index)
 {
     const hd_attention_t *a = &task->job->a;
     const flash_sizes_t *z = &task->job->z;
-    int64_t block = z->blocks - 1 - index % z->blocks, fold = index / z->blocks * z->fold;
+    int64_t folds = z->tasks / z->blocks;
+    int64_t block = z->blocks - 1 - index / folds, fold = index % folds * z->fold;
     task->b = b;
     task->key_head = key_head;
     task->head = key_head * a->group + fold;
@@ -58,17 +61,32 @@ static void pack_wave(const hd_team_t *team, const flash_job_t *job)
     }
 }
 
-static void set_buffers(flash_task_t *task, char *at)
+/* The tasks of a walk have Q^T and O^T of their own, and the rest in common. */
+static void set_buffers(flash_task_t *tasks, const flash_job_t *job, char *at)
 {
-    const flash_sizes_t *z = &task->job->z;
-    task->q = at;
-    task->s = (float *)(void *)(at += z->q);
-    task->p = z->p ? (at += z->s) : (char *)task->s;
-    at += z->p ? z->p : z->s;
-    task->o = (float *)(void *)at;
-    task->staging = at += z->o;
-    task->k_tile = at += z->staging;
-    task->v_tile = at + z->k_tile;
+    const flash_sizes_t *z = &job->z;
+    char *s = at + (size_t)z->share * (z->q + z->o), *p = z->p ? s + z->s : s;
+    char *staging = p + (z->p ? z->p : z->s);
+    for (int t = 0; t < z->share; t++, at += z->q + z->o) {
+        tasks[t].job = job;
+        tasks[t].q = at;
+        tasks[t].o = (float *)(void *)(at + z->q);
+        tasks[t].s = (float *)(void *)s;
+        tasks[t].p = p;
+        tasks[t].staging = staging;
+        tasks[t].k_tile = staging + z->staging;
+        tasks[t].v_tile = tasks[t].k_tile + z->k_tile;
+    }
+}
+
+static void run_turn(flash_task_t *tasks, int64_t head, int64_t turn)
+{
+    const flash_sizes_t *z = &tasks[0].job->z;
+    const hd_attention_t *a = &tasks[0].job->a;
+    int count = (int)hd_min(z->share, z->tasks - turn * z->share);
+    for (int t = 0; t < count; t++)
+        set_task(&tasks[t], head / a->key_heads, head % a->key_heads, turn * z->share + t);
+    run_tasks(tasks, count);
 }
 
 static void work(const hd_team_t *team, void *arg)
@@ -77,8 +95,8 @@ static void work(const hd_team_t *team, void *arg)
     const hd_attention_t *a = &job->a;
     const flash_sizes_t *z = &job->z;
     int64_t heads = a->batch * a->key_heads;
-    flash_task_t task = {.job = job};
-    set_buffers(&task, job->states + (size_t)team->rank * z->state);
+    flash_task_t tasks[MOST_SHARE];
+    set_buffers(tasks, job, job->states + (size_t)team->rank * z->state);
     for (int64_t first = 0; first < heads; first += z->wave) {
         if (first)
             hd_team_barrier(team); /* nobody reads the last wave any more */
@@ -93,11 +111,8 @@ static void work(const hd_team_t *team, void *arg)
             hd_team_barrier(team);
         }
         long long at;
-        while ((at = atomic_fetch_add(&job->next, 1)) < job->wave_heads * z->tasks) {
-            int64_t head = first + at / z->tasks;
-            set_task(&task, head / a->key_heads, head % a->key_heads, at % z->tasks);
-            run_task(&task);
-        }
+        while ((at = atomic_fetch_add(&job->next, 1)) < job->wave_heads * z->turns)
+            run_turn(tasks, first + at / z->turns, at % z->turns);
     }
 }
 

@@ -3,7 +3,7 @@
 #ifndef HD_FLASH_ROWS_H
 #define HD_FLASH_ROWS_H
 
-#include "flash_tile.h"
+#include "flash_softmax.h"
 #include "rows.h"
 
 #if FLASH_PAIRS

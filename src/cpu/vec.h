@@ -5,9 +5,11 @@
  *     vec_max(a, b)                                 b where either is NaN
  *     vec_select(bits, a, b)                        bit i of bits: a, else b in lane i
  *     vec_exp2(t)                                   2^max(t, -126), 1e-6 relative; NaN stays
- *     vec_exp2_all(t, count)                        the same of several, stage by stage: the chains
- * of one alone leave the ports idle vec_transpose(x)                              VEC_LANES x
- * VEC_LANES, in place vec_load_bf16, vec_load_f16, vec_store_bf16, vec_store_f16
+ *     vec_exp2_all(t, count)                        the same of several, VEC_EXP2_MOST if that is
+ *                                                   defined, stage by stage: the chains of one
+ *                                                   alone leave the ports idle
+ *     vec_transpose(x)                              VEC_LANES x VEC_LANES, in place
+ *     vec_load_bf16, vec_load_f16, vec_store_bf16, vec_store_f16
  *
  * All are static and inlined: an object file of one instruction set must not leak a function that
  * another one could call. */
