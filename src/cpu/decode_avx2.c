@@ -82,7 +82,6 @@ const heed_impl_t hd_impl_decode_avx2 = {
     .device_type = HEED_DEVICE_CPU,
     .required_isa = HEED_ISA_AVX2,
     .features = HEED_ATTENTION_CAN_ALL & ~HEED_ATTENTION_CAN_TILES,
-    .supports = decode_supports,
     .estimate = decode_estimate,
     .workspace = decode_workspace,
     .run = decode_run,

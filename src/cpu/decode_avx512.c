@@ -79,7 +79,6 @@ const heed_impl_t HD_IMPL_NAME(decode_avx512) = {
     .device_type = HEED_DEVICE_CPU,
     .required_isa = HEED_ISA_AVX512,
     .features = HEED_ATTENTION_CAN_ALL & ~HEED_ATTENTION_CAN_TILES,
-    .supports = decode_supports,
     .estimate = decode_estimate,
     .workspace = decode_workspace,
     .run = decode_run,

@@ -7,7 +7,7 @@
  * and decode_load_bf16, _e4m3, _e5m2, _i8, decode_most and decode_lane_sums, then includes this
  * file and names its heed_impl_t.
  *
- * A unit is up to 16 queries of a key head, of all heads of its group: they share one pass over K
+ * A unit is up to 16 queries, of all heads of a group: they share one pass over K
  * and V, 16 keys at a time, so that neither stream is forgotten by the prefetcher while the other
  * is read. Rows are read where they lie, of any stored type, paged or not; those of a strided or
  * odd head size are staged as f32. The softmax's reference moves only when a score exceeds it by
@@ -21,7 +21,6 @@
 #ifndef HD_DECODE_BODY_H
 #define HD_DECODE_BODY_H
 
-#include "../common/internal.h"
 #include "decode_result.h"
 #include "parallel.h"
 
@@ -188,21 +187,6 @@ static size_t decode_workspace(const void *desc, const heed_device_info_t *devic
 
 /* ---- choosing -------------------------------------------------------------------------------- */
 
-/* Of ragged queries only the mean is known. */
-static int decode_supports(const void *at, const heed_device_info_t *device, heed_why_t *why)
-{
-    const heed_attention_desc_t *desc = at;
-    int64_t most = DECODE_QUERIES;
-    (void)device;
-    if (desc->cu_seqlens_q.ndim)
-        most *= hd_max(desc->cu_seqlens_q.shape[0] - 1, 1);
-    if (desc->q.shape[1] > most)
-        return hd_refuse(why, HEED_ERROR_UNSUPPORTED,
-                         "q.shape[1]=%lld: for few queries, at most %lld",
-                         (long long)desc->q.shape[1], (long long)most);
-    return 1;
-}
-
 /* What is read at 10 GB/s a core, or what is computed, whichever takes longer. */
 static double decode_estimate(const void *at, const heed_device_info_t *device, int32_t threads)
 {
@@ -210,17 +194,19 @@ static double decode_estimate(const void *at, const heed_device_info_t *device, 
     const heed_attention_desc_t *desc = at;
     hd_attention_t a = hd_attention(desc, NULL);
     decode_sizes_t z = decode_sizes(desc, threads);
-    double keys = (double)(a.batch * a.key_heads) * (double)z.span;
+    /* Of ragged batches only the mean is known. */
+    double sequences = (double)hd_max(a.batch, 1), queries = (double)a.queries;
+    double keys = sequences * (double)(a.key_heads * z.span);
     if (desc->cu_seqlens_k.ndim)
-        keys /= (double)hd_max(a.batch, 1);
-    double rows = (double)(a.queries * a.group);
+        keys /= sequences;
     if (desc->cu_seqlens_q.ndim)
-        rows /= (double)hd_max(a.batch, 1);
+        queries /= sequences;
+    double passes = ceil(queries / DECODE_QUERIES), rows = queries * (double)a.group;
     double size = (double)hd_dtype_bytes(a.k.dtype), width = z.d + z.dv;
-    /* A row of K and V costs as much as another query to be converted, if it must be. */
-    double work = rows + (a.k.dtype == HEED_F32 ? 1 : 2);
+    /* To load a row of K or V costs about as much as another query, to convert it twice that. */
+    double work = rows + passes * (a.k.dtype == HEED_F32 ? 1 : 3);
     double compute = 2 * keys * width * work / (0.5 * 3 * DECODE_ISA_FLOPS * z.threads);
-    double memory = keys * width * size / (10.0 * z.threads);
+    double memory = passes * keys * width * size / (10.0 * z.threads);
     return (compute > memory ? compute : memory) + (z.threads > 1 ? 5000.0 : 100.0);
 }
 

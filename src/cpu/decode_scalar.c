@@ -62,7 +62,6 @@ const heed_impl_t hd_impl_decode_scalar = {
     .about = "few queries: one pass over K and V, split over threads; portable C",
     .device_type = HEED_DEVICE_CPU,
     .features = HEED_ATTENTION_CAN_ALL & ~HEED_ATTENTION_CAN_TILES,
-    .supports = decode_supports,
     .estimate = decode_estimate,
     .workspace = decode_workspace,
     .run = decode_run,
