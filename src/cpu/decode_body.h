@@ -203,9 +203,8 @@ static double decode_estimate(const void *at, const heed_device_info_t *device, 
         queries /= sequences;
     double passes = ceil(queries / DECODE_QUERIES), rows = queries * (double)a.group;
     double size = (double)hd_dtype_bytes(a.k.dtype), width = z.d + z.dv;
-    /* To load a row of K or V costs about as much as another query, to convert it twice that. */
-    double work = rows + passes * (a.k.dtype == HEED_F32 ? 1 : 3);
-    double compute = 2 * keys * width * work / (0.5 * 3 * DECODE_ISA_FLOPS * z.threads);
+    /* To load a row of K or V and to convert it costs about as much as another query. */
+    double compute = 2 * keys * width * (rows + passes) / (0.75 * 3 * DECODE_ISA_FLOPS * z.threads);
     double memory = passes * keys * width * size / (10.0 * z.threads);
     return (compute > memory ? compute : memory) + (z.threads > 1 ? 5000.0 : 100.0);
 }
