@@ -42,8 +42,8 @@ static void expect_budget(const heed_tiles_grid_t *grid, const heed_sparse_t *sp
     int64_t columns = (grid->keys + grid->tile_k - 1) / grid->tile_k;
     double wanted = 0, got = 0;
     for (int64_t r = 0; r < list->rows; r++) {
-        int64_t last = (r + 1) * grid->tile_q < grid->queries ? (r + 1) * grid->tile_q
-                                                              : grid->queries;
+        int64_t last =
+            (r + 1) * grid->tile_q < grid->queries ? (r + 1) * grid->tile_q : grid->queries;
         int64_t position = last - 1 + grid->keys - grid->queries, visible = columns;
         if (sparse->causal)
             visible = position < 0 ? 0 : position / grid->tile_k + 1;
@@ -56,10 +56,10 @@ static void expect_budget(const heed_tiles_grid_t *grid, const heed_sparse_t *sp
         for (int64_t e = list->row_start[r]; e < list->row_start[r + 1]; e++)
             assert_true(list->column[e] < visible && list->mask[e] == -1);
         if (visible > 0) /* the tile of the row's own position */
-            assert_true(has(list, r, position < 0 ? 0
-                                     : position / grid->tile_k < visible
-                                         ? position / grid->tile_k
-                                         : visible - 1));
+            assert_true(has(list, r,
+                            position < 0                        ? 0
+                            : position / grid->tile_k < visible ? position / grid->tile_k
+                                                                : visible - 1));
     }
     if (fabs(got - wanted) > (double)list->rows)
         fail_msg("kind %d, density %g, causal %d: %g tiles instead of %g in %lld rows",
@@ -225,8 +225,8 @@ static void check_scores(heed_context_t *context, int causal)
             }
             for (int n = 0; n < 12; n++) {
                 double queries = n / 4 < 2 ? 64 : SQ - 128;
-                assert_true(fabs(sums[n / 4][n % 4] / queries -
-                                 (double)mass[b][h][n / 4][n % 4]) < 1e-5);
+                assert_true(fabs(sums[n / 4][n % 4] / queries - (double)mass[b][h][n / 4][n % 4]) <
+                            1e-5);
                 assert_true(fabs(tops[n / 4][n % 4] - (double)most[b][h][n / 4][n % 4]) < 1e-5);
             }
         }
@@ -339,9 +339,9 @@ static void plant(void)
         int tile = i / 64, needle = (tile * 17 + 5) % 40;
         for (int c = 0; c < PD; c++) {
             pk[i * PD + c] = directions[tile][c] + 0.1f * (float)kit_random_normal(&random);
-            pq[i * PD + c] = 1.2f * (directions[tile][c] + directions[needle][c] +
-                                     directions[0][c]) +
-                             0.1f * (float)kit_random_normal(&random);
+            pq[i * PD + c] =
+                1.2f * (directions[tile][c] + directions[needle][c] + directions[0][c]) +
+                0.1f * (float)kit_random_normal(&random);
             pv[i * PD + c] = (float)kit_random_normal(&random);
         }
     }

@@ -83,58 +83,58 @@ static int document_of(int token)
 }
 
 /* name, queries, keys, text, visible pairs, definition in i, j and p = i + keys - queries */
-#define PATTERNS(X)                                                                               \
-    X(causal, 100, 100, "causal", 5050, j <= i)                                                   \
-    X(causal_top_left_60, 60, 100, "causal:top-left", 1830, j <= i)                               \
-    X(causal_60, 60, 100, "causal", 4230, j <= p)                                                 \
-    X(causal_top_left_100, 100, 60, "causal:top-left", 4230, j <= i)                              \
-    X(causal_empty_rows, 100, 60, "causal", 1830, j <= p)                                         \
-    X(window_8_0, 100, 100, "band:8,0", 864, i - 8 <= j && j <= i)                                \
-    X(window_0_8, 100, 100, "band:0,8", 864, i <= j && j <= i + 8)                                \
-    X(window_5_11, 100, 100, "band:5,11", 1619, i - 5 <= j && j <= i + 11)                        \
-    X(window_0_0, 100, 100, "band:0,0", 100, i == j)                                              \
-    X(window_200, 100, 100, "band:200,200", 10000, 1)                                             \
-    X(window_60, 60, 100, "band:9,3", 774, p - 9 <= j && j <= p + 3)                              \
-    X(window_causal, 130, 130, "band:16,-1 & causal", 2074, j <= i && j >= i - 16)                \
-    X(sink_window, 130, 130, "first:4 & causal | band:12,0", 2074,                                \
-      j <= i && (j < 4 || i - 12 <= j))                                                           \
-    X(local_global, 100, 100, "band:6,6 | keys:0,1,50 | queries:0,1,50", 1798,                    \
-      abs(i - j) <= 6 || IN(i, 0, 1, 50) || IN(j, 0, 1, 50))                                      \
-    X(local_global_causal, 100, 100, "band:6,0 | keys:0,1,50,causal | queries:0,1,50,causal",     \
-      949, j <= i && (i - j <= 6 || IN(i, 0, 1, 50) || IN(j, 0, 1, 50)))                          \
-    X(local_blocks_16, 100, 100, "blocks:16", 1552, i / 16 == j / 16)                             \
-    X(local_blocks_24, 100, 100, "blocks:24", 2320, i / 24 == j / 24)                             \
-    X(strided_causal, 100, 100, "band:7,0 | lattice:8,causal", 1348,                              \
-      j <= i && (i - j <= 7 || (i - j) % 8 == 0))                                                 \
-    X(strided, 100, 100, "band:7,7|lattice:8", 2596, abs(i - j) <= 7 || (i - j) % 8 == 0)         \
-    X(fixed_causal, 100, 100, "blocks:16,causal | tails:16,2,causal", 1354,                       \
-      j <= i && (j / 16 == i / 16 || j % 16 >= 14))                                               \
-    X(dilated_2, 100, 100, "lattice:2", 5000, (i - j) % 2 == 0)                                   \
-    X(dilated_3, 100, 100, "lattice:3", 3334, (i - j) % 3 == 0)                                   \
-    X(dilated_3_window, 100, 100, "lattice:3 & band:21,21", 1332,                                 \
-      (i - j) % 3 == 0 && abs(i - j) <= 21)                                                       \
-    X(segments_16_2, 100, 100, "segments:16,2,0", 388,                                            \
-      i / 16 == j / 16 && i % 2 == 0 && j % 2 == 0)                                               \
-    X(segments_20_3, 100, 100, "segments:20,3,2", 180,                                            \
-      i / 20 == j / 20 && i % 20 % 3 == 2 && j % 20 % 3 == 2)                                     \
-    X(documents, 100, 100, "documents:20,1,44,0,35", 3562, document_of(i) == document_of(j))      \
-    X(documents_causal, 100, 100, "documents:20,1,44,0,35 & causal", 1831,                        \
-      document_of(i) == document_of(j) && j <= i)                                                 \
-    X(prefix_lm, 100, 100, "causal | first:30", 5485, j <= i || j < 30)                           \
-    X(vertical_slash, 130, 130, "keys:0,1,37,90,causal | slashes:0,1,2,17,64", 939,               \
-      j <= i && (IN(j, 0, 1, 37, 90) || IN(i - j, 0, 1, 2, 17, 64)))                              \
-    X(either, 100, 100, "band:5,11 | lattice:3", 4474,                                            \
-      (i - 5 <= j && j <= i + 11) || (i - j) % 3 == 0)                                            \
-    X(both, 100, 100, "band:5,11 & lattice:3", 479,                                               \
-      (i - 5 <= j && j <= i + 11) && (i - j) % 3 == 0)                                            \
-    X(far_lattice, 250, 250, "lattice:100", -1, (i - j) % 100 == 0)                               \
-    X(far_lattice_shifted, 130, 250, "lattice:90,causal", -1, j <= p && MOD(p - j, 90) == 0)      \
-    X(far_tails, 250, 250, "tails:100,3", -1, j % 100 >= 97)                                      \
-    X(far_segments, 250, 250, "segments:150,70,69", -1,                                           \
-      i / 150 == j / 150 && i % 150 % 70 == 69 && j % 150 % 70 == 69)                             \
-    X(negative_slashes, 100, 200, "slashes:-70,-1,99", -1, IN(p - j, -70, -1, 99))                \
-    X(documents_short, 200, 200, "documents:60,70", -1,                                           \
-      i < 130 && j < 130 && (i < 60) == (j < 60))                                                 \
+#define PATTERNS(X)                                                                                \
+    X(causal, 100, 100, "causal", 5050, j <= i)                                                    \
+    X(causal_top_left_60, 60, 100, "causal:top-left", 1830, j <= i)                                \
+    X(causal_60, 60, 100, "causal", 4230, j <= p)                                                  \
+    X(causal_top_left_100, 100, 60, "causal:top-left", 4230, j <= i)                               \
+    X(causal_empty_rows, 100, 60, "causal", 1830, j <= p)                                          \
+    X(window_8_0, 100, 100, "band:8,0", 864, i - 8 <= j && j <= i)                                 \
+    X(window_0_8, 100, 100, "band:0,8", 864, i <= j && j <= i + 8)                                 \
+    X(window_5_11, 100, 100, "band:5,11", 1619, i - 5 <= j && j <= i + 11)                         \
+    X(window_0_0, 100, 100, "band:0,0", 100, i == j)                                               \
+    X(window_200, 100, 100, "band:200,200", 10000, 1)                                              \
+    X(window_60, 60, 100, "band:9,3", 774, p - 9 <= j && j <= p + 3)                               \
+    X(window_causal, 130, 130, "band:16,-1 & causal", 2074, j <= i && j >= i - 16)                 \
+    X(sink_window, 130, 130, "first:4 & causal | band:12,0", 2074,                                 \
+      j <= i && (j < 4 || i - 12 <= j))                                                            \
+    X(local_global, 100, 100, "band:6,6 | keys:0,1,50 | queries:0,1,50", 1798,                     \
+      abs(i - j) <= 6 || IN(i, 0, 1, 50) || IN(j, 0, 1, 50))                                       \
+    X(local_global_causal, 100, 100, "band:6,0 | keys:0,1,50,causal | queries:0,1,50,causal", 949, \
+      j <= i && (i - j <= 6 || IN(i, 0, 1, 50) || IN(j, 0, 1, 50)))                                \
+    X(local_blocks_16, 100, 100, "blocks:16", 1552, i / 16 == j / 16)                              \
+    X(local_blocks_24, 100, 100, "blocks:24", 2320, i / 24 == j / 24)                              \
+    X(strided_causal, 100, 100, "band:7,0 | lattice:8,causal", 1348,                               \
+      j <= i && (i - j <= 7 || (i - j) % 8 == 0))                                                  \
+    X(strided, 100, 100, "band:7,7|lattice:8", 2596, abs(i - j) <= 7 || (i - j) % 8 == 0)          \
+    X(fixed_causal, 100, 100, "blocks:16,causal | tails:16,2,causal", 1354,                        \
+      j <= i && (j / 16 == i / 16 || j % 16 >= 14))                                                \
+    X(dilated_2, 100, 100, "lattice:2", 5000, (i - j) % 2 == 0)                                    \
+    X(dilated_3, 100, 100, "lattice:3", 3334, (i - j) % 3 == 0)                                    \
+    X(dilated_3_window, 100, 100, "lattice:3 & band:21,21", 1332,                                  \
+      (i - j) % 3 == 0 && abs(i - j) <= 21)                                                        \
+    X(segments_16_2, 100, 100, "segments:16,2,0", 388,                                             \
+      i / 16 == j / 16 && i % 2 == 0 && j % 2 == 0)                                                \
+    X(segments_20_3, 100, 100, "segments:20,3,2", 180,                                             \
+      i / 20 == j / 20 && i % 20 % 3 == 2 && j % 20 % 3 == 2)                                      \
+    X(documents, 100, 100, "documents:20,1,44,0,35", 3562, document_of(i) == document_of(j))       \
+    X(documents_causal, 100, 100, "documents:20,1,44,0,35 & causal", 1831,                         \
+      document_of(i) == document_of(j) && j <= i)                                                  \
+    X(prefix_lm, 100, 100, "causal | first:30", 5485, j <= i || j < 30)                            \
+    X(vertical_slash, 130, 130, "keys:0,1,37,90,causal | slashes:0,1,2,17,64", 939,                \
+      j <= i && (IN(j, 0, 1, 37, 90) || IN(i - j, 0, 1, 2, 17, 64)))                               \
+    X(either, 100, 100, "band:5,11 | lattice:3", 4474,                                             \
+      (i - 5 <= j && j <= i + 11) || (i - j) % 3 == 0)                                             \
+    X(both, 100, 100, "band:5,11 & lattice:3", 479,                                                \
+      (i - 5 <= j && j <= i + 11) && (i - j) % 3 == 0)                                             \
+    X(far_lattice, 250, 250, "lattice:100", -1, (i - j) % 100 == 0)                                \
+    X(far_lattice_shifted, 130, 250, "lattice:90,causal", -1, j <= p && MOD(p - j, 90) == 0)       \
+    X(far_tails, 250, 250, "tails:100,3", -1, j % 100 >= 97)                                       \
+    X(far_segments, 250, 250, "segments:150,70,69", -1,                                            \
+      i / 150 == j / 150 && i % 150 % 70 == 69 && j % 150 % 70 == 69)                              \
+    X(negative_slashes, 100, 200, "slashes:-70,-1,99", -1, IN(p - j, -70, -1, 99))                 \
+    X(documents_short, 200, 200, "documents:60,70", -1,                                            \
+      i < 130 && j < 130 && (i < 60) == (j < 60))                                                  \
     X(nothing, 70, 70, "first:0", 0, 0)
 
 #define ENUMERATE(name, sq, sk, text, pairs, see) name,
@@ -292,7 +292,8 @@ static void test_blocks(void **state)
                     column[entries++] = c;
             row_start[r + 1] = entries;
         }
-        expect_ok(heed_tiles_from_blocks(context, &grid, block_q, block_k, row_start, column, &list));
+        expect_ok(
+            heed_tiles_from_blocks(context, &grid, block_q, block_k, row_start, column, &list));
         read_plane(&grid, list, 0, 0);
         for (int i = 0; i < SQ; i++)
             for (int j = 0; j < SK; j++)
@@ -323,8 +324,8 @@ static void test_combining(void **state)
             for (int i = 0; i < SQ; i++) {
                 for (int j = 0; j < SK; j++) {
                     int other = (i + SK - SQ - j) % 3 == 0 || i / 64 == j / 64;
-                    assert_int_equal(seen[i][j], way ? want[p][i][j] | other
-                                                     : want[p][i][j] & other);
+                    assert_int_equal(seen[i][j],
+                                     way ? want[p][i][j] | other : want[p][i][j] & other);
                 }
             }
         }
@@ -374,14 +375,14 @@ static void test_bad_text(void **state)
     static const struct {
         const char *text, *words;
     } bad[] = {
-        {"", "is not the name"},          {"band:1,0 &", "is not the name"},
+        {"", "is not the name"},           {"band:1,0 &", "is not the name"},
         {"spiral", "'spiral' is no term"}, {"band:1", "takes 2 to 2"},
-        {"band:-2,0", "-1 is open"},      {"lattice:0", "pattern.size=0"},
-        {"tails:4,5", "pattern.rate=5"},  {"segments:8,2,2", "offset=2"},
-        {"keys:3,3", "numbers ascend"},   {"documents:4,-1", "numbers ascend"},
-        {"keys:9999999999", "31 bits"},   {"random:0", "density=0"},
-        {"random:1.5", "density=1.5"},    {"first:1 first:2", "& or | follows"},
-        {"keys:,", "is no number"},       {"all | band:nan,0", "31 bits"},
+        {"band:-2,0", "-1 is open"},       {"lattice:0", "pattern.size=0"},
+        {"tails:4,5", "pattern.rate=5"},   {"segments:8,2,2", "offset=2"},
+        {"keys:3,3", "numbers ascend"},    {"documents:4,-1", "numbers ascend"},
+        {"keys:9999999999", "31 bits"},    {"random:0", "density=0"},
+        {"random:1.5", "density=1.5"},     {"first:1 first:2", "& or | follows"},
+        {"keys:,", "is no number"},        {"all | band:nan,0", "31 bits"},
     };
     (void)state;
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
@@ -455,10 +456,10 @@ static void test_sparsity(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_patterns),   cmocka_unit_test(test_mixture),
-        cmocka_unit_test(test_masks),      cmocka_unit_test(test_blocks),
-        cmocka_unit_test(test_combining),  cmocka_unit_test(test_transposing),
-        cmocka_unit_test(test_bad_text),   cmocka_unit_test(test_bad_lists),
+        cmocka_unit_test(test_patterns),  cmocka_unit_test(test_mixture),
+        cmocka_unit_test(test_masks),     cmocka_unit_test(test_blocks),
+        cmocka_unit_test(test_combining), cmocka_unit_test(test_transposing),
+        cmocka_unit_test(test_bad_text),  cmocka_unit_test(test_bad_lists),
         cmocka_unit_test(test_sparsity),
     };
     return cmocka_run_group_tests_name("tiles", tests, NULL, NULL);

@@ -143,8 +143,7 @@ static int write_svg(const picture_t *picture, const char *text, const char *pat
     FILE *file = fopen(path, "w");
     if (!file)
         return tool_fail("%s: %s", path, strerror(errno));
-    fprintf(file,
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\">\n<title>",
+    fprintf(file, "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\">\n<title>",
             picture->columns * CELL, picture->rows * CELL);
     for (const char *at = text; *at; at++)
         fprintf(file, *at == '&' ? "&amp;" : *at == '<' ? "&lt;" : "%c", *at);

@@ -6,7 +6,8 @@
  *
  *     cc -O2 -Iinclude -Ibench bench/turns/decode.c bench/limits_kernels.c -o turns \
  *         build/release/libheed.so -Wl,-rpath,build/release
- *     turns 400 5 cpu:decode_avx2,cpu:flash_avx2 'attention dtype=bf16 sq=1 sk=16384 hq=4 hk=1 d=128'
+ *     turns 400 5 cpu:decode_avx2,cpu:flash_avx2 'attention dtype=bf16 sq=1 sk=16384 hq=4 hk=1
+ * d=128'
  *
  * The problem has one sequence and one key head, and no operand beside q, k, v and out. */
 #define _GNU_SOURCE
@@ -70,7 +71,8 @@ static void fill(char *at, size_t bytes, heed_dtype_t dtype)
         float value = (float)(random >> 8) / 8388608.0f - 1;
         uint32_t bits;
         memcpy(&bits, &value, sizeof(bits));
-        uint16_t half = dtype == HEED_F16 ? (uint16_t)(0x3000 | random >> 22) : (uint16_t)(bits >> 16);
+        uint16_t half =
+            dtype == HEED_F16 ? (uint16_t)(0x3000 | random >> 22) : (uint16_t)(bits >> 16);
         uint8_t code = (uint8_t)(random >> 20 & 0xb7);
         memcpy(at + i, size == 4 ? (void *)&bits : size == 2 ? (void *)&half : (void *)&code, size);
     }

@@ -11,10 +11,10 @@
  *     }
  *
  * Every function that makes a list writes *tiles: struct and arrays in one block of the context's
- * allocator, the caller's to free with heed_tiles_free. A list is built in parallel by the context's
- * threads in time and memory that follow the tiles listed, not the square of the sequence (two
- * words of scratch for 8192 keys aside), and is the same for any number of threads. All functions
- * may be called from many threads at once.
+ * allocator, the caller's to free with heed_tiles_free. A list is built in parallel by the
+ * context's threads in time and memory that follow the tiles listed, not the square of the sequence
+ * (two words of scratch for 8192 keys aside), and is the same for any number of threads. All
+ * functions may be called from many threads at once.
  *
  * Errors of all: NULL, STRUCT_SIZE, VALUE, SHAPE (the sentence names field and value),
  * OUT_OF_MEMORY; *tiles is then NULL. */
@@ -117,12 +117,9 @@ HEED_API HEED_MUST_USE heed_status_t heed_tiles_from_bits(heed_context_t *contex
 
 /* Compressed rows of blocks of any size (BSR): row_start[batches*heads*ceil(queries/block_q) + 1],
  * column[] ascending within a row. */
-HEED_API HEED_MUST_USE heed_status_t heed_tiles_from_blocks(heed_context_t *context,
-                                                            const heed_tiles_grid_t *grid,
-                                                            int64_t block_q, int64_t block_k,
-                                                            const int64_t *row_start,
-                                                            const int32_t *column,
-                                                            heed_tile_list_t **tiles);
+HEED_API HEED_MUST_USE heed_status_t heed_tiles_from_blocks(
+    heed_context_t *context, const heed_tiles_grid_t *grid, int64_t block_q, int64_t block_k,
+    const int64_t *row_start, const int32_t *column, heed_tile_list_t **tiles);
 
 /* Compressed rows of single pairs (CSR): heed_tiles_from_blocks with blocks of one. */
 HEED_API HEED_MUST_USE heed_status_t heed_tiles_from_csr(heed_context_t *context,
@@ -182,7 +179,8 @@ typedef struct heed_sparse {
     double mass;     /* by scores: 0, or in (0, 1]: instead of a budget the highest scores whose sum
                         is that part of the row's (Xu et al., XAttention, 2025); scores are then not
                         negative */
-    const float *scores; /* by scores: [batches][heads][rows][columns] of tiles; NaN is the lowest */
+    const float
+        *scores; /* by scores: [batches][heads][rows][columns] of tiles; NaN is the lowest */
 } heed_sparse_t;
 
 static inline heed_sparse_t heed_sparse(heed_sparse_kind_t kind, double density)
@@ -210,8 +208,8 @@ HEED_API HEED_MUST_USE heed_status_t heed_tiles_generate(heed_context_t *context
 
 typedef enum heed_score_kind {
     HEED_SCORE_POOLED = 0,       /* softmax over tiles of <mean of q, mean of k> */
-    HEED_SCORE_ANTIDIAGONAL = 1, /* sums along every stride-th antidiagonal, softmax, summed over the
-                                    tile (Xu et al., XAttention, 2025) */
+    HEED_SCORE_ANTIDIAGONAL = 1, /* sums along every stride-th antidiagonal, softmax, summed over
+                                    the tile (Xu et al., XAttention, 2025) */
     HEED_SCORE_MASS = 2, /* exact: the weight of the tile, mean over its queries. The oracle */
     HEED_SCORE_MAX = 3   /* exact: the largest weight in the tile: what a learned gate is trained on
                             (Gao et al., SeerAttention, 2024) */
@@ -220,9 +218,9 @@ typedef enum heed_score_kind {
 typedef struct heed_block_scores_desc {
     uint32_t struct_size;
     heed_score_kind_t kind;
-    heed_tensor_t q;  /* [B,Sq,H,D] f32, bf16, f16, with data; B, Sq, H are the grid's */
-    heed_tensor_t k;  /* [B,Sk,Hk,D] the same dtype */
-    float scale;      /* 0: 1/sqrt(D) */
+    heed_tensor_t q; /* [B,Sq,H,D] f32, bf16, f16, with data; B, Sq, H are the grid's */
+    heed_tensor_t k; /* [B,Sk,Hk,D] the same dtype */
+    float scale;     /* 0: 1/sqrt(D) */
     int32_t causal;
     heed_align_t align;
     int32_t stride; /* ANTIDIAGONAL: divides 64; 0: 16 */

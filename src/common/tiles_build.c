@@ -44,8 +44,9 @@ heed_status_t hd_grid_check(const heed_tiles_grid_t *from, heed_tiles_grid_t *gr
     int64_t planes, rows;
     if (grid->batches < 1 || grid->heads < 1 || !hd_mul(grid->batches, grid->heads, &planes) ||
         !hd_mul(planes, hd_max(hd_grid_rows(grid), 1), &rows) || rows > INT64_MAX / 64)
-        return hd_fail(HEED_ERROR_SHAPE, "grid.batches=%lld, heads=%lld: each at least 1, and "
-                                         "rows that can be counted",
+        return hd_fail(HEED_ERROR_SHAPE,
+                       "grid.batches=%lld, heads=%lld: each at least 1, and "
+                       "rows that can be counted",
                        (long long)grid->batches, (long long)grid->heads);
     return HEED_OK;
 }
@@ -70,7 +71,8 @@ static bool room_for_entry(chunk_t *chunk)
     int64_t room = hd_max(chunk->entries_room * 2, 64);
     int32_t *column = grown(chunk, chunk->column, chunk->entries, room, sizeof(int32_t));
     chunk->column = column ? column : chunk->column;
-    int32_t *mask = column ? grown(chunk, chunk->mask, chunk->entries, room, sizeof(int32_t)) : NULL;
+    int32_t *mask =
+        column ? grown(chunk, chunk->mask, chunk->entries, room, sizeof(int32_t)) : NULL;
     chunk->mask = mask ? mask : chunk->mask;
     chunk->entries_room = mask ? room : chunk->entries_room;
     return mask;
@@ -279,8 +281,8 @@ heed_status_t hd_tiles_build(const heed_context_t *context, const heed_tiles_gri
         (int64_t)hd_round_up((size_t)(hd_ceil_div(build.columns, 64) + hd_grid_words(grid)), 8);
 
     size_t chunk_bytes = (size_t)build.count * sizeof(chunk_t);
-    size_t bytes = chunk_bytes + (size_t)build.count * 16 +
-                   (size_t)(threads * build.scratch_words) * 8;
+    size_t bytes =
+        chunk_bytes + (size_t)build.count * 16 + (size_t)(threads * build.scratch_words) * 8;
     char *memory = hd_alloc(context, bytes + 1);
     if (!memory)
         return out_of_memory(&build);

@@ -21,8 +21,8 @@ typedef struct hd_tile_row {
 typedef struct hd_tile_maker {
     /* Marks columns and appends full tiles. */
     void (*row)(const void *maker, hd_tile_row_t *row);
-    /* The words of a marked tile, [tile_k][tile_q/64], zero when called. Returns whether it is full,
-     * whatever the bits say then. NULL: every marked tile is full. */
+    /* The words of a marked tile, [tile_k][tile_q/64], zero when called. Returns whether it is
+     * full, whatever the bits say then. NULL: every marked tile is full. */
     bool (*tile)(const void *maker, const hd_tile_row_t *row, int64_t column, uint64_t *bits);
     const void *maker;
 } hd_tile_maker_t;

@@ -114,7 +114,8 @@ heed_status_t heed_tiles_or(heed_context_t *context, const heed_tiles_grid_t *gr
 
 /* ---- transposing ----------------------------------------------------------------------------- */
 
-/* The entries of `from` in the order of their columns: [start of column c] .. one number an entry. */
+/* The entries of `from` in the order of their columns: [start of column c] .. one number an entry.
+ */
 typedef struct turned {
     const heed_tile_list_t *from;
     int64_t columns;
@@ -232,8 +233,8 @@ static double pairs_of(const heed_tiles_grid_t *grid, const heed_tile_list_t *li
         return (double)(queries * keys);
     for (int64_t j = 0; j < keys; j++)
         for (int w = 0; w < words; w++)
-            pairs += __builtin_popcountll(mask[j * words + w] &
-                                          hd_bits_between(0, queries, w * 64));
+            pairs +=
+                __builtin_popcountll(mask[j * words + w] & hd_bits_between(0, queries, w * 64));
     return (double)pairs;
 }
 

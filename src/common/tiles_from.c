@@ -49,8 +49,7 @@ static bool dense_tile(const void *maker, const hd_tile_row_t *row, int64_t colu
         for (int w = 0; w < words; w++) {
             uint64_t square[64] = {0};
             for (int i = 0; i < 64 && w * 64 + i < row->queries; i++)
-                square[i] =
-                    dense_row(dense, row, row->first + w * 64 + i)[column * per_tile + k];
+                square[i] = dense_row(dense, row, row->first + w * 64 + i)[column * per_tile + k];
             hd_transpose_bits(square);
             for (int j = 0; j < 64; j++)
                 bits[(k * 64 + j) * words + w] = square[j];

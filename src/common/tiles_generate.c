@@ -8,7 +8,7 @@
 typedef struct generators {
     const heed_context_t *context;
     const heed_sparse_t *at;
-    int64_t count; /* 1, or one a head */
+    int64_t count;      /* 1, or one a head */
     const double *part; /* of each: part_left */
     _Atomic int *failed;
 } generators_t;
@@ -260,8 +260,7 @@ static heed_status_t generate(const heed_context_t *context, const heed_tiles_gr
     _Atomic int failed = 0;
     double *part = hd_alloc(context, (size_t)count * sizeof(*part));
     if (!part)
-        return hd_fail(HEED_ERROR_OUT_OF_MEMORY, "no memory for %lld generators",
-                       (long long)count);
+        return hd_fail(HEED_ERROR_OUT_OF_MEMORY, "no memory for %lld generators", (long long)count);
     for (int64_t i = 0; i < count; i++)
         part[i] = sparse[i].kind == HEED_SPARSE_LOCAL_GLOBAL ? part_left(&sparse[i], grid) : 1;
     generators_t all = {context, sparse, count, part, &failed};

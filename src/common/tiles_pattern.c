@@ -1,5 +1,5 @@
-/* Tile lists of predicates. For every kind: which keys a range of queries may see (marks), whether a
- * tile is wholly seen, and which of 64 queries see one key. */
+/* Tile lists of predicates. For every kind: which keys a range of queries may see (marks), whether
+ * a tile is wholly seen, and which of 64 queries see one key. */
 #include "tiles_build.h"
 
 #include "visibility.h"
@@ -91,8 +91,7 @@ static void mark_lattice(hd_tile_row_t *row, int64_t offset, int64_t size, int64
         hd_row_mark_keys(row, hd_max(at, low), hd_min(at + span, high));
 }
 
-static void mark_tails(hd_tile_row_t *row, const heed_pattern_t *pattern, int64_t low,
-                       int64_t high)
+static void mark_tails(hd_tile_row_t *row, const heed_pattern_t *pattern, int64_t low, int64_t high)
 {
     int64_t size = pattern->size;
     if (size <= row->grid->tile_k) {
@@ -259,8 +258,7 @@ static bool tile(const void *maker, const hd_tile_row_t *row, int64_t column, ui
         return true;
     for (; key < end; key++)
         for (int64_t first = row->first; first < row->first + grid->tile_q; first += 64)
-            *bits++ =
-                hd_band_mask(&term.band, key, first, 64) & queries_of(&term, first, key);
+            *bits++ = hd_band_mask(&term.band, key, first, 64) & queries_of(&term, first, key);
     return false;
 }
 
@@ -283,8 +281,9 @@ static heed_status_t check_numbers(const heed_pattern_t *pattern)
             return hd_fail(HEED_ERROR_VALUE, "pattern.numbers[%lld]=%lld is beyond 2^31-1",
                            (long long)n, (long long)number);
         if (n && number < pattern->numbers[n - 1] + !documents)
-            return hd_fail(HEED_ERROR_VALUE, "pattern.numbers[%lld]=%lld: numbers ascend, and the "
-                                             "one before is %lld",
+            return hd_fail(HEED_ERROR_VALUE,
+                           "pattern.numbers[%lld]=%lld: numbers ascend, and the "
+                           "one before is %lld",
                            (long long)n, (long long)number, (long long)pattern->numbers[n - 1]);
     }
     return HEED_OK;
@@ -310,8 +309,9 @@ static heed_status_t check(const heed_pattern_t *pattern)
                        (long long)pattern->rate, (long long)pattern->size);
     if (kind == HEED_PATTERN_SEGMENTS &&
         (pattern->rate < 1 || pattern->offset < 0 || pattern->offset >= pattern->rate))
-        return hd_fail(HEED_ERROR_VALUE, "pattern.rate=%lld, offset=%lld: a rate of at least 1, and "
-                                         "an offset below it",
+        return hd_fail(HEED_ERROR_VALUE,
+                       "pattern.rate=%lld, offset=%lld: a rate of at least 1, and "
+                       "an offset below it",
                        (long long)pattern->rate, (long long)pattern->offset);
     return kind >= HEED_PATTERN_DOCUMENTS ? check_numbers(pattern) : HEED_OK;
 }
@@ -323,11 +323,14 @@ heed_status_t heed_tiles_from_pattern(heed_context_t *context, const heed_tiles_
     heed_tiles_grid_t full;
     if (!context || !patterns || !tiles)
         return hd_fail(HEED_ERROR_NULL, "%s is null",
-                       !context ? "context" : !patterns ? "patterns" : "tiles");
+                       !context    ? "context"
+                       : !patterns ? "patterns"
+                                   : "tiles");
     *tiles = NULL;
     HD_TRY(hd_grid_check(grid, &full));
     if (count != 1 && count != full.heads)
-        return hd_fail(HEED_ERROR_SHAPE, "count=%lld patterns: one, or one for each of the %lld heads",
+        return hd_fail(HEED_ERROR_SHAPE,
+                       "count=%lld patterns: one, or one for each of the %lld heads",
                        (long long)count, (long long)full.heads);
     for (int64_t i = 0; i < count; i++) {
         if (patterns[i].struct_size != sizeof(*patterns))

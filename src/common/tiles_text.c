@@ -83,8 +83,7 @@ static heed_status_t read_term(const char **text, term_t *term)
     }
     at += strspn(at, " ");
     if (*at && *at != '&' && *at != '|')
-        return hd_fail(HEED_ERROR_VALUE, "'%.24s' after %s: & or | follows a term", at,
-                       term->name);
+        return hd_fail(HEED_ERROR_VALUE, "'%.24s' after %s: & or | follows a term", at, term->name);
     *text = at;
     return HEED_OK;
 }
@@ -162,7 +161,8 @@ typedef heed_status_t (*join_t)(heed_context_t *context, const heed_tiles_grid_t
                                 const heed_tile_list_t *a, const heed_tile_list_t *b,
                                 heed_tile_list_t **tiles);
 
-/* *into = join(*into, more), or more where there is nothing yet. Takes both over, also on failure. */
+/* *into = join(*into, more), or more where there is nothing yet. Takes both over, also on failure.
+ */
 static heed_status_t join(heed_context_t *context, const heed_tiles_grid_t *grid, join_t how,
                           heed_tile_list_t *more, heed_tile_list_t **into)
 {

@@ -6,6 +6,18 @@
 #include "flash_softmax.h"
 #include "rows.h"
 
+/* Multiplies a packed row with its scale. Kernels with pairs take none. */
+HD_INLINE void scale_row(const hd_view_t *scale, int64_t b, int64_t key, int64_t head, int n,
+                         char *row)
+{
+    float *to = (float *)(void *)row, factor;
+    if (!scale->dtype)
+        return;
+    factor = hd_scale(scale, b, key, head);
+    for (int c = 0; c < n; c++)
+        to[c] *= factor;
+}
+
 #if FLASH_PAIRS
 /* A row of n 16-bit elements, copied; the second half of an odd last cell is zero. */
 HD_INLINE void row_to_cells(const hd_view_t *view, const char *row, int n, char *to)
@@ -41,8 +53,10 @@ static inline int64_t packed_v_row(const hd_attention_t *a)
 HD_NOINLINE void pack_k(const hd_attention_t *a, int64_t b, int64_t head, int64_t key, int count,
                         char *to)
 {
-    for (int j = 0; j < count; j++)
+    for (int j = 0; j < count; j++) {
         row_to_cells(&a->k, hd_view_row(&a->k, b, key + j, head), a->d, to + j * packed_k_row(a));
+        scale_row(&a->k_scale, b, key + j, head, a->d, to + j * packed_k_row(a));
+    }
 }
 
 /* key is even with pairs; an odd count is filled up with a row of zeros. */
@@ -55,8 +69,10 @@ HD_NOINLINE void pack_v(const hd_attention_t *a, int64_t b, int64_t head, int64_
                          j + 1 < count ? hd_view_row(&a->v, b, key + j + 1, head) : NULL, a->v.elem,
                          a->dv, to + j / 2 * packed_v_row(a));
 #else
-    for (int j = 0; j < count; j++)
+    for (int j = 0; j < count; j++) {
         row_to_cells(&a->v, hd_view_row(&a->v, b, key + j, head), a->dv, to + j * packed_v_row(a));
+        scale_row(&a->v_scale, b, key + j, head, a->dv, to + j * packed_v_row(a));
+    }
 #endif
 }
 

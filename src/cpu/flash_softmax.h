@@ -97,9 +97,9 @@ HD_INLINE void exponentials(const int vectors, const float *s, char *p, int firs
     }
 }
 
-/* Exponentials of the scores of keys first .. end-1 into P^T, and their sums; s, p, low and row are at the first. With pairs, first is
- * even, and an odd end is filled up with zeros. scale is 1 where it was put into Q. masks may be
- * NULL. */
+/* Exponentials of the scores of keys first .. end-1 into P^T, and their sums; s, p, low and row are
+ * at the first. With pairs, first is even, and an odd end is filled up with zeros. scale is 1 where
+ * it was put into Q. masks may be NULL. */
 HD_NOINLINE void flash_exponentials(int vectors, const float *s, char *p, int first, int end,
                                     const vec_t *low, vec_t scale, flash_row_t *row,
                                     const uint64_t *masks, int shift)

@@ -33,6 +33,10 @@ HD_INLINE vec_t flash_dot(vec_t sum, vec_t a, vec_t b)
 }
 #endif
 
+#if FLASH_BY_ELEMENT
+#include "flash_element.h"
+#endif
+
 /* ---- how a range is cut into tiles ----------------------------------------------------------- */
 
 /* Broadcasts of a tile `vectors` wide. */
@@ -110,7 +114,11 @@ HD_INLINE void qk_tile(const int keys, const int vectors, const char *k, int64_t
             sum[i][r] = vec_zero();
         }
     }
-    HD_UNROLL_BY for (int step = 0; step < steps; step++)
+    int step = 0;
+#if FLASH_BY_ELEMENT
+    step = qk_elements(keys, vectors, k, k_row, q, steps, sum);
+#endif
+    HD_UNROLL_BY for (; step < steps; step++)
     {
         vec_t b[FLASH_TILE];
         HD_UNROLL
@@ -176,70 +184,6 @@ HD_NOINLINE void qk_keys(int vectors, const char *k, int64_t k_row, int first, i
                          int shift)
 {
 #define WIDTH(n) qk_range(n, k, k_row, first, end, q, steps, s, most, masks, shift)
-    FLASH_WIDTHS(vectors, WIDTH);
-#undef WIDTH
-}
-
-/* ---- results --------------------------------------------------------------------------------- */
-
-/* O^T of `columns` columns: scaled by corr where that is given, then P^T V of some keys added.
- * steps counts cells of keys. */
-HD_INLINE void pv_tile(const int columns, const int vectors, const char *v, int64_t v_row,
-                       const char *p, int steps, float *o, const vec_t *corr)
-{
-    vec_t sum[FLASH_NARROW][FLASH_TILE];
-    HD_UNROLL
-    for (int i = 0; i < columns; i++) {
-        HD_UNROLL
-        for (int r = 0; r < vectors; r++) {
-            sum[i][r] = vec_load(o + i * LANES + r * VEC_LANES);
-            if (corr)
-                sum[i][r] = vec_mul(sum[i][r], corr[r]);
-        }
-    }
-    HD_UNROLL_BY for (int step = 0; step < steps; step++)
-    {
-        vec_t b[FLASH_TILE];
-        HD_UNROLL
-        for (int r = 0; r < vectors; r++) {
-            b[r] = vec_load(p + (step * LANES + r * VEC_LANES) * 4);
-            HD_OPAQUE(b[r]);
-        }
-        HD_UNROLL
-        for (int i = 0; i < columns; i++) {
-            vec_t a = vec_broadcast(v + step * v_row + i * 4);
-            HD_OPAQUE(a);
-            HD_UNROLL
-            for (int r = 0; r < vectors; r++) {
-                sum[i][r] = flash_dot(sum[i][r], a, b[r]);
-            }
-        }
-    }
-    HD_UNROLL
-    for (int i = 0; i < columns; i++) {
-        HD_UNROLL
-        for (int r = 0; r < vectors; r++) {
-            vec_store(o + i * LANES + r * VEC_LANES, sum[i][r]);
-        }
-    }
-}
-
-HD_INLINE void pv_range(const int vectors, const char *v, int64_t v_row, int dv, const char *p,
-                        int steps, float *o, const vec_t *corr)
-{
-    const int height = tile_height(FLASH_COLUMNS, vectors);
-    int c = 0;
-#define TILE(n) pv_tile(n, vectors, v + c * 4, v_row, p, steps, o + c * LANES, corr)
-    FLASH_CUT(c, dv, height, vectors, TILE)
-#undef TILE
-}
-
-/* O^T += V^T P^T of `steps` cells of keys for `vectors` vectors of queries, after O^T was scaled by
- * corr where that is not NULL. p, o and corr are at the first of these vectors. */
-HD_NOINLINE void pv_keys(int vectors, const char *v, int64_t v_row, int dv, const char *p,
-                         int steps, float *o, const vec_t *corr)
-{
-#define WIDTH(n) pv_range(n, v, v_row, dv, p, steps, o, corr)
     FLASH_WIDTHS(vectors, WIDTH);
 #undef WIDTH
 }

@@ -3,9 +3,10 @@
 #ifndef HD_ROWS_H
 #define HD_ROWS_H
 
-#include "vec.h"
+#include "flash_codes.h"
 
 #include "../common/attention.h"
+#include "../common/merge.h"
 
 #include <math.h>
 
@@ -23,6 +24,9 @@ HD_INLINE void row_to_f32(const hd_view_t *view, const char *row, int n, float *
     if (hd_view_is_plain(view, HEED_F16))
         for (; c + VEC_LANES <= n; c += VEC_LANES)
             vec_store(to + c, vec_load_f16((const uint16_t *)(const void *)row + c));
+    const float *codes = flash_codes(view->dtype);
+    for (; codes && c < n; c++)
+        to[c] = codes[*(const uint8_t *)(row + c * view->elem)];
     for (; c < n; c++)
         to[c] = hd_code_load(view->dtype, row + c * view->elem);
 }
@@ -53,15 +57,13 @@ HD_NOINLINE double merge_row(const hd_attention_t *a, const char *out, const cha
     memcpy(&old_lse, lse_at, sizeof(old_lse));
     if (old_lse == -INFINITY) /* nothing there: whatever out holds is not looked at */
         return lse;
-    double top = fmax((double)old_lse, lse);
-    double old_weight = exp((double)old_lse - top), weight = exp(lse - top);
-    double sum = old_weight + weight;
+    double weights[] = {(double)old_lse, lse}, merged = hd_merge_weights(weights, 2);
     for (int c = 0; c < a->dv; c++) {
         double old = (double)hd_element_load(a->out.dtype, out + c * a->out.elem);
-        double now = weight == 0 ? 0 : weight * (double)row[c];
-        row[c] = (float)((old_weight * old + now) / sum);
+        double now = weights[1] == 0 ? 0 : weights[1] * (double)row[c];
+        row[c] = (float)(weights[0] * old + now);
     }
-    return top + log(sum);
+    return merged;
 }
 
 #endif

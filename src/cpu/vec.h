@@ -25,8 +25,12 @@
 #define HD_UNROLL    _Pragma("clang loop unroll(full)")
 #define HD_UNROLL_BY _Pragma("clang loop unroll(disable)")
 #else
-#define HD_UNROLL    _Pragma("GCC unroll 16")
+#define HD_UNROLL _Pragma("GCC unroll 16")
+#if defined(HD_EMULATED) /* many instructions for each: four times the code, for nothing */
+#define HD_UNROLL_BY _Pragma("GCC unroll 1")
+#else
 #define HD_UNROLL_BY _Pragma("GCC unroll 4")
+#endif
 #endif
 
 /* Keeps a value in a register: GCC else folds a broadcast or a load into every multiply-add that
@@ -38,6 +42,12 @@
 #else
 #define HD_OPAQUE(x)
 #endif
+
+/* 2^f for |f| <= 1/2, highest power first: degree 5, minimax, 2.1e-7. */
+#define VEC_EXP2_POLYNOMIAL                                                                    \
+    {                                                                                          \
+        0.00132764722f, 0.00967554133f, 0.0555071327f, 0.240221197f, 0.693146967f, 1.00000007f \
+    }
 
 /* The emulated twin of a kernel, built for the tests, goes by another name. */
 #if defined(HD_EMULATED)

@@ -223,6 +223,27 @@ EMU_REDUCE(emu_reduce_max, EMU_MAX)
 #undef _mm512_reduce_max_ps
 #define _mm512_reduce_max_ps(x) emu_reduce_max(x)
 
+/* ---- comparing ------------------------------------------------------------------------------- */
+
+EMU_INLINE uint32_t emu_above_16(simde__m512i x, simde__m512i y)
+{
+    EMU_LANES(int16_t, a, x);
+    EMU_LANES(int16_t, b, y);
+    uint32_t mask = 0;
+    for (int i = 0; i < 32; i++)
+        mask |= (uint32_t)(a[i] > b[i]) << i;
+    return mask;
+}
+
+#undef _mm512_cmpgt_epi16_mask
+#define _mm512_cmpgt_epi16_mask(a, b) emu_above_16(a, b)
+
+/* ---- stores past the caches: stores -----------------------------------------------------------
+ */
+
+#undef _mm512_stream_si512
+#define _mm512_stream_si512(at, x) memcpy(at, &(x), sizeof(x))
+
 /* ---- small integers -------------------------------------------------------------------------- */
 
 EMU_INLINE simde__mmask32 emu_equal_epi16(simde__m512i x, simde__m512i y)

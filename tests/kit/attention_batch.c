@@ -71,9 +71,9 @@ bool kit_batch_read(const heed_attention_desc_t *desc, void *const *data, kit_ba
     if (!batch->sq || !batch->sk)
         return false;
     for (int64_t b = 0; b < n->b; b++) {
-        batch->sq[b] = ragged ? ragged_length(&desc->cu_seqlens_q,
-                                              data[HEED_ATTENTION_CU_SEQLENS_Q], b)
-                              : desc->q.shape[1];
+        batch->sq[b] =
+            ragged ? ragged_length(&desc->cu_seqlens_q, data[HEED_ATTENTION_CU_SEQLENS_Q], b)
+                   : desc->q.shape[1];
         batch->sk[b] = key_count(desc, data, b);
         n->sq = batch->sq[b] > n->sq ? batch->sq[b] : n->sq;
         n->sk = batch->sk[b] > n->sk ? batch->sk[b] : n->sk;
@@ -267,8 +267,8 @@ bool kit_attention_gather(const heed_attention_desc_t *desc, void *const *data, 
 
 void kit_attention_free(kit_attention_t *x)
 {
-    double *arrays[] = {x->q,   x->k,        x->v,        x->bias,    x->mask,   x->slopes, x->sinks,
-                        x->out, x->lse,      x->want_out, x->want_lse, x->old_out, x->old_lse};
+    double *arrays[] = {x->q,   x->k,   x->v,        x->bias,     x->mask,    x->slopes, x->sinks,
+                        x->out, x->lse, x->want_out, x->want_lse, x->old_out, x->old_lse};
     for (size_t i = 0; i < sizeof(arrays) / sizeof(arrays[0]); i++)
         free(arrays[i]);
     kit_batch_free(&x->batch);

@@ -163,7 +163,8 @@ static void draw_pages(draw_t *draw)
 static bool draw_sequences(draw_t *draw)
 {
     static const char *const ragged[] = {"none", "q", "k", "qk", "qk", "qk"};
-    int64_t kind = can(draw, HEED_ATTENTION_CAN_RAGGED) && chance(draw, 25) ? between(draw, 1, 5) : 0;
+    int64_t kind =
+        can(draw, HEED_ATTENTION_CAN_RAGGED) && chance(draw, 25) ? between(draw, 1, 5) : 0;
     bool ragged_q = kind == 1 || kind > 2, ragged_k = kind >= 2;
     draw->q_batch = ragged_q ? 1 : draw->b;
     draw->k_batch = ragged_k ? 1 : draw->b;
