@@ -10,7 +10,7 @@
 #include <string.h>
 
 /* Elements that are compared at a time, so that they stay in cache. */
-enum { PIECE = 1 << 18 };
+enum { PIECE = 1 << 15 };
 
 static void *grow(void **memory, size_t *have, size_t need)
 {
@@ -148,26 +148,18 @@ static heed_status_t encode(heed_context_t *context, const convert_target_t *tar
 
 /* ---- comparing ------------------------------------------------------------------------------- */
 
-/* Eight sums each, so that they can be kept in vector registers. Not finite: left out. */
-static void compare(const float *values, const float *decoded, int64_t count,
-                    convert_report_t *report)
+static heed_status_t compare(float *values, float *decoded, int64_t count, convert_report_t *report)
 {
-    enum { LANES = 8 };
-    double signal[LANES] = {0}, noise[LANES] = {0};
-    float worst[LANES] = {0};
-    for (int64_t i = 0; i < count; i++) {
-        int lane = (int)(i % LANES);
-        float value = values[i], error = decoded[i] - value;
-        float kept = fabsf(error) < INFINITY ? error : 0;
-        signal[lane] += fabsf(error) < INFINITY ? (double)value * (double)value : 0;
-        noise[lane] += (double)kept * (double)kept;
-        worst[lane] = fmaxf(worst[lane], fabsf(kept));
-    }
-    for (int lane = 0; lane < LANES; lane++) {
-        report->signal += signal[lane];
-        report->noise += noise[lane];
-        report->worst = fmax(report->worst, (double)worst[lane]);
-    }
+    heed_error_statistics_t statistics;
+    heed_tensor_t x = heed_tensor(values, HEED_F32, 1, &count, NULL);
+    heed_tensor_t y = heed_tensor(decoded, HEED_F32, 1, &count, NULL);
+    heed_status_t status = heed_error_statistics(&x, &y, &statistics);
+    if (status != HEED_OK)
+        return status;
+    report->signal += statistics.reference_squares;
+    report->noise += statistics.error_squares;
+    report->worst = fmax(report->worst, statistics.max_error);
+    return HEED_OK;
 }
 
 static heed_status_t judge(heed_context_t *context, const convert_target_t *target,
@@ -191,7 +183,7 @@ static heed_status_t judge(heed_context_t *context, const convert_target_t *targ
             status = decode(context, grid, row, rows, buffers->codes, target->dtype->heed,
                             buffers->scales, scale_dtype, decoded);
         if (status == HEED_OK)
-            compare(values, decoded, rows * grid->columns, report);
+            status = compare(values, decoded, rows * grid->columns, report);
     }
     free(pieces);
     return status;
