@@ -132,7 +132,8 @@ static heed_status_t encode(heed_context_t *context, const convert_target_t *tar
     heed_status_t status = heed_cast_apply_preset(&part.desc, target->preset);
     if (status != HEED_OK)
         return status;
-    part.desc.counts = heed_tensor(counts, HEED_I64, 1, &size, NULL);
+    if (report)
+        part.desc.counts = heed_tensor(counts, HEED_I64, 1, &size, NULL);
     if (part.groups > 0) {
         part.desc.scale_use = HEED_SCALE_DIVIDES;
         part.desc.scale_form = mx ? HEED_SCALE_FORM_MX : HEED_SCALE_FORM_F32;
@@ -140,6 +141,8 @@ static heed_status_t encode(heed_context_t *context, const convert_target_t *tar
             heed_tensor(buffers->scales, mx ? HEED_E8M0 : HEED_F32, 1, &part.groups, NULL);
     }
     status = heed_cast(context, &part.desc);
+    if (!report)
+        return status;
     report->clipped = counts[HEED_COUNT_CLIPPED];
     report->nans = counts[HEED_COUNT_NAN];
     report->infinities = counts[HEED_COUNT_INF];
@@ -196,7 +199,8 @@ bool convert_tensor(heed_context_t *context, const convert_target_t *target,
                     convert_report_t *report, st_error_t *error)
 {
     const st_tensor_t *from = job->from;
-    *report = (convert_report_t){0};
+    if (report)
+        *report = (convert_report_t){0};
     if (!job->cast)
         return st_append(writer, job->output, from->data, from->bytes, error);
     heed_dtype_t dtype;
@@ -210,7 +214,7 @@ bool convert_tensor(heed_context_t *context, const convert_target_t *target,
         !grow(&buffers->scales, &buffers->scale_bytes, scale_bytes))
         return st_fail(error, "%.200s: out of memory for %zu bytes", from->name, bytes);
     if (encode(context, target, job, values, dtype, buffers, report) != HEED_OK ||
-        judge(context, target, job, values, dtype, buffers, report) != HEED_OK)
+        (report && judge(context, target, job, values, dtype, buffers, report) != HEED_OK))
         return fail_status(error, from);
     if (!st_append(writer, job->output, buffers->codes, bytes, error))
         return false;
