@@ -89,12 +89,13 @@ def measure(numpy, heed, modules, src, dst, n, rounds):
     random = numpy.random.default_rng(1)
     block = (random.standard_normal(min(n, 65536)) * 4).astype(numpy.float32)
     numbers = numpy.tile(block, n // block.size)
-    source = numpy.zeros(n * BYTES[src], numpy.uint8)
+    source = common.memory(numpy, n * BYTES[src])
     heed.runner(f"cast src=f32 dst={src} n={n}", [numbers.ctypes.data, source.ctypes.data])()
     del numbers
-    want = numpy.zeros(n * BYTES[dst], numpy.uint8)
+    want = common.memory(numpy, n * BYTES[dst], 2048)
     moved = (source.nbytes + want.nbytes) // 2
-    a, b = numpy.ones(moved, numpy.uint8), numpy.zeros(moved, numpy.uint8)
+    a, b = common.memory(numpy, moved), common.memory(numpy, moved, 2048)
+    a[:], b[:] = 1, 2
     problem = f"cast src={src} dst={dst} n={n}"
     runs = {
         "memcpy": lambda: numpy.copyto(b, a),
@@ -103,7 +104,7 @@ def measure(numpy, heed, modules, src, dst, n, rounds):
     runs["heed"]()
     differ = {}
     for name, module in modules.items():
-        result = numpy.zeros_like(want)
+        result = common.memory(numpy, want.nbytes, 2048)
         try:
             run = PEERS[name](module, source, src, dst, result)
             run()
