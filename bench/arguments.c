@@ -57,7 +57,8 @@ static const char about[] =
     "  heed bench attention --impl 'auto,cpu:flash_*' --dtype f32,bf16 \\\n"
     "      --prob 'attention b=1 sq=2048 sk=2048 hq=8 hk=8 d=64'\n"
     "  heed bench attention --device cuda --impl 'cuda:*' --shapes bench/shapes/prefill.txt\n"
-    "  heed bench attention -o json > results.json\n\n"
+    "  heed bench attention -o json > results.json\n"
+    "  heed bench compare results.json\n\n"
     "Exit codes: 0 done, 1 a wrong result or none, 2 the command line cannot be understood.";
 
 static long parse_count(struct argp_state *state, const char *option, const char *text, long most)

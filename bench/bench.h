@@ -19,6 +19,9 @@ enum { BENCH_TEXT = 1024, BENCH_NAME = 64 };
 /* Limits that differ by more before and after make results doubtful. */
 #define BENCH_DRIFT 0.05
 
+/* Predictions that are off by no more are good ones. */
+#define BENCH_NEAR 1.5
+
 /* ---- small helpers (util.c) ------------------------------------------------------------------ */
 
 /* realloc that ends the program with a sentence when memory is out. */
@@ -206,6 +209,10 @@ void bench_copy_free(bench_copy_t *copy);
 /* Useful rates of a result, in 10^9 a second. */
 double bench_gflops(const bench_result_t *result);
 double bench_gbps(const bench_result_t *result);
+/* A problem without its operation and without defaults, in backticks. */
+void bench_short_problem(const char *prob, char *cell, size_t size);
+/* The predicted time over the median; NaN: there was no prediction. */
+double bench_predicted(const bench_result_t *result);
 /* Says which limit binds the result and how near it comes. */
 void bench_judge(const bench_run_t *run, bench_result_t *result);
 void bench_report_markdown(const bench_run_t *run, FILE *to);

@@ -140,9 +140,37 @@ static void this_cpu(void **state)
     assert_int_equal(!!(isa & HEED_ISA_AVX2), avx2);
     assert_int_equal(!!(isa & HEED_ISA_AVX512), avx512);
     assert_int_equal(!!(isa & HEED_ISA_AVX512BF16), avx512bf16);
+#elif HD_ARM
+    assert_true(isa & HEED_ISA_NEON); /* every system for 64-bit ARM expects it of the CPU */
 #else
     assert_int_equal(isa, 0);
 #endif
+}
+
+static void arm_systems(void **state)
+{
+    (void)state;
+    assert_int_equal(hd_hwcap_levels(0), 0);
+    assert_int_equal(hd_hwcap_levels(1), 0); /* floating point without vectors */
+    assert_int_equal(hd_hwcap_levels(2), 0);
+    assert_int_equal(hd_hwcap_levels(3), HEED_ISA_NEON);
+    assert_int_equal(hd_hwcap_levels(0xff), HEED_ISA_NEON); /* a Cortex-A72 */
+}
+
+static void arm_names(void **state)
+{
+    (void)state;
+    char name[96], four[5];
+    hd_midr_name(0x410fd083, name, sizeof(name));
+    assert_string_equal(name, "Arm Cortex-A72");
+    hd_midr_name(0x413fd0c1, name, sizeof(name));
+    assert_string_equal(name, "Arm Neoverse N1");
+    hd_midr_name(0x611f0230, name, sizeof(name));
+    assert_string_equal(name, "Apple M1 Firestorm");
+    hd_midr_name(0x420fd0c0, name, sizeof(name)); /* another maker's */
+    assert_string_equal(name, "64-bit ARM, implementer 0x42, part 0xd0c");
+    hd_midr_name(0x410fd083, four, sizeof(four));
+    assert_string_equal(four, "Arm");
 }
 
 static void check_tidy(const char *from, size_t size, const char *expected)
@@ -195,6 +223,8 @@ int main(void)
         cmocka_unit_test(each_bit_counts),
         cmocka_unit_test(leaves_that_do_not_exist),
         cmocka_unit_test(this_cpu),
+        cmocka_unit_test(arm_systems),
+        cmocka_unit_test(arm_names),
         cmocka_unit_test(names_are_tidied),
         cmocka_unit_test(this_name_is_tidy),
     };

@@ -11,6 +11,7 @@ import argparse
 import os
 
 import common
+import turns
 
 PAIRS = [
     ("f32", "e4m3"),
@@ -25,6 +26,11 @@ PAIRS = [
     ("bf16", "f32"),
 ]
 BYTES = {"f32": 4, "bf16": 2, "e4m3": 1, "e5m2": 1}
+
+
+def heed_cast(heed, src, dst, n, source, result):
+    plan, _ = heed.plan(f"cast src={src} dst={dst} n={n}")
+    return heed.runner(plan, "cast", [source.ctypes.data, result.ctypes.data])
 
 
 def torch_cast(torch, source, src, dst, result):
@@ -89,22 +95,22 @@ def measure(numpy, heed, modules, src, dst, n, rounds):
     random = numpy.random.default_rng(1)
     block = (random.standard_normal(min(n, 65536)) * 4).astype(numpy.float32)
     numbers = numpy.tile(block, n // block.size)
-    source = common.memory(numpy, n * BYTES[src])
-    heed.runner(f"cast src=f32 dst={src} n={n}", [numbers.ctypes.data, source.ctypes.data])()
+    source = turns.memory(numpy, n * BYTES[src])
+    heed_cast(heed, "f32", src, n, numbers, source)()
     del numbers
-    want = common.memory(numpy, n * BYTES[dst], 2048)
+    want = turns.memory(numpy, n * BYTES[dst], 2048)
     moved = (source.nbytes + want.nbytes) // 2
-    a, b = common.memory(numpy, moved), common.memory(numpy, moved, 2048)
+    a, b = turns.memory(numpy, moved), turns.memory(numpy, moved, 2048)
     a[:], b[:] = 1, 2
     problem = f"cast src={src} dst={dst} n={n}"
     runs = {
         "memcpy": lambda: numpy.copyto(b, a),
-        "heed": heed.runner(problem, [source.ctypes.data, want.ctypes.data]),
+        "heed": heed_cast(heed, src, dst, n, source, want),
     }
     runs["heed"]()
     differ = {}
     for name, module in modules.items():
-        result = common.memory(numpy, want.nbytes, 2048)
+        result = turns.memory(numpy, want.nbytes, 2048)
         try:
             run = PEERS[name](module, source, src, dst, result)
             run()
@@ -113,7 +119,7 @@ def measure(numpy, heed, modules, src, dst, n, rounds):
             continue
         differ[name] = int((result != want).sum())
         runs[name] = run
-    times = common.time_in_turns(runs, rounds)
+    times = turns.time_in_turns(runs, rounds)
     rows = []
     for name, taken in times.items():
         row = {"prob": problem, "impl": name, "median_ns": taken["median"], "best_ns": taken["best"]}
@@ -140,18 +146,16 @@ def main():
         os.environ[name] = "1"
     import numpy
 
-    import heed as library
-
-    modules = common.find_modules(PEERS)
+    modules = turns.find_modules(PEERS)
     if "torch" in modules:
         modules["torch"].set_num_threads(1)
-    heed = library.Heed(options.lib)
+    heed = common.Heed(options.lib)
     rows = []
     for n in (int(size) for size in options.sizes.split(",")):
         for src, dst in PAIRS:
             rows += measure(numpy, heed, modules, src, dst, n, options.rounds)
     if options.out:
-        common.write_json(options.out, modules, rows, threads=1, clock="thread processor time")
+        turns.write_json(options.out, modules, rows, threads=1, clock="thread processor time")
 
 
 if __name__ == "__main__":

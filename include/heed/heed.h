@@ -8,7 +8,11 @@
  *     tensor.h     tensors and dtypes                plan.h       plan, workspace, execute, explain
  *     context.h    contexts, policy, environment     impl.h       implementations, your own too
  *     attention.h  attention                         problem.h    problems as text
- *     cast.h       casts                             memory.h     memory and streams of a device */
+ *     cast.h       casts                             memory.h     memory and streams of a device
+ *     dilated.h    dilated attention                 tiles.h      tile lists: sparse attention
+ *     scaling.h    scales over time, error statistics
+ *     ring.h       streaming and ring attention      comm.h       ranks and their messages
+ *     merge.h      merging of partial states */
 #ifndef HEED_HEED_H
 #define HEED_HEED_H
 
@@ -24,5 +28,10 @@
 #include "scaling.h"
 #include "attention.h"
 #include "cast.h"
+#include "merge.h"
+#include "tiles.h"
+#include "dilated.h"
+#include "comm.h"
+#include "ring.h"
 
 #endif

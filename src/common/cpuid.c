@@ -124,7 +124,7 @@ void hd_cpuid_name(char *name, size_t size)
     hd_cpuid_tidy(brand, name, size);
 }
 
-#else
+#elif !HD_ARM
 
 uint64_t hd_cpuid_isa(void)
 {

@@ -5,8 +5,8 @@
 
 static double estimate(const void *desc, const heed_device_info_t *device, int32_t threads)
 {
-    (void)device;
-    return cast_estimate_at((const heed_cast_desc_t *)desc, threads, 4);
+    static const cast_rates_t rates = {12, 1.3, 1.2};
+    return cast_estimate_at((const heed_cast_desc_t *)desc, device, threads, &rates);
 }
 
 const heed_impl_t hd_impl_cast_avx2 = {

@@ -13,7 +13,7 @@
 
 #include "flash_sm90_host.cuh"
 
-#if __CUDA_ARCH_FEAT_SM90_ALL || HD_EMULATED
+#if HD_SM90
 #include "flash_sm90_fp8_math.cuh"
 #include "flash_sm90_fp8_store.cuh"
 #include "flash_sm90_fp8_turn.cuh"
@@ -43,6 +43,8 @@ struct roles<fp8_config<DIM, KEYS, GROUPS, PIECE, FLUSH, POLY, PING, TILES>> {
 
 } // namespace flash_sm90
 #endif
+
+extern "C" const heed_impl_t hd_impl_flash_simt;
 
 using namespace flash_sm90;
 
@@ -74,9 +76,12 @@ static heed_status_t run(const heed_launch_t *at)
     p.a = hd_attention_of(at);
     if (p.a.batch * p.a.heads * p.a.queries == 0)
         return HEED_OK;
+    /* Addresses are not known to a plan. flash_simt needs no workspace either. */
+    if (!is_aligned(&p.a))
+        return hd_impl_flash_simt.run(at);
     hd_cuda_scope_t scope;
     heed_status_t status =
-        hd_cuda_enter(at, desc->q.device, operands, HEED_ATTENTION_OPERANDS, &scope);
+        hd_cuda_enter(at, desc->q.device, operands, HEED_ATTENTION_LSE + 1, &scope);
     if (status != HEED_OK)
         return status;
     int error = 0;
@@ -92,7 +97,7 @@ const heed_impl_t hd_impl_flash_sm90_fp8 = {
     .name = "cuda:flash_sm90_fp8",
     .about = "e4m3 on Hopper's tensor cores: V transposed by warps, sums flushed to f32",
     .device_type = HEED_DEVICE_CUDA,
-    .features = HEED_ATTENTION_CAN_ALL &
+    .features = HEED_ATTENTION_CAN_PLAIN &
                 ~(HEED_ATTENTION_CAN_F32 | HEED_ATTENTION_CAN_BF16 | HEED_ATTENTION_CAN_F16 |
                   HEED_ATTENTION_CAN_EXACT_E4M3 | HEED_ATTENTION_CAN_STRIDED_DIM),
     .supports = supports,

@@ -79,7 +79,7 @@ static heed_status_t run_attention(const heed_launch_t *launch)
     hd_attention_t a = hd_attention_of(launch);
     heed_device_t device = ((const heed_attention_desc_t *)launch->desc)->q.device;
     hd_cuda_scope_t scope;
-    heed_status_t status = hd_cuda_enter(launch, device, names, HEED_ATTENTION_OPERANDS, &scope);
+    heed_status_t status = hd_cuda_enter(launch, device, names, HEED_ATTENTION_LSE + 1, &scope);
     if (status != HEED_OK)
         return status;
     return hd_cuda_leave(&scope, (int)fake_launch(attend, &a), "cuda:fake");
@@ -109,7 +109,7 @@ __attribute__((unused)) static size_t workspace_cast(const void *desc,
     return 0;
 }
 
-enum { FEATURES_attention = HEED_ATTENTION_CAN_ALL, FEATURES_cast = 0 };
+enum { FEATURES_attention = HEED_ATTENTION_CAN_PLAIN, FEATURES_cast = 0 };
 
 #define HEED_OP(name)
 #define HEED_IMPL(op, symbol)
