@@ -8,16 +8,16 @@
  *           |q_i| |k_j| (Cauchy-Schwarz).
  *   weight  p_ij = exp(s_ij - m): relative error exp(a_i) - 1, and e for the polynomial: 2^-20,
  *           with bf16 inputs 2^-13, for there p_ij is rounded to bf16 on its way into o.
- *           with f16 inputs too may p_ij be rounded: 2^-11, and 2^-25 of the largest p_ij at
- *           least, for f16 has no smaller steps.
+ *           On tensor cores with f16 inputs p_ij is rounded too, for their operands are of one
+ *           type: 2^-11, and 2^-25 of the largest p_ij at least, for f16 has no smaller steps.
+ *           Others multiply f16 as f32.
  *   sums    l = sum_j p_ij, o = sum_j p_ij v_j: n additions, one multiplication for each tile of
  *           16 keys or more, a division: g(n + n / 16 + 8) of sum_j p_ij |v_j| <= l V_i, where
  *           V_i = max_j |v_j|.
  *   out     o / l: the errors of both add up, and with bf16 inputs 2^-8 of o. As a part of V_i:
  *           exp(2 a_i) - 1 + 2 g(n + n / 16 + 8) + 2 e [+ 2^-8], at most 2, for out is a mean of
- *           values whatever the weights are. Then out is rounded to its type. With f16 inputs the
- *           weights, at most 1 beside an l of 1 or more, may be rounded to f16: 2^-11 of each, and
- *           2^-25 where they are subnormal.
+ *           values whatever the weights are. Then out is rounded to its type. Weights rounded to
+ * f16, at most 1 beside an l of 1 or more, add 2^-11 of each, and 2^-25 where they are subnormal.
  *   lse     m + log(l): a_i + g(n + n / 16 + 8) + e + 4 u |lse|.
  *   merge   x = exp(L - lse') and 1 - x weigh the old state and the new; x moves by at most a
  *           quarter of the error of L - lse', so that out moves by that error of
@@ -173,15 +173,14 @@ static void merge_bound(const judged_t *judged, row_t *row)
 static void find_bound(const judged_t *judged, row_t *row)
 {
     double score = gamma_of((double)judged->n.d + 4) * row->scores;
-    score += row->cut;
     double sums = gamma_of((double)row->keys * 17 / 16 + 8);
     double e = exp_error(judged->desc), weight = expm1(2 * score) + 2 * sums + 2 * e;
     if (judged->desc->q.dtype == HEED_BF16)
         weight += 0x1p-8;
-    if (judged->desc->q.dtype == HEED_F16)
+    if (judged->x.f16_weights)
         weight += 0x1p-11 + (double)row->keys * 0x1p-25;
     row->out = row->keys ? fmin(weight, 2) : 0;
-    row->lse = row->keys ? score + sums + e : 0;
+    row->lse = row->keys ? score + row->cut + sums + e : 0;
     row->old_lse = -INFINITY;
     if (!judged->x.old_lse)
         return;
@@ -295,7 +294,7 @@ static void find_rounding(const judged_t *judged, const row_t *row)
         judged->rounding[d] = 0;
     if (judged->x.e4m3_weights && row->finite && row->keys)
         kit_attention_rounding(judged->desc, &judged->x, row->b, row->h, row->i, judged->sees,
-                               judged->rounding);
+                               row->cut, judged->rounding);
 }
 
 static void judge_rows(const judged_t *judged)
@@ -391,6 +390,7 @@ void kit_attention_judge(uint64_t features, heed_problem_t *problem, const kit_b
         x.old_out = gather(problem, HEED_ATTENTION_OUT, buffers->before);
         x.old_lse = gather(problem, HEED_ATTENTION_LSE, buffers->before);
     }
+    x.f16_weights = made && desc->q.dtype == HEED_F16 && features & KIT_TENSOR_CORES;
     if (made && desc->q.dtype == HEED_E4M3)
         x.e4m3_weights = !(features & HEED_ATTENTION_CAN_EXACT_E4M3);
     *verdict = (kit_verdict_t){0};
