@@ -52,6 +52,26 @@ static heed_status_t register_one(heed_context_t *context, const char *name)
     return heed_register_impl(context, &impl);
 }
 
+/* Tile lists of every kind: chunks that grow, masks, scratch of sorts. */
+static heed_status_t make_lists(heed_context_t *context)
+{
+    heed_tiles_grid_t grid = heed_tiles_grid(2000, 2000);
+    heed_sparse_t sparse = heed_sparse(HEED_SPARSE_LEARNED, 0.5);
+    heed_tile_list_t *list = NULL, *made = NULL;
+    static float scores[32 * 32];
+    heed_status_t status = heed_tiles_from_text(context, &grid, "lattice:3|random:0.2", &list);
+    if (status == HEED_OK)
+        status = heed_tiles_transpose(context, &grid, list, &made);
+    heed_tiles_free(context, list);
+    heed_tiles_free(context, made);
+    sparse.scores = scores;
+    if (status == HEED_OK)
+        status = heed_tiles_generate(context, &grid, &sparse, 1, &made);
+    if (status == HEED_OK)
+        heed_tiles_free(context, made);
+    return status;
+}
+
 /* Everything that allocates, one after the other, up to the first failure. */
 static heed_status_t use_all(heed_context_t *context)
 {
@@ -64,6 +84,8 @@ static heed_status_t use_all(heed_context_t *context)
         (status = heed_attention_plan(context, &small.desc, &plan)) != HEED_OK)
         return status;
     heed_plan_destroy(plan);
+    if ((status = make_lists(context)) != HEED_OK)
+        return status;
     return heed_attention(context, &small.desc); /* a plan and a workspace */
 }
 
@@ -72,6 +94,7 @@ static heed_status_t live_and_die(counting_t *counting)
     heed_context_t *context = NULL;
     heed_context_config_t config = heed_context_config();
     config.ignore_environment = 1;
+    config.threads = 1; /* the counts below are no atomics */
     config.impl = "attention=cpu:standard,attention=cpu:first";
     config.skip_impl = "attention=cpu:flash_*";
     config.allocator = (heed_allocator_t){counted_alloc, counted_free, counting};

@@ -428,8 +428,8 @@ static void wrong_tensors(void **state)
                   "run attention -i bad -o x");
     EXPECT_FAILED("bad: q has 3 axes, but attention takes 4 there: b,hq,sq,d",
                   "run attention -i bad -o x --layout bhsd");
-    write_qkv("bad", q, tensor("k", "F16", 4, k_shape), v);
-    EXPECT_FAILED("bad: k is F16, but q says dtype=f32", "run attention -i bad -o x");
+    write_qkv("bad", q, tensor("k", "I32", 4, k_shape), v);
+    EXPECT_FAILED("bad: k: k-dtype=i32: it takes same|f32", "run attention -i bad -o x");
     write_qkv("bad", tensor("q", "I32", 4, q_shape), k, v);
     EXPECT_FAILED("bad: q: dtype=i32", "run attention -i bad -o x");
     write_qkv("bad", tensor("q", "I16", 4, q_shape), k, v);
@@ -443,10 +443,10 @@ static void extra_tensors(void **state)
 {
     (void)state;
     st_tensor_t tensors[] = {tensor("q", "F32", 4, q_shape), tensor("k", "F32", 4, k_shape),
-                             tensor("v", "F32", 4, v_shape), tensor("bias", "F32", 4, v_shape),
+                             tensor("v", "F32", 4, v_shape), tensor("colour", "F32", 4, v_shape),
                              tensor("out", "F64", 4, v_shape)};
     write_tensors("extra", tensors, 4);
-    EXPECT_FAILED("extra: tensor bias is no operand of attention", "run attention -i extra -o y");
+    EXPECT_FAILED("extra: tensor colour is no operand of attention", "run attention -i extra -o y");
     EXPECT_OUT("attention", "run attention -i extra -o y --ignore-extra");
     tensors[3] = tensors[4];
     write_tensors("extra", tensors, 4);

@@ -159,7 +159,7 @@ static void fields_that_are_refused(void **state)
     impl.op = "convolution";
     expect_fails(heed_register_impl(context, &impl), HEED_ERROR_UNKNOWN_IMPL, "convolution");
     impl = mine();
-    impl.features = UINT64_C(1) << 15;
+    impl.features = HEED_ATTENTION_CAN_ALL + UINT64_C(1);
     expect_fails(heed_register_impl(context, &impl), HEED_ERROR_VALUE, "features");
     impl = mine();
     impl.required_isa = UINT64_C(1) << 40;

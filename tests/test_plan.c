@@ -86,8 +86,8 @@ static void dtypes_that_do_not_match(void **state)
 {
     (void)state;
     REFUSES(small.desc.q.dtype = HEED_F64, HEED_ERROR_DTYPE, "f64");
-    REFUSES(small.desc.k.dtype = HEED_F16, HEED_ERROR_DTYPE, "k is f16");
-    REFUSES(small.desc.v.dtype = HEED_BF16, HEED_ERROR_DTYPE, "v is bf16");
+    REFUSES(small.desc.k.dtype = HEED_F64, HEED_ERROR_DTYPE, "k is f64");
+    REFUSES(small.desc.v.dtype = HEED_I32, HEED_ERROR_DTYPE, "v is i32");
     REFUSES(small.desc.out.dtype = HEED_BF16, HEED_ERROR_DTYPE, "out is bf16");
     REFUSES(small.desc.lse.dtype = HEED_F16, HEED_ERROR_DTYPE, "lse is f16");
     REFUSES(small.desc.q.dtype = 1, HEED_ERROR_DTYPE, "q.dtype");
@@ -322,7 +322,8 @@ static void execute_checks_its_operands(void **state)
     (void)state;
     expect_ok(execute(&ready, HEED_ATTENTION_OPERANDS));
     expect_fails(execute(&ready, 4), HEED_ERROR_VALUE, "buffer_count=4");
-    expect_fails(execute(&ready, 6), HEED_ERROR_VALUE, "buffer_count=6");
+    expect_fails(execute(&ready, HEED_ATTENTION_OPERANDS + 1), HEED_ERROR_VALUE,
+                 "buffer_count=16: this plan has 5 operands, attention at most 15");
     expect_fails(execute(&ready, -1), HEED_ERROR_VALUE, "buffer_count=-1");
     small.buffers[HEED_ATTENTION_K] = NULL;
     expect_fails(execute(&ready, 5), HEED_ERROR_NULL, "k, is null");

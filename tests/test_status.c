@@ -56,7 +56,7 @@ static heed_status_t get_stride(void)
 
 static heed_status_t get_dtype(void)
 {
-    small.desc.k.dtype = HEED_BF16;
+    small.desc.k.dtype = HEED_I32;
     return plan_small();
 }
 

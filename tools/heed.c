@@ -24,6 +24,7 @@ static const command_t commands[] = {
     {"convert", "convert the tensors of a file to another dtype", cmd_convert},
     {"inspect", "list the tensors of a file, their ranges and histograms", cmd_inspect},
     {"explain", "show why an implementation is chosen for a problem", cmd_explain},
+    {"mask", "draw which keys each query sees", cmd_mask},
     {"bench", "check and time implementations on a list of problems", cmd_bench},
     {"help", "show this, or the help of a command", cmd_help},
     {"version", "print the version", cmd_version},

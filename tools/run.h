@@ -7,7 +7,7 @@
 
 #include <argp.h>
 
-enum { RUN_MAX_OPERANDS = 16, RUN_MAX_WORDS = 32, RUN_NAME_SIZE = 32 };
+enum { RUN_MAX_OPERANDS = 16, RUN_MAX_WORDS = 48, RUN_NAME_SIZE = 32 };
 
 /* ---- words as flags (run_words.c) ------------------------------------------------------------ */
 

@@ -1,7 +1,7 @@
 /* Heed: attention.
  *
  *     out[b,i,h,:] = sum_j p_ij v[b,j,h/g,:]      p_i = softmax over the visible j of s_ij
- *     s_ij = scale * <q[b,i,h,:], k[b,j,h/g,:]>   g = H / Hk
+ *     s_ij = scale * <q[b,i,h,:], k[b,j,h/g,:]>   g = H / Hk; softcap, bias and the like come after
  *     lse[b,h,i] = log sum_j exp(s_ij)            natural logarithm
  *
  * The blocked algorithm with an online softmax: Dao et al., FlashAttention (2022) and
@@ -36,6 +36,16 @@ enum {
     HEED_ATTENTION_V,
     HEED_ATTENTION_OUT,
     HEED_ATTENTION_LSE,
+    HEED_ATTENTION_BIAS,
+    HEED_ATTENTION_MASK,
+    HEED_ATTENTION_ALIBI_SLOPES,
+    HEED_ATTENTION_SINKS,
+    HEED_ATTENTION_CU_SEQLENS_Q,
+    HEED_ATTENTION_CU_SEQLENS_K,
+    HEED_ATTENTION_SEQLENS_K,
+    HEED_ATTENTION_PAGE_TABLE,
+    HEED_ATTENTION_K_SCALE,
+    HEED_ATTENTION_V_SCALE,
     HEED_ATTENTION_OPERANDS
 };
 
@@ -73,13 +83,41 @@ typedef struct heed_attention_desc {
     int64_t window_left;  /* keys visible before the position, -1: all */
     int64_t window_right; /* keys visible after the position, -1: all */
     heed_tensor_t q;      /* [B,Sq,H,D]   f32, bf16, f16, e4m3; any strides, also of D */
-    heed_tensor_t k;      /* [B,Sk,Hk,D]  q's dtype; H a multiple of Hk */
-    heed_tensor_t v;      /* [B,Sk,Hk,Dv] q's dtype */
+    heed_tensor_t k;      /* [B,Sk,Hk,D]  q's dtype, or with q in f32, bf16, f16 any of these and
+                             e4m3, e5m2, i8; H a multiple of Hk */
+    heed_tensor_t v;      /* [B,Sk,Hk,Dv] as k, also of another dtype than k */
     heed_tensor_t out;    /* [B,Sq,H,Dv]  q's dtype or f32, of e4m3 bf16, f16 or f32; no two
                              elements at one address */
     heed_tensor_t lse;    /* [B,H,Sq] f32, optional */
     const heed_tile_list_t *tiles; /* NULL: every pair that causal and window leave */
-    int32_t merge; /* 1: (out, lse) hold a partial state over other keys: merge into it */
+    int32_t merge;  /* 1: (out, lse) hold a partial state over other keys: merge into it */
+    int32_t unused; /* padding in version 0.1, whatever it holds */
+
+    /* Modifiers of scores, in this order: t = scale * <q,k>; softcap; bias and ALiBi; masks. */
+    float softcap;              /* above 0: t becomes softcap * tanh(t / softcap) */
+    int32_t off_by_one;         /* 1: a sink of logit 0 in every head: exp / (1 + sum exp) */
+    heed_tensor_t bias;         /* [B|1,H|1,Sq|1,Sk] f32, bf16, f16: added; -inf masks the pair */
+    heed_tensor_t mask;         /* [B|1,H|1,Sq|1,Sk] bool: 0 masks the pair */
+    heed_tensor_t alibi_slopes; /* [H] or [B,H] f32: less slope * |position of i - j| is added */
+    heed_tensor_t sinks;        /* [H] f32: a logit without a value, in the denominator and lse */
+
+    /* Sequences of different lengths. */
+    heed_tensor_t cu_seqlens_q; /* [B+1] i32: sequence b has the queries from its number b to its
+                                   number b+1; q, out are [1,total,H,D], lse is [1,H,total] */
+    heed_tensor_t cu_seqlens_k; /* [B+1] i32: the same for keys; k, v are [1,total,Hk,D] */
+    heed_tensor_t seqlens_k;    /* [B] i32: keys in use of the Sk that there is room for */
+    heed_tensor_t page_table;   /* [B,max_pages] i32: keys from j * page_size on of sequence b lie
+                                   in page page_table[b,j]; k, v are [pages,page_size,Hk,D], and Sk
+                                   is max_pages * page_size */
+
+    /* Keys and values of other types than q: their value is code * scale. */
+    heed_tensor_t k_scale; /* [1], [Hk], or one a token and head, shaped as k without D; f32 */
+    heed_tensor_t v_scale; /* the same for v */
+
+    int64_t split_keys;      /* keys of a part that kernels for few queries compute on its own and
+                                merge, 0: chosen. Others do not split */
+    int32_t batch_invariant; /* 1: the bits of a row depend neither on the batch nor on threads */
+    int32_t unchecked;       /* 1: trust lengths, page tables and scales: execute does not look */
 } heed_attention_desc_t;
 
 /* e4m3 is taken as it is: a scale of q and k belongs into `scale`, one of v is the caller's. Tensor
@@ -90,7 +128,26 @@ typedef struct heed_attention_desc {
  *
  * A row that sees no key gives out 0 and lse -inf; a state with lse -inf merges as empty, whatever
  * its out holds. D and Dv are 1..512; each implementation says which it takes. Masked keys and
- * values are never let into a result, not even as NaN. B, Sq or Sk may be 0. */
+ * values are never let into a result, not even as NaN. B, Sq or Sk may be 0.
+ *
+ * Sinks. A row of a head with a sink and no key gives out 0 and lse the sink. Of states that are
+ * merged one alone may count the sink. With off_by_one beside sinks both count.
+ *
+ * Ragged batches. B is the length of cu_seqlens less one, sequences may be empty, and each has its
+ * own diagonal and window by its own lengths. Queries and keys are ragged independently of each
+ * other: ragged queries with a paged cache are a step of a serving engine. Rows of out and lse
+ * outside of all sequences are left as they are. Bias and mask count within the sequence: their
+ * axes of ragged lengths are as long as the longest sequence or longer. Ragged batches take no tile
+ * list.
+ *
+ * Caches. Keys from seqlens_k[b] on are not looked at, whatever they hold, nor are entries of the
+ * page table that no key in use needs. Pages may be shared. A page table without seqlens_k: all
+ * keys are in use. Positions count from the keys in use: with HEED_ALIGN_BOTTOM_RIGHT the last
+ * query sits at the last of them.
+ *
+ * On the CPU executing looks at lengths, page tables and scales first, and fails with
+ * HEED_ERROR_VALUE, index and value before anything is read or written. Device memory is the
+ * caller's to check. */
 
 static inline heed_attention_desc_t heed_attention_desc(void)
 {
@@ -121,13 +178,27 @@ static inline heed_attention_desc_t heed_attention_desc(void)
     X(ODD_DIM, 11, "head dims that are no multiple of 16") \
     X(DV, 12, "Dv other than D")                           \
     X(E4M3, 13, "e4m3")                                    \
-    X(EXACT_E4M3, 14, "e4m3 with unrounded weights")
+    X(EXACT_E4M3, 14, "e4m3 with unrounded weights")       \
+    X(BIAS, 15, "bias")                                    \
+    X(MASK, 16, "mask")                                    \
+    X(ALIBI, 17, "alibi slopes")                           \
+    X(SOFTCAP, 18, "softcap")                              \
+    X(SINKS, 19, "sinks")                                  \
+    X(RAGGED, 20, "ragged batches")                        \
+    X(LENGTHS, 21, "lengths of keys")                      \
+    X(PAGES, 22, "page table")                             \
+    X(KV_DTYPE, 23, "keys and values of another type")     \
+    X(KV_SCALE, 24, "scales of keys and values")           \
+    X(INVARIANT, 25, "batch-invariant results")
 
 #define HEED_ATTENTION_ENUM_(name, bit, text) HEED_ATTENTION_CAN_##name = 1 << bit,
 #define HEED_ATTENTION_OR_(name, bit, text)   | 1 << bit
 enum {
     HEED_ATTENTION_FEATURE_LIST(HEED_ATTENTION_ENUM_) /* one bit for each line */
-    HEED_ATTENTION_CAN_ALL = 0 HEED_ATTENTION_FEATURE_LIST(HEED_ATTENTION_OR_)
+    HEED_ATTENTION_CAN_ALL = 0 HEED_ATTENTION_FEATURE_LIST(HEED_ATTENTION_OR_),
+    /* What inference adds to plain attention: modifiers, sequences, caches. */
+    HEED_ATTENTION_CAN_EXTRA = HEED_ATTENTION_CAN_ALL & ~(HEED_ATTENTION_CAN_BIAS - 1),
+    HEED_ATTENTION_CAN_PLAIN = HEED_ATTENTION_CAN_ALL & ~HEED_ATTENTION_CAN_EXTRA
 };
 #undef HEED_ATTENTION_ENUM_
 #undef HEED_ATTENTION_OR_

@@ -8,7 +8,9 @@
  *     tensor.h     tensors and dtypes                plan.h       plan, workspace, execute, explain
  *     context.h    contexts, policy, environment     impl.h       implementations, your own too
  *     attention.h  attention                         problem.h    problems as text
- *     cast.h       casts                             memory.h     memory and streams of a device */
+ *     cast.h       casts                             memory.h     memory and streams of a device
+ *     dilated.h    dilated attention                 tiles.h      tile lists: sparse attention
+ *     scaling.h    scales over time, error statistics */
 #ifndef HEED_HEED_H
 #define HEED_HEED_H
 
@@ -24,5 +26,7 @@
 #include "scaling.h"
 #include "attention.h"
 #include "cast.h"
+#include "tiles.h"
+#include "dilated.h"
 
 #endif

@@ -81,6 +81,16 @@ HD_DEVICE static inline float hd_element_load(heed_dtype_t dtype, const void *at
     return dtype == HEED_BF16 ? hd_bf16_to_f32(half) : hd_f16_to_f32(half);
 }
 
+/* Also of the types that only stored keys and values have. */
+HD_DEVICE static inline float hd_code_load(heed_dtype_t dtype, const void *at)
+{
+    if (dtype == HEED_I8)
+        return (float)*(const int8_t *)at;
+    if (dtype == HEED_E5M2)
+        return hd_from_bits(hd_fp8_decode(hd_fp8_format(HEED_E5M2), *(const uint8_t *)at));
+    return hd_element_load(dtype, at);
+}
+
 HD_DEVICE static inline void hd_element_store(heed_dtype_t dtype, void *at, float value)
 {
     if (dtype == HEED_F32) {

@@ -6,7 +6,7 @@
 
 #include "internal.h"
 
-enum { HD_MAX_OPERANDS = 16, HD_MAX_WORDS = 32 };
+enum { HD_MAX_OPERANDS = 16, HD_MAX_WORDS = 48 };
 
 typedef struct hd_operand {
     heed_op_operand_t info;

@@ -19,9 +19,16 @@ typedef struct hd_visibility {
     const heed_tile_list_t *tiles;
 } hd_visibility_t;
 
+/* Keys of a sequence that there is room for; all keys together where they are ragged. */
+static inline int64_t hd_room(const heed_attention_desc_t *desc)
+{
+    int64_t rows = desc->k.shape[1];
+    return desc->page_table.ndim ? desc->page_table.shape[1] * rows : rows;
+}
+
 static inline hd_visibility_t hd_visibility(const heed_attention_desc_t *desc)
 {
-    int64_t queries = desc->q.shape[1], keys = desc->k.shape[1], open = queries + keys;
+    int64_t queries = desc->q.shape[1], keys = hd_room(desc), open = queries + keys;
     int64_t left = desc->window_left, right = desc->window_right;
     hd_visibility_t visible = {.queries = queries, .keys = keys, .tiles = desc->tiles};
     visible.offset = desc->align == HEED_ALIGN_BOTTOM_RIGHT ? keys - queries : 0;

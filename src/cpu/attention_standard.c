@@ -12,34 +12,51 @@ typedef struct job {
     double *scores; /* [threads][keys + dv] */
 } job_t;
 
+/* A row of scores: query i of head h of sequence b, which sees what `visible` says. */
+typedef struct row {
+    const hd_attention_t *a;
+    const hd_visibility_t *visible;
+    int64_t b, h, i;
+} row_t;
+
 static double dot(const hd_attention_t *a, const char *q, const char *k)
 {
     double sum = 0;
     for (int c = 0; c < a->d; c++)
         sum += (double)hd_element_load(a->q.dtype, q + c * a->q.elem) *
-               (double)hd_element_load(a->k.dtype, k + c * a->k.elem);
+               (double)hd_code_load(a->k.dtype, k + c * a->k.elem);
     return sum;
 }
 
-/* Scores of the visible keys, -inf for the others. Returns the largest. */
-static double score_row(const hd_attention_t *a, int64_t b, int64_t i, int64_t h, double *scores)
+static double score_pair(const row_t *row, const char *q, int64_t j)
 {
-    const char *q = hd_view_row(&a->q, b, i, h);
+    const hd_attention_t *a = row->a;
+    int64_t group = row->h / a->group;
+    double score = (double)a->scale * dot(a, q, hd_view_row(&a->k, row->b, j, group));
+    score *= (double)hd_scale(&a->k_scale, row->b, j, group);
+    return hd_score(&a->modifiers, row->visible, row->b, row->h, row->i, j, score);
+}
+
+/* Scores of the visible keys, -inf for the others. Returns the largest. */
+static double score_row(const row_t *row, double *scores)
+{
+    const hd_visibility_t *visible = row->visible;
+    const char *q = hd_view_row(&row->a->q, row->b, row->i, row->h);
     double most = -INFINITY;
     hd_walk_t walk;
     hd_block_t block;
-    int64_t base = i / HD_BLOCK_ROWS * HD_BLOCK_ROWS;
-    for (int64_t j = 0; j < a->keys; j++)
+    int64_t base = row->i / HD_BLOCK_ROWS * HD_BLOCK_ROWS;
+    for (int64_t j = 0; j < visible->keys; j++)
         scores[j] = -INFINITY;
-    hd_walk_begin(&walk, &a->visible, b, h, base, (int)hd_min(a->queries - base, HD_BLOCK_ROWS));
+    hd_walk_begin(&walk, visible, row->b, row->h, base,
+                  (int)hd_min(visible->queries - base, HD_BLOCK_ROWS));
     while (hd_walk_next(&walk, &block)) {
         uint64_t masks[HD_BLOCK_KEYS];
         hd_walk_masks(&walk, &block, masks);
         for (int j = 0; j < block.count; j++) {
-            if (!(masks[j] >> (i - base) & 1))
+            if (!(masks[j] >> (row->i - base) & 1))
                 continue;
-            const char *k = hd_view_row(&a->k, b, block.key + j, h / a->group);
-            double score = (double)a->scale * dot(a, q, k);
+            double score = score_pair(row, q, block.key + j);
             scores[block.key + j] = score;
             most = score > most ? score : most;
         }
@@ -76,25 +93,27 @@ static void store_row(const hd_attention_t *a, int64_t b, int64_t i, int64_t h, 
         hd_element_store(HEED_F32, lse_to, (float)lse);
 }
 
-static void attend_row(const hd_attention_t *a, int64_t b, int64_t i, int64_t h, double *scores)
+static void attend_row(const row_t *row, double *scores)
 {
-    double *out = scores + a->keys, sum = 0;
-    double most = score_row(a, b, i, h, scores);
-    double reference = most == -INFINITY ? 0 : most;
+    const hd_attention_t *a = row->a;
+    double *out = scores + a->keys, sink = hd_sink(&a->modifiers, row->h);
+    double most = fmax(score_row(row, scores), sink);
+    double reference = most == -INFINITY ? 0 : most, sum = exp(sink - reference);
     for (int c = 0; c < a->dv; c++)
         out[c] = 0;
-    for (int64_t j = 0; j < a->keys; j++) {
+    for (int64_t j = 0; j < row->visible->keys; j++) {
         double weight = exp(scores[j] - reference);
         if (weight == 0)
             continue;
         sum += weight;
-        const char *v = hd_view_row(&a->v, b, j, h / a->group);
+        const char *v = hd_view_row(&a->v, row->b, j, row->h / a->group);
+        weight *= (double)hd_scale(&a->v_scale, row->b, j, row->h / a->group);
         for (int c = 0; c < a->dv; c++)
-            out[c] += weight * (double)hd_element_load(a->v.dtype, v + c * a->v.elem);
+            out[c] += weight * (double)hd_code_load(a->v.dtype, v + c * a->v.elem);
     }
     for (int c = 0; c < a->dv; c++)
         out[c] = sum == 0 ? 0 : out[c] / sum;
-    store_row(a, b, i, h, out, sum == 0 ? -INFINITY : reference + log(sum));
+    store_row(a, row->b, row->i, row->h, out, sum == 0 ? -INFINITY : reference + log(sum));
 }
 
 static void attend(const hd_team_t *team, void *arg)
@@ -102,10 +121,14 @@ static void attend(const hd_team_t *team, void *arg)
     const job_t *job = arg;
     const hd_attention_t *a = &job->a;
     double *scores = job->scores + team->rank * (a->keys + a->dv);
-    int64_t rows = a->batch * a->heads * a->queries;
-    for (int64_t row = team->rank; row < rows; row += team->size) {
-        int64_t i = row % a->queries, h = row / a->queries % a->heads;
-        attend_row(a, row / a->queries / a->heads, i, h, scores);
+    int64_t number = 0;
+    for (int64_t b = 0; b < a->batch; b++) {
+        hd_visibility_t visible = hd_visible(a, b);
+        for (int64_t at = 0; at < a->heads * visible.queries; at++, number++) {
+            row_t row = {a, &visible, b, at / visible.queries, at % visible.queries};
+            if (number % team->size == team->rank)
+                attend_row(&row, scores);
+        }
     }
 }
 
@@ -120,7 +143,7 @@ static size_t workspace(const void *at, const heed_device_info_t *device, int32_
 {
     (void)device;
     const heed_attention_desc_t *desc = at;
-    return (size_t)(desc->k.shape[1] + desc->v.shape[3]) * sizeof(double) * (size_t)threads;
+    return (size_t)(hd_room(desc) + desc->v.shape[3]) * sizeof(double) * (size_t)threads;
 }
 
 /* About 0.5 GFLOP/s a thread, whatever the CPU: it only has to come last. */
@@ -129,7 +152,7 @@ static double estimate(const void *at, const heed_device_info_t *device, int32_t
     (void)device;
     const heed_attention_desc_t *desc = at;
     const int64_t *q = desc->q.shape;
-    return 4.0 * (double)(q[0] * q[1] * q[2]) * (double)desc->k.shape[1] * (double)q[3] /
+    return 4.0 * (double)(q[0] * q[1] * q[2]) * (double)hd_room(desc) * (double)q[3] /
            (0.5 * threads);
 }
 

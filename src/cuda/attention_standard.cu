@@ -353,7 +353,7 @@ static heed_status_t run(const heed_launch_t *launch)
         return HEED_OK;
     hd_cuda_scope_t scope;
     heed_status_t status =
-        hd_cuda_enter(launch, desc->q.device, operands, HEED_ATTENTION_OPERANDS, &scope);
+        hd_cuda_enter(launch, desc->q.device, operands, HEED_ATTENTION_LSE + 1, &scope);
     if (status != HEED_OK)
         return status;
     int error = 0;
@@ -409,7 +409,7 @@ const heed_impl_t hd_impl_cuda_standard = {
     .name = "cuda:standard",
     .about = "product, softmax, product, by cuBLAS; the scores in memory",
     .device_type = HEED_DEVICE_CUDA,
-    .features = HEED_ATTENTION_CAN_ALL & ~CANNOT,
+    .features = HEED_ATTENTION_CAN_PLAIN & ~CANNOT,
     .supports = supports,
     .estimate = estimate,
     .workspace = workspace,

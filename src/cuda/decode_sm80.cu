@@ -279,7 +279,7 @@ static heed_status_t run(const heed_launch_t *launch)
 
     hd_cuda_scope_t scope;
     heed_status_t status =
-        hd_cuda_enter(launch, desc->q.device, operands, HEED_ATTENTION_OPERANDS, &scope);
+        hd_cuda_enter(launch, desc->q.device, operands, HEED_ATTENTION_LSE + 1, &scope);
     if (status != HEED_OK)
         return status;
     int error = launch_both(desc, launch->stream.native, p);

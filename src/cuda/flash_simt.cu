@@ -314,7 +314,7 @@ static heed_status_t run(const heed_launch_t *launch)
 
     hd_cuda_scope_t scope;
     heed_status_t status =
-        hd_cuda_enter(launch, desc->q.device, operands, HEED_ATTENTION_OPERANDS, &scope);
+        hd_cuda_enter(launch, desc->q.device, operands, HEED_ATTENTION_LSE + 1, &scope);
     if (status != HEED_OK)
         return status;
     dim3 grid((unsigned)blocks), block(THREADS);
@@ -361,7 +361,7 @@ const heed_impl_t hd_impl_flash_simt = {
     .name = "cuda:flash_simt",
     .about = "blocked, online softmax, in f32 without tensor cores; any card",
     .device_type = HEED_DEVICE_CUDA,
-    .features = HEED_ATTENTION_CAN_ALL,
+    .features = HEED_ATTENTION_CAN_PLAIN,
     .supports = supports,
     .estimate = estimate,
     .run = run,

@@ -94,7 +94,7 @@ static heed_status_t run(const heed_launch_t *launch)
     if (heads * desc->q.shape[1] == 0)
         return HEED_OK;
     heed_status_t status =
-        hd_cuda_enter(launch, desc->q.device, operands, HEED_ATTENTION_OPERANDS, &scope);
+        hd_cuda_enter(launch, desc->q.device, operands, HEED_ATTENTION_LSE + 1, &scope);
     if (status != HEED_OK)
         return status;
     const sm80_choice_t *chosen = choose(desc, hd_simt_shared_limit());
@@ -163,7 +163,7 @@ const heed_impl_t hd_impl_flash_sm80 = {
     .name = "cuda:flash_sm80",
     .about = "tensor cores of Ampere and later (mma.sync), bf16 and f16, head sizes up to 256",
     .device_type = HEED_DEVICE_CUDA,
-    .features = HEED_ATTENTION_CAN_ALL &
+    .features = HEED_ATTENTION_CAN_PLAIN &
                 ~(HEED_ATTENTION_CAN_F32 | HEED_ATTENTION_CAN_E4M3 | HEED_ATTENTION_CAN_EXACT_E4M3),
     .supports = supports,
     .estimate = estimate,

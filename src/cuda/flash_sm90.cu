@@ -56,7 +56,7 @@ static heed_status_t run(const heed_launch_t *at)
         return hd_impl_flash_sm80.run(at);
     hd_cuda_scope_t scope;
     heed_status_t status =
-        hd_cuda_enter(at, desc->q.device, operands, HEED_ATTENTION_OPERANDS, &scope);
+        hd_cuda_enter(at, desc->q.device, operands, HEED_ATTENTION_LSE + 1, &scope);
     if (status != HEED_OK)
         return status;
     int error = 0, processors = hd_cuda_multiprocessors(desc->q.device);
@@ -73,7 +73,7 @@ const heed_impl_t hd_impl_flash_sm90 = {
     .name = "cuda:flash_sm90",
     .about = "bf16 and f16 on Hopper's tensor cores: TMA, wgmma, specialised warps",
     .device_type = HEED_DEVICE_CUDA,
-    .features = HEED_ATTENTION_CAN_ALL & ~HEED_ATTENTION_CAN_F32 & ~HEED_ATTENTION_CAN_E4M3 &
+    .features = HEED_ATTENTION_CAN_PLAIN & ~HEED_ATTENTION_CAN_F32 & ~HEED_ATTENTION_CAN_E4M3 &
                 ~HEED_ATTENTION_CAN_EXACT_E4M3 & ~HEED_ATTENTION_CAN_STRIDED_DIM,
     .supports = supports,
     .estimate = estimate,

@@ -76,7 +76,7 @@ static heed_status_t run(const heed_launch_t *at)
         return HEED_OK;
     hd_cuda_scope_t scope;
     heed_status_t status =
-        hd_cuda_enter(at, desc->q.device, operands, HEED_ATTENTION_OPERANDS, &scope);
+        hd_cuda_enter(at, desc->q.device, operands, HEED_ATTENTION_LSE + 1, &scope);
     if (status != HEED_OK)
         return status;
     int error = 0;
@@ -92,7 +92,7 @@ const heed_impl_t hd_impl_flash_sm90_fp8 = {
     .name = "cuda:flash_sm90_fp8",
     .about = "e4m3 on Hopper's tensor cores: V transposed by warps, sums flushed to f32",
     .device_type = HEED_DEVICE_CUDA,
-    .features = HEED_ATTENTION_CAN_ALL &
+    .features = HEED_ATTENTION_CAN_PLAIN &
                 ~(HEED_ATTENTION_CAN_F32 | HEED_ATTENTION_CAN_BF16 | HEED_ATTENTION_CAN_F16 |
                   HEED_ATTENTION_CAN_EXACT_E4M3 | HEED_ATTENTION_CAN_STRIDED_DIM),
     .supports = supports,

@@ -79,7 +79,7 @@ static heed_status_t run_attention(const heed_launch_t *launch)
     hd_attention_t a = hd_attention_of(launch);
     heed_device_t device = ((const heed_attention_desc_t *)launch->desc)->q.device;
     hd_cuda_scope_t scope;
-    heed_status_t status = hd_cuda_enter(launch, device, names, HEED_ATTENTION_OPERANDS, &scope);
+    heed_status_t status = hd_cuda_enter(launch, device, names, HEED_ATTENTION_LSE + 1, &scope);
     if (status != HEED_OK)
         return status;
     return hd_cuda_leave(&scope, (int)fake_launch(attend, &a), "cuda:fake");
@@ -146,7 +146,7 @@ static size_t workspace_cast(const void *at, const heed_device_info_t *device, i
 }
 
 enum {
-    FEATURES_attention = HEED_ATTENTION_CAN_ALL,
+    FEATURES_attention = HEED_ATTENTION_CAN_PLAIN,
     FEATURES_cast = HEED_CAST_CAN_F32 | HEED_CAST_CAN_BF16 | HEED_CAST_CAN_F16
 };
 

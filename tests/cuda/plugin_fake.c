@@ -55,7 +55,7 @@ static const heed_impl_t impl = {
     .name = "cuda:fake",
     .about = "says where it was to run",
     .device_type = HEED_DEVICE_CUDA,
-    .features = HEED_ATTENTION_CAN_ALL,
+    .features = HEED_ATTENTION_CAN_PLAIN,
     .run = run,
 };
 static const heed_impl_t *const impls[] = {&impl};
