@@ -93,8 +93,7 @@ static size_t workspace_attention(const void *desc, const heed_device_info_t *de
     return 1000;
 }
 
-/* ---- casts: dense ones without scales, by way of the workspace --------------------------------
- */
+/* ---- casts: dense ones without scales, by way of the workspace ------------------------------- */
 
 typedef struct dense {
     const char *from;

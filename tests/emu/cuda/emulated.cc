@@ -1,6 +1,6 @@
-/* The host's side of the CUDA kernels in the emulator: what src/cuda/backend.c and its neighbours are
- * to them on a card, and the kernels as implementations of a user that run on the CPU. Any message
- * of the emulator makes a run fail. */
+/* The host's side of the CUDA kernels in the emulator: what src/cuda/backend.c and its neighbours
+ * are to them on a card, and the kernels as implementations of a user that run on the CPU. Any
+ * message of the emulator makes a run fail. */
 #include "emulated.h"
 #include "simt_emu.h"
 

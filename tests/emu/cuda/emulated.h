@@ -10,8 +10,8 @@ namespace emu
 uint64_t take_macs();
 } // namespace emu
 
-/* cuda:NAME as cpu:emulated_cuda_NAME, NULL at the end; NULL where they lack something, which is then
- * on stderr. */
+/* cuda:NAME as cpu:emulated_cuda_NAME, NULL at the end; NULL where they lack something, which is
+ * then on stderr. */
 const heed_impl_t *const *emulated_impls();
 
 #endif

@@ -1,5 +1,5 @@
-/* Masked work is left out: with a mask, the tensor cores of each kernel multiply no more than what is
- * visible asks of tiles of 192 rows by 192 keys, the largest that any kernel has. A kernel that
+/* Masked work is left out: with a mask, the tensor cores of each kernel multiply no more than what
+ * is visible asks of tiles of 192 rows by 192 keys, the largest that any kernel has. A kernel that
  * walks over all keys, or all up to the diagonal, needs more. cuda:flash_simt and cuda:standard
  * have no tensor cores that could be counted. */
 #include "emulated.h"
@@ -18,15 +18,16 @@ struct masked {
 
 /* A tile of 192 rows needs the keys that any of its rows sees, and up to 192 more. */
 static const masked prefill[] = {
-    {"sq=1152 sk=1152 hq=1 d=64", "causal=1", 0.73},          /* 384, 576 .. 1152 of 1152 */
-    {"sq=1152 sk=1152 hq=1 d=64", "window=64,0", 0.39},       /* 192 + 64 + 192 */
-    {"sq=1152 sk=1152 hq=1 d=64", "window=0,64", 0.39},       /* the same */
+    {"sq=1152 sk=1152 hq=1 d=64", "causal=1", 0.73},    /* 384, 576 .. 1152 of 1152 */
+    {"sq=1152 sk=1152 hq=1 d=64", "window=64,0", 0.39}, /* 192 + 64 + 192 */
+    {"sq=1152 sk=1152 hq=1 d=64", "window=0,64", 0.39}, /* the same */
     {"sq=1152 sk=1152 hq=1 d=64", "causal=1 window=64,-1", 0.39},
     {"sq=1152 sk=1152 hq=1 d=64", "tiles=blockdiag:192,64,64", 0.34}, /* 192 + 192 */
     {NULL, NULL, 0}};
-static const masked prefill_fp8[] = {{"sq=576 sk=960 hq=1 d=64", "causal=1 causal-align=top-left", 0.61},
-                                     {"sq=576 sk=960 hq=1 d=64", "window=64,0", 0.47},
-                                     {NULL, NULL, 0}};
+static const masked prefill_fp8[] = {
+    {"sq=576 sk=960 hq=1 d=64", "causal=1 causal-align=top-left", 0.61},
+    {"sq=576 sk=960 hq=1 d=64", "window=64,0", 0.47},
+    {NULL, NULL, 0}};
 static const masked decode[] = {
     {"sq=4 sk=2048 hq=8 hk=1 d=64", "window=256,0", 0.23}, /* 4 + 256 + 192 of 2048 */
     {"sq=4 sk=2048 hq=8 hk=1 d=64", "causal=1 causal-align=top-left", 0.1},
