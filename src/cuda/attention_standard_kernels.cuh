@@ -1,5 +1,5 @@
-/* The kernels of cuda:standard: weights of scores, and results of sums. attention_standard.cu has the
- * way of the whole. A block of two warps for each row. */
+/* The kernels of cuda:standard: weights of scores, and results of sums. attention_standard.cu has
+ * the way of the whole. A block of two warps for each row. */
 #ifndef HD_ATTENTION_STANDARD_KERNELS_CUH
 #define HD_ATTENTION_STANDARD_KERNELS_CUH
 

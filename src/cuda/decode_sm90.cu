@@ -23,6 +23,8 @@
 
 /* ---- the host's side ------------------------------------------------------------------------- */
 
+using namespace decode_sm90;
+
 extern "C" const heed_impl_t hd_impl_decode_sm80;
 
 static const char *const operands[] = {"q", "k", "v", "out", "lse"};
@@ -110,10 +112,6 @@ static int bad_axis(const heed_tensor_t *tensor)
 static int supports(const void *at, const heed_device_info_t *device, heed_why_t *why)
 {
     const heed_attention_desc_t *desc = (const heed_attention_desc_t *)at;
-    if (device->compute_major != 9)
-        return hd_cuda_refuse(why, HEED_ERROR_UNSUPPORTED,
-                              "needs compute capability 9.0: this card has %d.%d",
-                              device->compute_major, device->compute_minor);
     const heed_tensor_t *tensors[] = {&desc->k, &desc->v};
     for (int i = 0; i < 2; i++) {
         int axis = bad_axis(tensors[i]);
@@ -122,7 +120,7 @@ static int supports(const void *at, const heed_device_info_t *device, heed_why_t
                                   "%s.strides[%d]=%lld: TMA takes multiples of 8 elements",
                                   i ? "v" : "k", axis, (long long)tensors[i]->strides[axis]);
     }
-    return decode_supports(desc, device, why);
+    return decode_supports(desc, device, why) && hd_sm90_takes(device, why);
 }
 
 /* Enough for decode_sm80 too. */

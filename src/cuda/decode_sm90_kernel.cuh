@@ -2,13 +2,14 @@
 #ifndef HD_DECODE_SM90_KERNEL_CUH
 #define HD_DECODE_SM90_KERNEL_CUH
 
-#include "simt.cuh"
+#include "sm90.cuh"
 #include "ptx.cuh"
-
-#define HD_SM90 (HD_EMULATED || __CUDA_ARCH_FEAT_SM90_ALL)
 
 #include "decode.cuh"
 #include "tensor_map.h"
+
+namespace decode_sm90
+{
 
 enum {
     THREADS = 32 * DECODE_WARPS,
@@ -214,5 +215,7 @@ static __global__ void __launch_bounds__(THREADS, DIM == 256 ? 1 : 2)
     decode_finish<DIM>(&p.decode, &task, states, DECODE_WARPS);
 #endif
 }
+
+} // namespace decode_sm90
 
 #endif
