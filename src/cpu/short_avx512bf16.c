@@ -1,6 +1,6 @@
 /* cpu:short_avx512bf16, attention of bf16 over few keys through the bf16 dot product: cells are
- * pairs, as in flash_avx512bf16.c. The algorithm is told in short_body.h. Has run in emulation only;
- * its speed was never measured. */
+ * pairs, as in flash_avx512bf16.c. The algorithm is told in short_body.h. Has run in emulation
+ * only; its speed was never measured. */
 #include "tiles_avx512bf16.h"
 
 #include "short_body.h"

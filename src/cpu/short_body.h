@@ -15,6 +15,7 @@
 #ifndef HD_SHORT_BODY_H
 #define HD_SHORT_BODY_H
 
+#include "flash_cost.h"
 #include "parallel.h"
 #include "short_tile.h"
 
@@ -24,10 +25,10 @@
 
 enum { SHORT_KEYS = 128, SHORT_SERIAL_FLOPS = 2000000, TASKS_A_THREAD = 16 };
 
-#define SHORT_FEATURES                                                                           \
-    (HEED_ATTENTION_CAN_F32 | HEED_ATTENTION_CAN_BF16 | HEED_ATTENTION_CAN_F16 |                 \
-     HEED_ATTENTION_CAN_OUT_F32 | HEED_ATTENTION_CAN_CAUSAL | HEED_ATTENTION_CAN_WINDOW |        \
-     HEED_ATTENTION_CAN_GROUPED | HEED_ATTENTION_CAN_LSE | HEED_ATTENTION_CAN_STRIDED_DIM |      \
+#define SHORT_FEATURES                                                                      \
+    (HEED_ATTENTION_CAN_F32 | HEED_ATTENTION_CAN_BF16 | HEED_ATTENTION_CAN_F16 |            \
+     HEED_ATTENTION_CAN_OUT_F32 | HEED_ATTENTION_CAN_CAUSAL | HEED_ATTENTION_CAN_WINDOW |   \
+     HEED_ATTENTION_CAN_GROUPED | HEED_ATTENTION_CAN_LSE | HEED_ATTENTION_CAN_STRIDED_DIM | \
      HEED_ATTENTION_CAN_ODD_DIM | HEED_ATTENTION_CAN_DV)
 
 /* ---- sizes: the same for workspace() and run() ----------------------------------------------- */
@@ -198,11 +199,10 @@ static void attend_queries(short_task_t *task, int at, int lanes, bool masked)
     for (int i = 0; i < lanes; i++) {
         float *row = (float *)(void *)to[i];
         if (masked && row_has_nan(row, a->dv))
-            out_careful(p + i * 4, v, task->v_row, high - low, a->dv, task->masks + low, at + i, factor[i],
-                        row);
+            out_careful(p + i * 4, v, task->v_row, high - low, a->dv, task->masks + low, at + i,
+                        factor[i], row);
         if (!direct)
-            row_from_f32(&a->out, row, a->dv,
-                         hd_view_row(&a->out, task->b, first + i, task->head));
+            row_from_f32(&a->out, row, a->dv, hd_view_row(&a->out, task->b, first + i, task->head));
     }
 }
 
@@ -270,22 +270,25 @@ static int short_supports(const void *desc, const heed_device_info_t *device, he
                      (long long)a.keys, SHORT_KEYS);
 }
 
-/* As that of flash attention, but that no lane is lost between 64 queries and less, and no team is
- * waited for between packing and work. */
+/* As that of flash attention, but that the second product has no lanes of queries to lose, and no
+ * team is waited for between packing and work. */
 static double short_estimate(const void *at, const heed_device_info_t *device, int32_t threads)
 {
-    (void)device;
+    const flash_cost_t *cost = &flash_cost;
     hd_attention_t a = hd_attention(at, NULL);
     short_sizes_t z = short_sizes(&a, threads);
-    double lanes = (double)hd_round_up((size_t)hd_max(hd_min(a.queries, ROWS), 1), VEC_LANES);
-    double fill = (double)hd_max(hd_min(a.queries, ROWS), 1) / lanes;
-    double pairs = hd_band_pairs(&a.visible) * (double)(a.batch * a.heads);
-    double flops = 2 * pairs * (a.d + a.dv) / fill;
-    double bytes =
-        (double)(a.batch * a.key_heads * a.keys) * (a.d + a.dv) * (double)hd_dtype_bytes(a.k.dtype);
-    double compute = flops / (0.9 * 3 * FLASH_ISA_FLOPS * z.threads);
-    double memory = bytes / (10.0 * z.threads);
-    return fmax(compute, memory) + (z.threads > 1 ? 5000.0 : 150.0);
+    double keys = flash_mean_keys(&a), heads = (double)(a.batch * a.heads);
+    double rows = heads * (double)a.queries;
+    double lanes = heads * flash_round((double)a.queries, VEC_LANES);
+    double flops = lanes * flash_round(keys, FLASH_KEYS) * 2 * flash_round(a.d, CELL) +
+                   rows * keys * 2 * z.columns + lanes * keys * cost->score;
+    flops = flops / cost->wide + rows * (a.d + a.dv) * cost->element;
+    /* Keys are packed for those of a key head that a thread takes at a time. */
+    double packed = (z.pack_k ? a.d : 0) + (z.pack_v ? a.dv : 0);
+    flops += (double)(a.batch * a.key_heads * a.keys) * packed * cost->packed;
+    double bytes = flash_bytes(&a);
+    return flops / flash_peak(&device->peaks, z.threads) +
+           bytes / hd_read_rate(device, bytes, z.threads) + hd_region_ns(device, z.threads) + 150;
 }
 
 #endif

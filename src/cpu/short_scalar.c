@@ -1,4 +1,5 @@
-/* cpu:short_scalar, attention over few keys in portable C. The algorithm is told in short_body.h. */
+/* cpu:short_scalar, attention over few keys in portable C. The algorithm is told in short_body.h.
+ */
 #include "tiles_scalar.h"
 
 #include "short_body.h"

@@ -1,4 +1,5 @@
-/* Register tiles for AVX-512 with the bf16 dot product: flash_body.h and short_body.h say what each means. */
+/* Register tiles for AVX-512 with the bf16 dot product: flash_body.h and short_body.h say what each
+ * means. */
 #ifndef HD_TILES_AVX512BF16_H
 #define HD_TILES_AVX512BF16_H
 
