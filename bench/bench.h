@@ -1,7 +1,8 @@
 /* heed bench: what its files share. cmd_bench.c is the command, arguments.c reads its options,
  * shapes.c reads problem lists, check.c compares with the reference, run.c times one problem,
- * device.c times on a card, limits.c measures the machine, stats.c condenses samples, report.c and
- * report_json.c write the results. Nothing here knows an operation by name. */
+ * copy.c times a copy beside it, device.c times on a card, limits.c measures the machine, stats.c
+ * condenses samples, report.c and report_json.c write the results. Nothing here knows an operation
+ * by name. */
 #ifndef BENCH_H
 #define BENCH_H
 
@@ -113,6 +114,7 @@ typedef struct bench_result {
     bench_stats_t stats;
     double flops;
     double bytes;
+    double copy_ns;     /* memcpy of as many bytes, in the same turns; NaN or 0: not measured */
     double estimate_ns; /* NaN: unknown */
     double max_err;     /* NaN: not checked */
     char *checked;      /* the problem that was checked, NULL: none */
@@ -191,6 +193,16 @@ void bench_device_end(bench_run_t *run);
 double bench_device_sample(const bench_run_t *run, const heed_plan_t *plan, void *const *buffers,
                            int count, void *workspace, size_t workspace_bytes);
 bench_limits_t bench_device_limits(const bench_run_t *run);
+
+/* ---- a copy beside it (copy.c) --------------------------------------------------------------- */
+
+typedef struct bench_copy bench_copy_t;
+
+/* Memory for a memcpy that moves `bytes`, read and written ones together; NULL: there is none. */
+bench_copy_t *bench_copy_new(double bytes, int threads);
+/* Nanoseconds of one copy. */
+double bench_copy_sample(bench_copy_t *copy, int64_t repeats);
+void bench_copy_free(bench_copy_t *copy);
 
 /* ---- reports (report.c, report_json.c) ------------------------------------------------------- */
 

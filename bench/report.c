@@ -80,6 +80,11 @@ void bench_judge(const bench_run_t *run, bench_result_t *result)
         judge_card(run, result);
         return;
     }
+    if (result->copy_ns > 0) {
+        result->limit = "memcpy";
+        result->fraction_of_limit = result->copy_ns / result->stats.median;
+        return;
+    }
     double read = read_limit(run, result, &memory);
     if (peak > 0 && read > 0)
         judge(result, dot ? "dot_bf16" : "fma_f32", peak, memory, read);

@@ -1,5 +1,5 @@
-/* Heed: the machine as Heed sees it. Detected once per context through hwloc, CPUID and the
- * CUDA backend. */
+/* Heed: the machine as Heed sees it. Detected once per context through hwloc, CPUID or
+ * HWCAP, and the CUDA backend. */
 #ifndef HEED_DEVICE_H
 #define HEED_DEVICE_H
 
@@ -9,12 +9,15 @@
 extern "C" {
 #endif
 
-/* Instruction sets that kernels name. Each contains those above it. A bit is set only if the
- * operating system saves the registers too (XCR0). */
-#define HEED_ISA_LIST(X)                            \
-    X(AVX2, 0, "avx2", "AVX2, FMA, F16C, BMI2")     \
-    X(AVX512, 1, "avx512", "AVX-512 F, BW, DQ, VL") \
-    X(AVX512BF16, 2, "avx512bf16", "AVX-512 bf16 dot product")
+/* Instruction sets that kernels name. Each contains those above it, but for the last two of x86,
+ * which contain the first two and not each other; those of ARM start at bit 8. A bit is set only
+ * if the operating system saves the registers too (XCR0). */
+#define HEED_ISA_LIST(X)                                       \
+    X(AVX2, 0, "avx2", "AVX2, FMA, F16C, BMI2")                \
+    X(AVX512, 1, "avx512", "AVX-512 F, BW, DQ, VL")            \
+    X(AVX512BF16, 2, "avx512bf16", "AVX-512 bf16 dot product") \
+    X(AVX512VBMI, 3, "avx512vbmi", "AVX-512 byte permutes")    \
+    X(NEON, 8, "neon", "Advanced SIMD of 64-bit ARM")
 
 enum {
 #define HEED_ISA_ENUM_(name, bit, text, about) HEED_ISA_##name = 1 << bit,

@@ -78,7 +78,7 @@ const char *heed_isa_names(uint64_t isa, char *text, size_t size)
         return "";
     hd_text_t out = hd_text(text, size);
     for (int i = 0; i < HD_COUNT(names); i++)
-        if (isa >> i & 1)
+        if (names[i] && isa >> i & 1)
             hd_text_add(&out, "%s%s", out.length ? " " : "", names[i]);
     if (out.length == 0)
         hd_text_add(&out, "scalar");

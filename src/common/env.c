@@ -157,7 +157,7 @@ static heed_status_t read_isa(const heed_context_config_t *config, hd_settings_t
         const char *name;
         uint64_t mask;
     } caps[] = {{"scalar", 0},
-#define CAP(isa, bit, text, about) {text, (UINT64_C(2) << bit) - 1},
+#define CAP(isa, bit, text, about) {text, (UINT64_C(2) << bit) - (UINT64_C(1) << bit / 8 * 8)},
                 HEED_ISA_LIST(CAP)
 #undef CAP
     };

@@ -12,6 +12,11 @@
 #else
 #define HD_X86 0
 #endif
+#if defined(__aarch64__)
+#define HD_ARM 1
+#else
+#define HD_ARM 0
+#endif
 
 #define HD_COUNT(array)      ((int)(sizeof(array) / sizeof((array)[0])))
 #define HD_PRINTF(at, first) __attribute__((format(printf, at, first)))
@@ -86,7 +91,7 @@ void hd_dense_strides(int ndim, const int64_t *shape, int64_t *strides);
 
 int64_t hd_tensor_elements(const heed_tensor_t *tensor);
 
-/* ---- the machine (topology.c, cpuid.c) ------------------------------------------------------- */
+/* ---- the machine (topology.c, cpuid.c, cpu_arm.c) -------------------------------------------- */
 
 /* Fills all fields of *info but isa and threads: packages, cores, caches, NUMA nodes, memory within
  * the affinity mask and control group of this process; HWLOC_SYNTHETIC and HWLOC_XMLFILE are

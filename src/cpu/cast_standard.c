@@ -4,10 +4,8 @@
 static void cast_line(const hd_cast_t *cast, const char *from, char *to, int64_t n,
                       uint32_t multiplier, int64_t index, bool stream, hd_cast_stats_t *stats)
 {
-    int64_t from_step = hd_dtype_bytes(cast->src_dtype), to_step = hd_dtype_bytes(cast->dst_dtype);
     (void)stream;
-    for (int64_t i = 0; i < n; i++)
-        hd_cast_element(cast, from + i * from_step, to + i * to_step, multiplier, index + i, stats);
+    cast_elements(cast, from, to, n, multiplier, index, stats);
 }
 
 static uint32_t cast_line_amax(const hd_cast_t *cast, const char *from, int64_t n)

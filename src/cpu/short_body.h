@@ -155,15 +155,27 @@ static void weigh(short_task_t *task, int at, int lanes, int low, int high, bool
     vec_t most[FLASH_TILE], from[FLASH_TILE];
     flash_row_t row[FLASH_TILE];
     float top[LANES], sum[LANES];
+    int end[FLASH_TILE]; /* keys that a vector sees, and those before it */
+    for (int r = 0; r < vectors; r++) {
+        int64_t last = task->first + at + hd_min((r + 1) * VEC_LANES, lanes) - 1;
+        int64_t seen = masked ? hd_end_key(&a->visible, last) : high;
+        end[r] = (int)hd_min(hd_ceil_div(seen, CELL) * CELL, high);
+    }
     for (int r = 0; r < FLASH_TILE; r++) {
         most[r] = vec_set1(-INFINITY);
         row[r] = (flash_row_t){vec_set1(-INFINITY), vec_zero()};
     }
-    qk_keys(vectors, task->k, task->k_row, low, high, task->q, task->job->z.steps, task->s, most,
-            masks, at);
+    for (int r = 0, key = low; r < vectors; key = end[r++])
+        if (end[r] > key)
+            qk_keys(vectors - r, task->k, task->k_row, key, end[r], task->q + r * VEC_LANES * 4,
+                    task->job->z.steps, task->s + r * VEC_LANES, most + r, masks,
+                    at + r * VEC_LANES);
     for (int r = 0; r < vectors; r++)
         flash_raise(&row[r], FLASH_PAIRS ? vec_mul(most[r], scale) : most[r], &from[r]);
-    flash_exponentials(vectors, task->s, task->p, low, high, from, scale, row, masks, at);
+    for (int r = 0, key = low; r < vectors; key = end[r++])
+        if (end[r] > key)
+            flash_exponentials(vectors - r, task->s + r * VEC_LANES, task->p + r * VEC_LANES * 4,
+                               key, end[r], from + r, scale, row + r, masks, at + r * VEC_LANES);
     for (int r = 0; r < vectors; r++) {
         vec_store(top + r * VEC_LANES, row[r].most);
         vec_store(sum + r * VEC_LANES, row[r].sum);
@@ -172,6 +184,22 @@ static void weigh(short_task_t *task, int at, int lanes, int low, int high, bool
         factor[x] = flash_is_empty(top[x], sum[x]) ? 0 : 1 / sum[x];
     if (a->lse.data)
         store_lse(task, at, lanes, top, sum);
+}
+
+/* The rows of a tile that a mask cuts, a few at a time, each from the keys that one of them sees.
+ */
+static void masked_rows(const short_task_t *task, int64_t first, int lanes, const float *factor,
+                        char *const *to)
+{
+    enum { FEW = 4 };
+    const hd_visibility_t *visible = &task->job->a.visible;
+    for (int i = 0; i < lanes; i += FEW) {
+        int rows = (int)hd_min(FEW, lanes - i);
+        int high = (int)hd_end_key(visible, first + i + rows - 1);
+        int low = (int)hd_min(hd_first_key(visible, first + i), high) / CELL;
+        out_rows(task->p + ((int64_t)low * LANES + i) * 4, task->v + low * task->v_row, task->v_row,
+                 (high + CELL - 1) / CELL - low, rows, task->job->z.columns, factor + i, to + i);
+    }
 }
 
 /* The queries at .. at+lanes-1 of the task. */
@@ -195,7 +223,10 @@ static void attend_queries(short_task_t *task, int at, int lanes, bool masked)
                        : task->staging + i * z->staging_row;
     const char *p = task->p + (int64_t)(low / CELL) * LANES * 4;
     const char *v = task->v + low / CELL * task->v_row;
-    out_rows(p, v, task->v_row, (high - low + CELL - 1) / CELL, lanes, z->columns, factor, to);
+    if (masked)
+        masked_rows(task, first, lanes, factor, to);
+    else
+        out_rows(p, v, task->v_row, (high + CELL - 1) / CELL, lanes, z->columns, factor, to);
     for (int i = 0; i < lanes; i++) {
         float *row = (float *)(void *)to[i];
         if (masked && row_has_nan(row, a->dv))
@@ -282,7 +313,9 @@ static double short_estimate(const void *at, const heed_device_info_t *device, i
     double lanes = heads * flash_round((double)a.queries, VEC_LANES);
     double flops = lanes * flash_round(keys, FLASH_KEYS) * 2 * flash_round(a.d, CELL) +
                    rows * keys * 2 * z.columns + lanes * keys * cost->score;
-    flops = flops / cost->wide + rows * (a.d + a.dv) * cost->element;
+    /* With one vector a tile, broadcasts bind. */
+    flops /= a.queries > VEC_LANES ? cost->wide : 0.8 * cost->wide;
+    flops += rows * (a.d + a.dv) * cost->element;
     /* Keys are packed for those of a key head that a thread takes at a time. */
     double packed = (z.pack_k ? a.d : 0) + (z.pack_v ? a.dv : 0);
     flops += (double)(a.batch * a.key_heads * a.keys) * packed * cost->packed;
