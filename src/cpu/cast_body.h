@@ -292,7 +292,7 @@ static double cast_estimate_at(const heed_cast_desc_t *desc, const heed_device_i
     double dst = elements * (double)hd_dtype_bytes(desc->dst.dtype);
     double rate = cast_is_byte(desc->dst.dtype)   ? rates->encode
                   : cast_is_byte(desc->src.dtype) ? rates->decode
-                                                 : rates->wide;
+                                                  : rates->wide;
     double peak = hd_rate(&device->peaks, device->peaks.f32_portable, threads);
     double compute = elements / (rate * peak / 46);
     double memory =

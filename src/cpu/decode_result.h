@@ -4,6 +4,7 @@
 #define HD_DECODE_RESULT_H
 
 #include "decode_task.h"
+#include "merge_row.h"
 
 static float decode_total(const float *sum)
 {
