@@ -10,7 +10,8 @@
  *     attention.h  attention                         problem.h    problems as text
  *     cast.h       casts                             memory.h     memory and streams of a device
  *     dilated.h    dilated attention                 tiles.h      tile lists: sparse attention
- *     scaling.h    scales over time, error statistics */
+ *     scaling.h    scales over time, error statistics
+ *     kv.h         appending to a cache of keys and values */
 #ifndef HEED_HEED_H
 #define HEED_HEED_H
 
@@ -26,6 +27,7 @@
 #include "scaling.h"
 #include "attention.h"
 #include "cast.h"
+#include "kv.h"
 #include "tiles.h"
 #include "dilated.h"
 

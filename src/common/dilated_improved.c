@@ -53,8 +53,8 @@ static void set_view(const heed_tensor_t *from, const block_t *block, const hd_p
                        strides[3]},
            4 * sizeof(int64_t));
     *to = heed_tensor(NULL, from->dtype, 4, axes->shape, axes->strides);
-    *at = block->batch * strides[0] + (block->first + piece->offset) * strides[1] +
-          head * strides[2];
+    *at =
+        block->batch * strides[0] + (block->first + piece->offset) * strides[1] + head * strides[2];
     *at *= (int64_t)heed_dtype_size(from->dtype);
 }
 
@@ -138,10 +138,10 @@ static heed_status_t add_step(heed_context_t *context, schedule_t *schedule,
     int64_t heads = block->key_heads * group;
     set_view(&desc->q, block, piece, head, heads, block->step, &step->axes[0], &step->desc.q,
              &step->at[0]);
-    set_view(&desc->k, block, piece, block->key_head, block->key_heads, block->step,
-             &step->axes[1], &step->desc.k, &step->at[1]);
-    set_view(&desc->v, block, piece, block->key_head, block->key_heads, block->step,
-             &step->axes[2], &step->desc.v, &step->at[2]);
+    set_view(&desc->k, block, piece, block->key_head, block->key_heads, block->step, &step->axes[1],
+             &step->desc.k, &step->at[1]);
+    set_view(&desc->v, block, piece, block->key_head, block->key_heads, block->step, &step->axes[2],
+             &step->desc.v, &step->at[2]);
     set_view(&desc->out, block, piece, head, heads, block->step, &step->axes[3], &step->desc.out,
              &step->at[3]);
     set_lse(schedule, block, piece, head, heads, block->step, step);
@@ -205,8 +205,8 @@ static heed_status_t add_branch(heed_context_t *context, schedule_t *schedule, i
     for (piece.offset = 0; piece.offset < hd_min(rate, heads); piece.offset++) {
         piece.first = paper ? piece.offset : piece.offset * run;
         piece.step = paper ? rate : 1;
-        piece.count = paper ? hd_lattice_count(heads, rate, piece.offset)
-                            : hd_min(run, heads - piece.first);
+        piece.count =
+            paper ? hd_lattice_count(heads, rate, piece.offset) : hd_min(run, heads - piece.first);
         if (piece.count > 0)
             HD_TRY(add_piece(context, schedule, &piece, merge));
     }
@@ -256,8 +256,8 @@ static heed_status_t prepare(heed_context_t *context, const void *desc, void **s
         const int64_t *q = schedule->desc->q.shape;
         memcpy(schedule->lse_axes.shape, (int64_t[]){q[0], q[2], q[1]}, 3 * sizeof(int64_t));
         hd_dense_strides(3, schedule->lse_axes.shape, schedule->lse_axes.strides);
-        schedule->lse = heed_tensor(NULL, HEED_F32, 3, schedule->lse_axes.shape,
-                                    schedule->lse_axes.strides);
+        schedule->lse =
+            heed_tensor(NULL, HEED_F32, 3, schedule->lse_axes.shape, schedule->lse_axes.strides);
         schedule->lse_bytes = hd_round_up((size_t)hd_tensor_elements(&schedule->lse) * 4, 64);
     }
     heed_status_t status = add_branches(context, schedule);
@@ -339,8 +339,8 @@ const heed_impl_t hd_impl_dilated_improved = {
     .name = "cpu:improved",
     .about = "attention on strided views, branches merged by lse",
     .device_type = HEED_DEVICE_CPU,
-    .features = HEED_DILATED_CAN_ALL &
-                ~(HEED_DILATED_CAN_TORCHSCALE | HEED_DILATED_CAN_GROUPED_FKODOM),
+    .features =
+        HEED_DILATED_CAN_ALL & ~(HEED_DILATED_CAN_TORCHSCALE | HEED_DILATED_CAN_GROUPED_FKODOM),
     .estimate = estimate,
     .run = run,
     .prepare = prepare,
