@@ -99,11 +99,12 @@ static void check_values(const void *codes, heed_dtype_t dtype, const float *sca
             double scale = scale_ndim == 3   ? (double)scales[row_of(b, j) * HK + h]
                            : scale_ndim == 1 ? (double)scales[h]
                                              : 1;
-            double want = (double)from[b * S * HK * dim + i], got = kit_load(dtype, codes, at) * scale;
+            double want = (double)from[b * S * HK * dim + i],
+                   got = kit_load(dtype, codes, at) * scale;
             double bound = dtype == HEED_I8 && scale_ndim == 1 ? scale / 2 : step * 1.5;
             if (!(fabs(got - want) <= bound)) {
-                print_error("%s: sequence %d, key %d: %g, should be %g\n", heed_dtype_name(dtype), b,
-                            j, got, want);
+                print_error("%s: sequence %d, key %d: %g, should be %g\n", heed_dtype_name(dtype),
+                            b, j, got, want);
                 fail();
             }
         }
@@ -111,7 +112,8 @@ static void check_values(const void *codes, heed_dtype_t dtype, const float *sca
 
 static void values(void **state)
 {
-    static const heed_dtype_t types[] = {HEED_F32, HEED_BF16, HEED_F16, HEED_E4M3, HEED_E5M2, HEED_I8};
+    static const heed_dtype_t types[] = {HEED_F32,  HEED_BF16, HEED_F16,
+                                         HEED_E4M3, HEED_E5M2, HEED_I8};
     static const int ndims[] = {0, 1, 3};
     (void)state;
     for (int t = 0; t < 6; t++)
@@ -131,7 +133,8 @@ static void values(void **state)
 static void one_by_one(void **state)
 {
     static cache_t whole;
-    static int64_t packed[4] = {1, B * S, HK, D}, packed_v[4] = {1, B * S, HK, DV}, four[1] = {B + 1};
+    static int64_t packed[4] = {1, B * S, HK, D}, packed_v[4] = {1, B * S, HK, DV},
+                   four[1] = {B + 1};
     int32_t starts[] = {0, S, 2 * S, 3 * S};
     (void)state;
     init(HEED_E4M3, 3);
@@ -176,15 +179,15 @@ static void beyond(void **state)
 
 /* ---- what is refused ------------------------------------------------------------------------- */
 
-#define REFUSES(change, status, words)                                   \
-    do {                                                                 \
-        static cache_t before;                                           \
-        init(HEED_F16, 1);                                               \
-        (void)(change);                                                  \
-        before = cache;                                                  \
-        expect_fails(heed_kv_append(context, &cache.desc), status, words); \
-        assert_memory_equal(cache.k, before.k, sizeof(cache.k));         \
-        assert_memory_equal(cache.v, before.v, sizeof(cache.v));         \
+#define REFUSES(change, status, words)                                             \
+    do {                                                                           \
+        static cache_t before;                                                     \
+        init(HEED_F16, 1);                                                         \
+        (void)(change);                                                            \
+        before = cache;                                                            \
+        expect_fails(heed_kv_append(context, &cache.desc), status, words);         \
+        assert_memory_equal(cache.k, before.k, sizeof(cache.k));                   \
+        assert_memory_equal(cache.v, before.v, sizeof(cache.v));                   \
         assert_memory_equal(cache.lengths, before.lengths, sizeof(cache.lengths)); \
     } while (0)
 

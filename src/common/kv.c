@@ -13,8 +13,10 @@ static const struct {
     int ndim; /* 0: 1 or 3 */
     bool output, optional;
 } operands[OPERANDS] = {
-#define OPERAND(field, ndim, output, optional) \
-    {#field, offsetof(heed_kv_append_desc_t, field), ndim, output, optional}
+#define OPERAND(field, ndim, output, optional)                                 \
+    {                                                                          \
+#field, offsetof(heed_kv_append_desc_t, field), ndim, output, optional \
+    }
     [K_NEW] = OPERAND(k_new, 4, false, false),
     [V_NEW] = OPERAND(v_new, 4, false, false),
     [K] = OPERAND(k, 4, true, false),
@@ -158,9 +160,10 @@ static heed_status_t check_sequence(const append_t *a, int64_t b)
     int64_t length = number(&a->t[LENGTHS], b), count = count_new(a, b), page = a->t[K].shape[1];
     int64_t start = first_new(a, b), rows = a->t[K_NEW].shape[1];
     if (start < 0 || count < 0 || start + count > rows)
-        return hd_fail(HEED_ERROR_VALUE,
-                       "cu_seqlens[%lld]=%lld and %lld after it: starts rise from 0 to %lld at most",
-                       (long long)b, (long long)start, (long long)count, (long long)rows);
+        return hd_fail(
+            HEED_ERROR_VALUE,
+            "cu_seqlens[%lld]=%lld and %lld after it: starts rise from 0 to %lld at most",
+            (long long)b, (long long)start, (long long)count, (long long)rows);
     if (length < 0 || length + count > a->room)
         return hd_fail(HEED_ERROR_VALUE,
                        "seqlens_k[%lld]=%lld and %lld new keys: there is room for %lld",
@@ -188,8 +191,7 @@ static void store_code(heed_dtype_t dtype, char *to, float value)
 {
     const hd_fp8_rule_t rule = {HEED_OVERFLOW_SATURATE, HEED_NAN_SIGNED, HEED_ROUND_NEAREST};
     if (dtype == HEED_I8)
-        *(int8_t *)to =
-            isnan(value) ? 0 : (int8_t)fmaxf(-127, fminf(127, nearbyintf(value)));
+        *(int8_t *)to = isnan(value) ? 0 : (int8_t)fmaxf(-127, fminf(127, nearbyintf(value)));
     else
         hd_cast_store(dtype, to, hd_cast_round(dtype, hd_to_bits(value), rule, 0));
 }
@@ -231,7 +233,8 @@ static void append_rows(const append_t *a, int from_at, int to_at, int scale_at,
             factor = scale_of_row(&from, row, dim, to.dtype);
             *(float *)(void *)hd_view_row(&scales, b, key, h) = factor;
         } else if (scale->ndim == 1) {
-            factor = ((const float *)scale->data)[(scale->shape[0] > 1 ? h : 0) * scale->strides[0]];
+            factor =
+                ((const float *)scale->data)[(scale->shape[0] > 1 ? h : 0) * scale->strides[0]];
         }
         for (int64_t c = 0; c < dim; c++)
             store_code(to.dtype, place + c * to.elem,
