@@ -9,7 +9,8 @@
  *     context.h    contexts, policy, environment     impl.h       implementations, your own too
  *     attention.h  attention                         problem.h    problems as text
  *     cast.h       casts                             memory.h     memory and streams of a device
- *     merge.h      merging of partial states */
+ *     dilated.h    dilated attention                 tiles.h      tile lists: sparse attention
+ *     merge.h      merging of partial states         scaling.h    scales over time, errors */
 #ifndef HEED_HEED_H
 #define HEED_HEED_H
 
@@ -27,5 +28,6 @@
 #include "cast.h"
 #include "merge.h"
 #include "tiles.h"
+#include "dilated.h"
 
 #endif

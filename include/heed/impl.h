@@ -28,6 +28,7 @@ typedef struct heed_launch {
     /* The descriptor's tile list where a device can read it: the struct and all that it points to
      * lie there. NULL: none was placed, the descriptor has what there is. */
     const struct heed_tile_list *tiles;
+    void *state; /* what prepare made, NULL without it */
 } heed_launch_t;
 
 /* All functions may be called from many threads at once. */
@@ -47,6 +48,12 @@ typedef struct heed_impl {
     size_t (*workspace)(const void *desc, const heed_device_info_t *device, int32_t threads);
     heed_status_t (*run)(const heed_launch_t *launch);
     void *user; /* handed to run */
+    /* For schedules, which run other operations: called once, when the plan is made; may create
+     * plans. desc lives as long as the state. *workspace is added to what `workspace` says. release
+     * gives the state back. NULL: nothing to prepare. */
+    heed_status_t (*prepare)(heed_context_t *context, const void *desc, void **state,
+                             size_t *workspace);
+    void (*release)(heed_context_t *context, void *state);
 } heed_impl_t;
 
 /* Adds a copy of *impl to this context (its strings are copied too). It stands ahead of the builtin

@@ -129,7 +129,11 @@ static heed_status_t finish(heed_plan_t *plan, const void *desc)
     const heed_impl_t *impl = plan->impl = plan->verdicts[chosen].impl;
     hd_work_t work = {0, 0};
     op->work(plan->desc, &work);
+    size_t prepared = 0;
+    if (impl->prepare)
+        HD_TRY(impl->prepare(context, plan->desc, &plan->state, &prepared));
     plan->workspace = impl->workspace ? impl->workspace(plan->desc, device, device->threads) : 0;
+    plan->workspace += prepared;
     heed_plan_info_t *info = &plan->info;
     info->struct_size = sizeof(*info);
     info->threads = device->threads;
@@ -189,6 +193,7 @@ heed_status_t heed_plan_create(heed_context_t *context, const char *name, const 
         char copy[1024];
         _Static_assert(sizeof(heed_attention_desc_t) <= sizeof(copy), "room for any descriptor");
         _Static_assert(sizeof(heed_cast_desc_t) <= sizeof(copy), "room for any descriptor");
+        _Static_assert(sizeof(heed_dilated_desc_t) <= sizeof(copy), "room for any descriptor");
         memcpy(copy, made->desc, op->desc_size);
         status = finish(made, copy);
     }
@@ -205,6 +210,8 @@ void heed_plan_destroy(heed_plan_t *plan)
     if (!plan)
         return;
     heed_context_t *context = plan->context;
+    if (plan->state)
+        plan->impl->release(context, plan->state);
     (void)hd_device_free(context, plan->info.device, plan->placed, NULL);
     hd_free(context, plan);
     heed_context_destroy(context);
@@ -353,7 +360,8 @@ heed_status_t heed_plan_execute(const heed_plan_t *plan, void *const *buffers, i
                             .workspace_bytes = plan->workspace,
                             .threads = plan->info.threads,
                             .user = plan->impl->user,
-                            .tiles = plan->placed};
+                            .tiles = plan->placed,
+                            .state = plan->state};
     if (stream)
         launch.stream = *stream;
     if (!hd_logs(plan->context, HEED_LOG_EXEC))

@@ -22,6 +22,7 @@ struct heed_plan {
     void *desc; /* complete */
     hd_axes_t *axes;
     void *placed; /* what the descriptor points to, on the plan's device; NULL: nothing */
+    void *state;  /* of a schedule */
 };
 
 /* Number of implementations of the operation in this context. */

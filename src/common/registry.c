@@ -139,7 +139,7 @@ heed_status_t heed_register_impl(heed_context_t *context, const heed_impl_t *imp
     heed_impl_t full;
     if (!context)
         return hd_fail(HEED_ERROR_NULL, "context is null");
-    HD_TRY(hd_struct_copy(&full, sizeof(full), impl, sizeof(full), "impl"));
+    HD_TRY(hd_struct_copy(&full, sizeof(full), impl, offsetof(heed_impl_t, prepare), "impl"));
     HD_TRY(check_impl(context, &full));
 
     int count = context->user_impl_count;

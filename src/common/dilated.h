@@ -1,0 +1,52 @@
+/* The branches of dilated attention: which head has which offset, which tokens lie on a lattice. */
+#ifndef HD_DILATED_H
+#define HD_DILATED_H
+
+#include "base.h"
+
+/* Some key heads of one branch that have the same offset. */
+typedef struct hd_piece {
+    int branch;
+    int64_t segment, rate, offset; /* segment is at most N */
+    int64_t first, step, count;    /* key heads first, first + step, ... */
+} hd_piece_t;
+
+static inline bool hd_dilated_mixes(const heed_dilated_desc_t *desc)
+{
+    return desc->mode == HEED_DILATED_LONGNET || desc->mode == HEED_DILATED_TORCHSCALE;
+}
+
+static inline int64_t hd_dilated_segment(const heed_dilated_desc_t *desc, int branch)
+{
+    return hd_max(hd_min(desc->segments[branch], desc->q.shape[1]), 1);
+}
+
+/* Query heads of a branch in the modes that divide heads: [*first, *end). */
+static inline void hd_dilated_group(const heed_dilated_desc_t *desc, int branch, int64_t *first,
+                                    int64_t *end)
+{
+    int64_t heads = desc->q.shape[2], each = heads / desc->branches, more = heads % desc->branches;
+    int64_t size = each + (branch < more);
+    if (desc->mode == HEED_DILATED_GROUPED_FKODOM) {
+        *first = hd_min(branch * size, heads);
+        *end = hd_min(*first + size, heads);
+    } else {
+        *first = branch * each + hd_min(branch, more);
+        *end = *first + size;
+    }
+}
+
+/* Offset of a key head in the modes that mix branches. */
+static inline int64_t hd_dilated_offset(const heed_dilated_desc_t *desc, int branch, int64_t head)
+{
+    int64_t rate = desc->rates[branch], heads = desc->k.shape[2];
+    return desc->offset_rule == HEED_OFFSET_PAPER ? head % rate : head / hd_ceil_div(heads, rate);
+}
+
+/* Tokens of a segment of that length on the lattice. */
+static inline int64_t hd_lattice_count(int64_t length, int64_t rate, int64_t offset)
+{
+    return offset < length ? hd_ceil_div(length - offset, rate) : 0;
+}
+
+#endif
