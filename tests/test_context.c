@@ -60,6 +60,7 @@ static void good_values_are_taken(void **state)
         {"HEED_MAX_CPU_ISA", "avx2"},
         {"HEED_MAX_CPU_ISA", "avx512"},
         {"HEED_MAX_CPU_ISA", "avx512bf16"},
+        {"HEED_MAX_CPU_ISA", "avx512vbmi"},
         {"HEED_NUM_THREADS", "3"},
         {"HEED_DEVICE", "auto"},
         {"HEED_DEVICE", "cpu"},
@@ -83,7 +84,7 @@ static void bad_values_list_the_known_ones(void **state)
     } bad[] = {
         {"HEED_VERBOSE", "loud", "none error warn select exec all"},
         {"HEED_VERBOSE", "1", "none error warn select exec all"},
-        {"HEED_MAX_CPU_ISA", "sse2", "scalar avx2 avx512 avx512bf16"},
+        {"HEED_MAX_CPU_ISA", "sse2", "scalar avx2 avx512 avx512bf16 avx512vbmi"},
         {"HEED_NUM_THREADS", "0", "1"},
         {"HEED_NUM_THREADS", "-2", "1"},
         {"HEED_NUM_THREADS", "many", "1"},
@@ -111,7 +112,7 @@ static void every_variable_is_told(void **state)
 {
     static const char *const names[] = {"HEED_VERBOSE",     "HEED_IMPL",        "HEED_SKIP_IMPL",
                                         "HEED_MAX_CPU_ISA", "HEED_NUM_THREADS", "HEED_DEVICE",
-                                        "HEED_FALLBACK",    "HEED_PLUGIN_PATH"};
+                                        "HEED_FALLBACK",    "HEED_PLUGIN_PATH", "HEED_TUNE_FILE"};
     (void)state;
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         heed_env_info_t info;

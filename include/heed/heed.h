@@ -10,6 +10,7 @@
  *     attention.h  attention                         problem.h    problems as text
  *     cast.h       casts                             memory.h     memory and streams of a device
  *     dilated.h    dilated attention                 tiles.h      tile lists: sparse attention
+ *     ring.h       streaming and ring attention      comm.h       ranks and their messages
  *     merge.h      merging of partial states         scaling.h    scales over time, errors */
 #ifndef HEED_HEED_H
 #define HEED_HEED_H
@@ -29,5 +30,7 @@
 #include "merge.h"
 #include "tiles.h"
 #include "dilated.h"
+#include "comm.h"
+#include "ring.h"
 
 #endif

@@ -104,6 +104,18 @@ uint64_t hd_cpuid_isa(void);
 /* The CPU's own name, "" where it has none. */
 void hd_cpuid_name(char *name, size_t size);
 
+/* ---- what the machine reaches (tune.c) ---------------------------------------------------------
+ */
+
+/* Writes the path of this CPU's file in the user's folder for caches, "" where there is none such:
+ * .../heed/amd-epyc-9654-96-core-processor-0.1.0.txt. */
+void hd_tune_default(const char *cpu, char *path, size_t size);
+
+/* Fills info->peaks with assumptions, then with the figures of `file` ("": none) if they are good.
+ * `why` gets the sentence why they are not in use, "" where they are. Returns whether there was
+ * something in the file's place that cannot be used. */
+bool hd_tune_read(const char *file, heed_device_info_t *info, char *why, size_t size);
+
 /* ---- environment (env.c) --------------------------------------------------------------------- */
 
 /* Settings of a context: the config's, then the environment's, then defaults. */
@@ -116,6 +128,8 @@ typedef struct hd_settings {
     uint64_t isa_cap;     /* mask of allowed HEED_ISA_* */
     char impl[512];       /* [op=]pattern lists, "" for none */
     char skip_impl[512];
+    char tune_file[512]; /* absolute, "" for none */
+    bool tune_default;   /* the file in the user's cache */
 } hd_settings_t;
 
 /* Reads config and environment. Errors: VALUE (config), ENVIRONMENT. */
@@ -136,6 +150,7 @@ struct heed_context {
     int device_count;
     const struct hd_backend *backend; /* NULL: none (backend.h) */
     char backend_why[384];            /* what it lacks, or why there is none; "" if all is well */
+    char tune_why[768];               /* why the assumed peaks serve; "" where they are measured */
     heed_impl_t **user_impls;
     int user_impl_count;
 };

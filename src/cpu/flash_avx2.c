@@ -1,19 +1,8 @@
 /* cpu:flash_avx2, flash attention with AVX2 and FMA; f32 arithmetic for every dtype. The algorithm
  * is told in flash_body.h. 6 keys by 2 vectors are 12 sums: with 2 queries and a broadcast, 15 of
  * 16 registers. Measured: docs/performance.md. */
-#include "vec_avx2.h"
+#include "tiles_avx2.h"
 
-#define FLASH_ISA_FLOPS 32
-#define FLASH_PAIRS     0
-#define FLASH_TILE      2
-#ifndef FLASH_VECTORS
-#define FLASH_VECTORS 8
-#endif
-#define FLASH_KEYS    6
-#define FLASH_COLUMNS 6
-#define FLASH_NARROW  8
-
-#include "flash_weights.h"
 #include "flash_body.h"
 
 const heed_impl_t hd_impl_flash_avx2 = {
@@ -23,7 +12,7 @@ const heed_impl_t hd_impl_flash_avx2 = {
     .about = "blocked, online softmax, queries in lanes; AVX2 and FMA",
     .device_type = HEED_DEVICE_CPU,
     .required_isa = HEED_ISA_AVX2,
-    .features = HEED_ATTENTION_CAN_PLAIN,
+    .features = HEED_ATTENTION_CAN_ALL,
     .estimate = flash_estimate,
     .workspace = flash_workspace,
     .run = flash_run,

@@ -1,17 +1,8 @@
 /* cpu:flash_avx512, flash attention with AVX-512; f32 arithmetic for every dtype. The algorithm is
  * told in flash_body.h. 6 keys by 4 vectors are 24 sums of 32 registers. Has run in emulation only;
  * its speed was never measured. */
-#include "vec_avx512.h"
+#include "tiles_avx512.h"
 
-#define FLASH_ISA_FLOPS 48 /* 64 on cores with two 512-bit units, 32 on those with one */
-#define FLASH_PAIRS     0
-#define FLASH_TILE      4
-#define FLASH_VECTORS   4
-#define FLASH_KEYS      6
-#define FLASH_COLUMNS   6
-#define FLASH_NARROW    12
-
-#include "flash_weights.h"
 #include "flash_body.h"
 
 const heed_impl_t HD_IMPL_NAME(flash_avx512) = {
@@ -21,7 +12,7 @@ const heed_impl_t HD_IMPL_NAME(flash_avx512) = {
     .about = "blocked, online softmax, queries in lanes; AVX-512",
     .device_type = HEED_DEVICE_CPU,
     .required_isa = HEED_ISA_AVX512,
-    .features = HEED_ATTENTION_CAN_PLAIN,
+    .features = HEED_ATTENTION_CAN_ALL,
     .estimate = flash_estimate,
     .workspace = flash_workspace,
     .run = flash_run,

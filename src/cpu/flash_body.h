@@ -1,6 +1,6 @@
 /* Flash attention on the CPU: one body for every instruction set. A flash_ISA.c file defines
  *
- *     FLASH_ISA_FLOPS  multiply-add flops a core does in a cycle, for the estimate
+ *     FLASH_ISA_FLOPS  multiply-add flops a core does in a cycle
  *     FLASH_PAIRS      1: cells are pairs of bf16 and flash_dot takes them
  *     FLASH_TILE       vectors of queries in a wide tile
  *     FLASH_VECTORS    vectors of queries in a task, at most 64 lanes
@@ -10,35 +10,44 @@
  * and flash_weight, flash_store_weights (with pairs also flash_dot, flash_interleave), then
  * includes this file and names its heed_impl_t.
  *
- * A task is up to 64 queries of one key head: Q^T is packed once; then for each block of 64 keys
- * that any of them sees: scores, running softmax, O^T += V^T P^T; at the end O^T is normalised,
- * transposed back, merged if asked for. With few queries, those of a whole group of heads share a
- * task. K and V are read where they lie. They are packed first, once for all tasks, where they have
- * another dtype, a strided head size, or rows that do not follow each other (whose lines would fall
- * into few cache sets); for a single task block by block. Packed heads are limited to PACK_BYTES at
- * a time. */
+ * A task is up to 64 queries of one key head: Q^T is packed once; then for each step of up to 128
+ * keys that any of them sees: scores, running softmax, O^T += V^T P^T; at the end O^T is
+ * normalised, transposed back, merged if asked for. With few queries, those of a whole group of
+ * heads share a task. With many keys, tasks of a key head walk over them together, so that K and V
+ * come from the outer caches once for 256 queries. K and V are read where they lie. They are packed
+ * first, once for all tasks, where they have another dtype, a strided head size, or rows that do
+ * not follow each other (whose lines would fall into few cache sets); for a single task block by
+ * block. Packed heads are limited to PACK_BYTES at a time. */
 #ifndef HD_FLASH_BODY_H
 #define HD_FLASH_BODY_H
 
+#include "flash_estimate.h"
 #include "flash_task.h"
 #include "parallel.h"
 
 /* ---- the team -------------------------------------------------------------------------------- */
 
 /* Task number `index` of key head b, key_head: the last queries, which a causal mask leaves the
- * most keys, come first. */
+ * most keys, come first; the same queries of its heads follow each other, for they see the same
+ * keys. */
 static void set_task(flash_task_t *task, int64_t b, int64_t key_head, int64_t index)
 {
     const hd_attention_t *a = &task->job->a;
     const flash_sizes_t *z = &task->job->z;
-    int64_t block = z->blocks - 1 - index % z->blocks, fold = index / z->blocks * z->fold;
+    int64_t folds = z->tasks / z->blocks;
+    int64_t block = z->blocks - 1 - index / folds, fold = index % folds * z->fold;
     task->b = b;
     task->key_head = key_head;
     task->head = key_head * a->group + fold;
     task->heads = (int)hd_min(z->fold, a->group - fold);
     task->first = block * ROWS;
-    task->rows = (int)hd_min(ROWS, a->queries - task->first);
+    task->modify.a = a;
+    task->modify.b = b;
+    task->modify.visible = hd_visible(a, b);
+    task->rows = (int)hd_min(ROWS, task->modify.visible.queries - task->first);
     task->lanes = task->heads * task->rows;
+    if (task->rows > 0 && (hd_modifies(&a->modifiers) || hd_has_sinks(&a->modifiers)))
+        flash_modify_begin(&task->modify, task->head, task->first, task->rows, task->lanes);
 }
 
 static void pack_wave(const hd_team_t *team, const flash_job_t *job)
@@ -50,7 +59,7 @@ static void pack_wave(const hd_team_t *team, const flash_job_t *job)
         int64_t slot = at / blocks, key = at % blocks * HD_BLOCK_KEYS;
         int64_t b = (job->wave_first + slot) / a->key_heads;
         int64_t head = (job->wave_first + slot) % a->key_heads;
-        int count = (int)hd_min(HD_BLOCK_KEYS, a->keys - key);
+        int count = (int)hd_min(HD_BLOCK_KEYS, hd_keys(a, b) - key);
         char *packed = job->packed + slot * (z->k_head + z->v_head);
         if (z->pack_k)
             pack_k(a, b, head, key, count, packed + key * packed_k_row(a));
@@ -59,17 +68,36 @@ static void pack_wave(const hd_team_t *team, const flash_job_t *job)
     }
 }
 
-static void set_buffers(flash_task_t *task, char *at)
+/* The tasks of a walk have Q^T and O^T of their own, and the rest in common. */
+static void set_buffers(flash_task_t *tasks, const flash_job_t *job, char *at)
 {
-    const flash_sizes_t *z = &task->job->z;
-    task->q = at;
-    task->s = (float *)(void *)(at += z->q);
-    task->p = z->p ? (at += z->s) : (char *)task->s;
-    at += z->p ? z->p : z->s;
-    task->o = (float *)(void *)at;
-    task->staging = at += z->o;
-    task->k_tile = at += z->staging;
-    task->v_tile = at + z->k_tile;
+    const flash_sizes_t *z = &job->z;
+    char *s = at + (size_t)z->share * (z->q + z->o), *p = z->p ? s + z->s : s;
+    char *staging = p + (z->p ? z->p : z->s);
+    for (int t = 0; t < z->share; t++, at += z->q + z->o) {
+        tasks[t].job = job;
+        tasks[t].q = at;
+        tasks[t].o = (float *)(void *)(at + z->q);
+        tasks[t].s = (float *)(void *)s;
+        tasks[t].p = p;
+        tasks[t].staging = staging;
+        tasks[t].k_tile = staging + z->staging;
+        tasks[t].v_tile = tasks[t].k_tile + z->k_tile;
+        tasks[t].modify.addend = z->addend ? (float *)(void *)(tasks[t].v_tile + z->v_tile) : NULL;
+    }
+}
+
+static void run_turn(flash_task_t *tasks, int64_t head, int64_t turn)
+{
+    const flash_sizes_t *z = &tasks[0].job->z;
+    const hd_attention_t *a = &tasks[0].job->a;
+    int64_t end = hd_min(turn * z->share + z->share, z->tasks);
+    int count = 0;
+    for (int64_t at = turn * z->share; at < end; at++) {
+        set_task(&tasks[count], head / a->key_heads, head % a->key_heads, at);
+        count += tasks[count].rows > 0; /* a sequence may be shorter than others */
+    }
+    run_tasks(tasks, count);
 }
 
 static void work(const hd_team_t *team, void *arg)
@@ -78,8 +106,8 @@ static void work(const hd_team_t *team, void *arg)
     const hd_attention_t *a = &job->a;
     const flash_sizes_t *z = &job->z;
     int64_t heads = a->batch * a->key_heads;
-    flash_task_t task = {.job = job};
-    set_buffers(&task, job->states + (size_t)team->rank * z->state);
+    flash_task_t tasks[MOST_SHARE];
+    set_buffers(tasks, job, job->states + (size_t)team->rank * z->state);
     for (int64_t first = 0; first < heads; first += z->wave) {
         if (first)
             hd_team_barrier(team); /* nobody reads the last wave any more */
@@ -94,18 +122,27 @@ static void work(const hd_team_t *team, void *arg)
             hd_team_barrier(team);
         }
         long long at;
-        while ((at = atomic_fetch_add(&job->next, 1)) < job->wave_heads * z->tasks) {
-            int64_t head = first + at / z->tasks;
-            set_task(&task, head / a->key_heads, head % a->key_heads, at % z->tasks);
-            run_task(&task);
-        }
+        while ((at = atomic_fetch_add(&job->next, 1)) < job->wave_heads * z->turns)
+            run_turn(tasks, first + at / z->turns, at % z->turns);
     }
+}
+
+/* Ragged queries are as many a sequence as the longest has, which is known only now. */
+static void measure_tasks(const hd_attention_t *a, flash_sizes_t *z)
+{
+    int64_t longest = 0;
+    for (int64_t b = 0; b < a->batch; b++)
+        longest = hd_max(longest, hd_queries(a, b));
+    choose_tasks(a, longest, z);
+    z->turns = hd_ceil_div(z->tasks, z->share);
 }
 
 static heed_status_t flash_run(const heed_launch_t *launch)
 {
     flash_job_t job = {.a = hd_attention_of(launch)};
     job.z = flash_sizes(&job.a, launch->threads);
+    if (job.a.q.index)
+        measure_tasks(&job.a, &job.z);
     job.packed = launch->workspace;
     job.states = job.packed + job.z.wave * (job.z.k_head + job.z.v_head);
     atomic_init(&job.next, 0);
@@ -120,26 +157,6 @@ static size_t flash_workspace(const void *desc, const heed_device_info_t *device
     hd_attention_t a = hd_attention(desc, NULL);
     flash_sizes_t z = flash_sizes(&a, threads);
     return (size_t)(z.wave * (z.k_head + z.v_head)) + z.state * (size_t)z.threads;
-}
-
-/* A roofline of assumed figures, the same for every machine: 85 % of 3 GHz, 10 GB/s a core,
- * 5 us to start a team. */
-static double flash_estimate(const void *at, const heed_device_info_t *device, int32_t threads)
-{
-    (void)device;
-    hd_attention_t a = hd_attention(at, NULL);
-    flash_sizes_t z = flash_sizes(&a, threads);
-    double lanes = (double)hd_ceil_div(hd_min(a.queries * z.fold, ROWS), VEC_LANES) * VEC_LANES;
-    double fill = (double)hd_min(a.queries * z.fold, ROWS) / hd_max((int64_t)lanes, 1);
-    double pairs = (double)(a.batch * a.heads) * (double)a.queries * (double)a.keys;
-    if (!a.visible.tiles)
-        pairs = hd_band_pairs(&a.visible) * (double)(a.batch * a.heads);
-    double flops = 2 * pairs * (a.d + a.dv) / (fill > 0 ? fill : 1);
-    double bytes =
-        (double)(a.batch * a.key_heads * a.keys) * (a.d + a.dv) * (double)hd_dtype_bytes(a.k.dtype);
-    double compute = flops / (0.85 * 3 * FLASH_ISA_FLOPS * z.threads);
-    double memory = bytes / (10.0 * z.threads);
-    return hd_max((int64_t)compute, (int64_t)memory) + (z.threads > 1 ? 5000.0 : 200.0);
 }
 
 #endif

@@ -1,201 +1,8 @@
-/* One task of flash attention: up to 64 queries of one key head, from Q to stored rows. */
+/* Tasks of flash attention, from Q to stored rows: up to 64 queries of one key head each. */
 #ifndef HD_FLASH_TASK_H
 #define HD_FLASH_TASK_H
 
-#include "flash_sizes.h"
-
-#include <stdatomic.h>
-
-typedef struct flash_job {
-    hd_attention_t a;
-    flash_sizes_t z;
-    char *packed, *states;
-    int64_t wave_first, wave_heads;
-    atomic_llong next;
-} flash_job_t;
-
-typedef struct flash_task {
-    const flash_job_t *job;
-    int64_t b, key_head, head, first; /* first query head, first query */
-    int heads, rows;                  /* lane x is query first + x % rows of head + x / rows */
-    int lanes;
-    bool careful; /* let no masked value into a product, not even times zero */
-    bool cut;     /* some block was partial */
-    char *q, *p, *k_tile, *v_tile, *staging;
-    float *s, *o;
-    flash_row_t row[FLASH_VECTORS];
-    uint64_t masks[HD_BLOCK_KEYS];
-} flash_task_t;
-
-/* Where a block's cells of K and V are. */
-typedef struct flash_block {
-    const char *k, *v;
-    int64_t k_row, v_row;
-    int count;
-} flash_block_t;
-
-static int vectors_of(const flash_task_t *task)
-{
-    return (task->lanes + VEC_LANES - 1) / VEC_LANES;
-}
-
-static flash_block_t find_block(flash_task_t *task, int64_t key, int count)
-{
-    const flash_job_t *job = task->job;
-    const hd_attention_t *a = &job->a;
-    const flash_sizes_t *z = &job->z;
-    int64_t slot = task->b * a->key_heads + task->key_head - job->wave_first;
-    const char *packed = job->packed + slot * (z->k_head + z->v_head);
-    flash_block_t block = {.count = count, .k_row = packed_k_row(a), .v_row = packed_v_row(a)};
-    if (z->pack_k) {
-        block.k = packed + key * block.k_row;
-    } else if (z->tile_k) {
-        pack_k(a, task->b, task->key_head, key, count, task->k_tile);
-        block.k = task->k_tile;
-    } else {
-        block.k = hd_view_row(&a->k, task->b, key, task->key_head);
-        block.k_row = a->k.row;
-    }
-    if (z->pack_v) {
-        block.v = packed + z->k_head + key / CELL * block.v_row;
-    } else if (z->tile_v) {
-        pack_v(a, task->b, task->key_head, key, count, task->v_tile);
-        block.v = task->v_tile;
-    } else {
-        block.v = hd_view_row(&a->v, task->b, key, task->key_head);
-        block.v_row = a->v.row;
-    }
-    return block;
-}
-
-static vec_t score_scale(const hd_attention_t *a)
-{
-    return vec_set1(fabsf(a->scale) * 1.44269504088896340736f);
-}
-
-/* The maximum of scaled scores from that of the raw ones. */
-static vec_t scaled_most(const hd_attention_t *a, vec_t most)
-{
-    return FLASH_PAIRS ? vec_mul(most, score_scale(a)) : most;
-}
-
-/* A block that every query of a tile sees. */
-static void attend_wide(flash_task_t *task, const flash_block_t *block, int tile)
-{
-    const hd_attention_t *a = &task->job->a;
-    int steps = task->job->z.steps;
-    float *o = task->o + (int64_t)tile * a->dv * LANES;
-    flash_row_t *row = task->row + tile * FLASH_TILE;
-    vec_t most[FLASH_TILE], low[FLASH_TILE], corr[FLASH_TILE], sum[FLASH_TILE];
-    qk_wide(block->k, block->k_row, block->count, task->q + (int64_t)tile * steps * LANES * 4,
-            steps, task->s, most);
-    HD_UNROLL
-    for (int r = 0; r < FLASH_TILE; r++) {
-        corr[r] = flash_raise(&row[r], scaled_most(a, most[r]), &low[r]);
-        sum[r] = row[r].sum;
-    }
-    flash_exponentials(FLASH_TILE, task->s, task->p, 0, block->count, low, score_scale(a), sum,
-                       NULL, 0);
-    HD_UNROLL
-    for (int r = 0; r < FLASH_TILE; r++) {
-        row[r].sum = sum[r];
-    }
-    pv_wide(block->v, block->v_row, a->dv, task->p, (block->count + CELL - 1) / CELL, o, corr);
-}
-
-/* O^T += V^T P^T of one vector, where a weight of zero hides whatever the value is. */
-static void pv_careful(const flash_task_t *task, const flash_block_t *block, int first, int end,
-                       float *o, vec_t corr, int shift, const char *p)
-{
-    int dv = task->job->a.dv;
-    for (int c = 0; c < dv; c++) {
-        vec_t sum = vec_mul(vec_load(o + c * LANES), corr);
-        for (int j = first; j < end; j++) {
-            vec_t weight = flash_load_weight(p + j / CELL * LANES * 4, j % CELL);
-            vec_t value = flash_load_value(block->v + j / CELL * block->v_row + c * 4, j % CELL);
-            sum = vec_select((uint32_t)(task->masks[j] >> shift), vec_fma(weight, value, sum), sum);
-        }
-        vec_store(o + c * LANES, sum);
-    }
-}
-
-/* A block as one vector of queries sees it through the masks. */
-static void attend_narrow(flash_task_t *task, const flash_block_t *block, int vector)
-{
-    const hd_attention_t *a = &task->job->a;
-    int steps = task->job->z.steps, tile = vector / FLASH_TILE,
-        at = vector % FLASH_TILE * VEC_LANES;
-    int shift = vector * VEC_LANES, first = 0, end = block->count;
-    uint64_t bits = ((UINT64_C(1) << VEC_LANES) - 1) << shift;
-    while (first < end && !(task->masks[first] & bits))
-        first++;
-    while (first < end && !(task->masks[end - 1] & bits))
-        end--;
-    if (first >= end)
-        return;
-    first = first / CELL * CELL;
-
-    const char *q = task->q + ((int64_t)tile * steps * LANES + at) * 4;
-    float *o = task->o + (int64_t)tile * a->dv * LANES + at;
-    flash_row_t *row = task->row + vector;
-    vec_t low;
-    vec_t most =
-        qk_narrow(block->k, block->k_row, first, end, q, steps, task->s, task->masks, shift);
-    vec_t corr = flash_raise(row, scaled_most(a, most), &low);
-    flash_exponentials(1, task->s, task->p, first, end, &low, score_scale(a), &row->sum,
-                       task->masks, shift);
-    if (task->careful)
-        pv_careful(task, block, first, end, o, corr, shift, task->p);
-    else
-        pv_narrow(block->v + first / CELL * block->v_row, block->v_row, a->dv,
-                  task->p + first / CELL * LANES * 4, (end - first + CELL - 1) / CELL, o, corr);
-}
-
-/* Fills task->masks: those of the walk, once for each head of the task. */
-static void make_masks(flash_task_t *task, const hd_walk_t *walk, const hd_block_t *at)
-{
-    if (at->full) {
-        memset(task->masks, 0xff, sizeof(task->masks));
-        return;
-    }
-    task->cut = true;
-    hd_walk_masks(walk, at, task->masks);
-    for (int j = 0; task->heads > 1 && j < at->count; j++) {
-        uint64_t once = task->masks[j], all = 0;
-        for (int g = 0; g < task->heads; g++)
-            all |= once << g * task->rows;
-        task->masks[j] = all;
-    }
-}
-
-static void attend_block(flash_task_t *task, const hd_walk_t *walk, const hd_block_t *at)
-{
-    flash_block_t block = find_block(task, at->key, at->count);
-    int vectors = vectors_of(task);
-    uint64_t every = ~UINT64_C(0);
-    /* The second half of an odd last cell may be a key that nobody here sees. */
-    bool odd = at->count % CELL != 0;
-    task->cut |= odd;
-    if (!at->full || vectors % FLASH_TILE || odd)
-        make_masks(task, walk, at);
-    for (int j = 0; !at->full && j < at->count; j++)
-        every &= task->masks[j];
-    /* Lanes of a last vector that no query fills see what they like. */
-    uint64_t spare = task->lanes < 64 ? ~UINT64_C(0) << task->lanes : 0;
-    every |= spare;
-    if (odd && task->careful)
-        every = 0;
-    for (int tile = 0; tile * FLASH_TILE < vectors; tile++) {
-        uint64_t bits = LANES == 64 ? ~UINT64_C(0) : ((UINT64_C(1) << (LANES & 63)) - 1);
-        bits <<= tile * LANES & 63;
-        if ((tile + 1) * FLASH_TILE <= vectors && (every & bits) == bits) {
-            attend_wide(task, &block, tile);
-            continue;
-        }
-        for (int v = tile * FLASH_TILE; v < vectors && v < (tile + 1) * FLASH_TILE; v++)
-            attend_narrow(task, &block, v);
-    }
-}
+#include "flash_block.h"
 
 static bool has_nan(const flash_task_t *task)
 {
@@ -211,19 +18,93 @@ static bool has_nan(const flash_task_t *task)
     return false;
 }
 
-static void attend_keys(flash_task_t *task)
+/* ---- the walk -------------------------------------------------------------------------------- */
+
+/* A task's way along its keys: the next step, and the block behind it. */
+typedef struct flash_steps {
+    hd_walk_t walk;
+    hd_block_t at, ahead;
+    bool any, more; /* whether there is such a step, such a block */
+    bool pairs;     /* bias or mask decide what is visible */
+} flash_steps_t;
+
+/* With a bias or mask no block is known to be full. */
+static bool next_block(flash_steps_t *steps)
+{
+    if (!hd_walk_next(&steps->walk, &steps->ahead))
+        return false;
+    steps->ahead.full = steps->ahead.full && !steps->pairs;
+    return true;
+}
+
+/* Full blocks that follow each other make one step. */
+static void next_step(flash_steps_t *steps)
+{
+    hd_block_t *at = &steps->at, *ahead = &steps->ahead;
+    steps->any = steps->more;
+    *at = *ahead;
+    while (steps->more) {
+        steps->more = next_block(steps);
+        if (!steps->more || !at->full || !ahead->full || ahead->key != at->key + at->count ||
+            at->count + ahead->count > STEP_KEYS)
+            return;
+        at->count += ahead->count;
+    }
+}
+
+/* A row sums nothing, or its sink, which it then starts from. */
+static flash_row_t first_row(const flash_task_t *task, int vector)
+{
+    const float *sink = task->modify.sink + vector * VEC_LANES;
+    float sum[VEC_LANES];
+    if (!hd_has_sinks(&task->job->a.modifiers))
+        return (flash_row_t){vec_set1(-INFINITY), vec_zero()};
+    for (int x = 0; x < VEC_LANES; x++)
+        sum[x] = sink[x] == -INFINITY ? 0 : 1;
+    return (flash_row_t){vec_load(sink), vec_load(sum)};
+}
+
+static void begin_keys(flash_task_t *task, flash_steps_t *steps)
 {
     const hd_attention_t *a = &task->job->a;
-    hd_walk_t walk;
-    hd_block_t block;
     memset(task->o, 0, (size_t)TILES * (size_t)a->dv * LANES * sizeof(float));
     for (int v = 0; v < FLASH_VECTORS; v++)
-        task->row[v] = (flash_row_t){vec_set1(-INFINITY), vec_zero()};
+        task->row[v] = first_row(task, v);
     task->cut = false;
-    hd_walk_begin(&walk, &a->visible, task->b, task->head, task->first, task->rows);
-    while (hd_walk_next(&walk, &block))
-        attend_block(task, &walk, &block);
+    steps->pairs = flash_masks_pairs(a);
+    hd_walk_begin(&steps->walk, &task->modify.visible, task->b, task->head, task->first,
+                  task->rows);
+    steps->more = next_block(steps);
+    next_step(steps);
 }
+
+/* All tasks along the keys, those first that come first: what one has read the others find in the
+ * cache. Their key head is the same. */
+static void attend_keys(flash_task_t *tasks, int count)
+{
+    flash_steps_t steps[MOST_SHARE];
+    for (int t = 0; t < count; t++)
+        begin_keys(&tasks[t], &steps[t]);
+    for (;;) {
+        int64_t key = INT64_MAX;
+        flash_block_t block = {.count = 0};
+        for (int t = 0; t < count; t++)
+            if (steps[t].any)
+                key = hd_min(key, steps[t].at.key);
+        if (key == INT64_MAX)
+            return;
+        for (int t = 0; t < count; t++) {
+            if (!steps[t].any || steps[t].at.key != key)
+                continue;
+            if (block.count < steps[t].at.count)
+                block = find_block(&tasks[t], key, steps[t].at.count);
+            attend_block(&tasks[t], &steps[t].walk, &steps[t].at, &block);
+            next_step(&steps[t]);
+        }
+    }
+}
+
+/* ---- queries --------------------------------------------------------------------------------- */
 
 static const char *query_row(const flash_task_t *task, int lane)
 {
@@ -246,6 +127,8 @@ static void pack_queries(flash_task_t *task)
     }
 }
 
+/* ---- results --------------------------------------------------------------------------------- */
+
 /* Normalises one vector's columns, and transposes them to rows of f32 at rows[lane]. */
 static void transpose_out(const flash_task_t *task, int vector, vec_t factor, char *const *rows)
 {
@@ -266,12 +149,6 @@ static void transpose_out(const flash_task_t *task, int vector, vec_t factor, ch
     }
 }
 
-/* The maximum passes over NaN: a row whose scores are all NaN is told by its sum. */
-static bool is_empty(float most, float sum)
-{
-    return most == -INFINITY && !isnan(sum);
-}
-
 static char *result_row(const flash_task_t *task, const hd_view_t *view, int lane)
 {
     return hd_view_row(view, task->b, task->first + lane % task->rows,
@@ -289,7 +166,7 @@ static void finish_vector(flash_task_t *task, int vector)
     vec_store(sum, task->row[vector].sum);
     for (int x = 0; x < VEC_LANES; x++) {
         int lane = vector * VEC_LANES + x;
-        bool empty = is_empty(most[x], sum[x]);
+        bool empty = flash_is_empty(most[x], sum[x]);
         factor[x] = empty ? 0 : 1 / sum[x];
         rows[x] = plain && !empty && lane < task->lanes
                       ? result_row(task, &a->out, lane)
@@ -301,7 +178,7 @@ static void finish_vector(flash_task_t *task, int vector)
         int lane = vector * VEC_LANES + x;
         char *out = result_row(task, &a->out, lane);
         double lse = -INFINITY;
-        if (is_empty(most[x], sum[x]))
+        if (flash_is_empty(most[x], sum[x]))
             memset(rows[x], 0, (size_t)a->dv * sizeof(float));
         else if (a->lse.data)
             lse = (double)most[x] * 0.69314718055994530942 + log((double)sum[x]);
@@ -316,18 +193,22 @@ static void finish_vector(flash_task_t *task, int vector)
     }
 }
 
-static void run_task(flash_task_t *task)
+static void run_tasks(flash_task_t *tasks, int count)
 {
-    pack_queries(task);
-    task->careful = false;
-    attend_keys(task);
-    /* Zero times a masked NaN or infinity is NaN: where that may have happened, go again. */
-    if (task->cut && has_nan(task)) {
-        task->careful = true;
-        attend_keys(task);
+    for (int t = 0; t < count; t++) {
+        pack_queries(&tasks[t]);
+        tasks[t].careful = false;
     }
-    for (int v = 0; v < vectors_of(task); v++)
-        finish_vector(task, v);
+    attend_keys(tasks, count);
+    for (int t = 0; t < count; t++) {
+        /* Zero times a masked NaN or infinity is NaN: where that may have happened, go again. */
+        if (tasks[t].cut && has_nan(&tasks[t])) {
+            tasks[t].careful = true;
+            attend_keys(&tasks[t], 1);
+        }
+        for (int v = 0; v < vectors_of(&tasks[t]); v++)
+            finish_vector(&tasks[t], v);
+    }
 }
 
 #endif

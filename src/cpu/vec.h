@@ -5,8 +5,9 @@
  *     vec_max(a, b)                                 b where either is NaN
  *     vec_select(bits, a, b)                        bit i of bits: a, else b in lane i
  *     vec_exp2(t)                                   2^max(t, -126), 1e-6 relative; NaN stays
- *     vec_exp2_all(t, count)                        the same of several, stage by stage: the chain
- *                                                   of one alone leaves the ports idle
+ *     vec_exp2_all(t, count)                        the same of several, VEC_EXP2_MOST if that is
+ *                                                   defined, stage by stage: the chains of one
+ *                                                   alone leave the ports idle
  *     vec_transpose(x)                              VEC_LANES x VEC_LANES, in place
  *     vec_load_bf16, vec_load_f16, vec_store_bf16, vec_store_f16
  *
@@ -24,8 +25,12 @@
 #define HD_UNROLL    _Pragma("clang loop unroll(full)")
 #define HD_UNROLL_BY _Pragma("clang loop unroll(disable)")
 #else
-#define HD_UNROLL    _Pragma("GCC unroll 16")
+#define HD_UNROLL _Pragma("GCC unroll 16")
+#if defined(HD_EMULATED) /* many instructions for each: four times the code, for nothing */
+#define HD_UNROLL_BY _Pragma("GCC unroll 1")
+#else
 #define HD_UNROLL_BY _Pragma("GCC unroll 4")
+#endif
 #endif
 
 /* Keeps a value in a register: GCC else folds a broadcast or a load into every multiply-add that

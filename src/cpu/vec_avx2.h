@@ -7,7 +7,7 @@
 #include <immintrin.h>
 
 #define VEC_LANES     8
-#define VEC_EXP2_MOST 2
+#define VEC_EXP2_MOST 4
 typedef __m256 vec_t;
 
 HD_INLINE vec_t vec_set1(float x)

@@ -1,0 +1,17 @@
+/* Register tiles for AVX-512: flash_body.h and short_body.h say what each means. */
+#ifndef HD_TILES_AVX512_H
+#define HD_TILES_AVX512_H
+
+#include "vec_avx512.h"
+
+#define FLASH_ISA_FLOPS 48 /* 64 on cores with two 512-bit units, 32 on those with one */
+#define FLASH_PAIRS     0
+#define FLASH_TILE      4
+#define FLASH_VECTORS   4
+#define FLASH_KEYS      6
+#define FLASH_COLUMNS   6
+#define FLASH_NARROW    12
+
+#include "flash_weights.h"
+
+#endif
