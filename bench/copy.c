@@ -1,5 +1,5 @@
-/* memcpy of as many bytes as a problem reads and writes, in turns with its implementations: the limit
- * of problems that have no arithmetic. A team of as many threads copies a part each. */
+/* memcpy of as many bytes as a problem reads and writes, in turns with its implementations: the
+ * limit of problems that have no arithmetic. A team of as many threads copies a part each. */
 #define _GNU_SOURCE
 #include "bench.h"
 
