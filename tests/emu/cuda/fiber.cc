@@ -13,8 +13,8 @@ static const void *home; /* the scheduler's stack */
 static size_t home_size;
 static void *home_fake;
 
-/* What the last thread there left behind says nothing about the next one: its outermost frames, or all
- * of them where it was abandoned. */
+/* What the last thread there left behind says nothing about the next one: its outermost frames, or
+ * all of them where it was abandoned. */
 static void forget_frames(char *stack)
 {
     enum { OUTER = 8192 };
