@@ -6,17 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum {
-    B = 3,
-    SQ = 5,
-    SK = 40,
-    H = 4,
-    HK = 2,
-    D = 32,
-    PAGE = 8,
-    PAGES = 20,
-    TABLE = SK / PAGE
-};
+enum { B = 3, SQ = 5, SK = 40, H = 4, HK = 2, D = 32, PAGE = 8, PAGES = 20, TABLE = SK / PAGE };
 
 /* ---- a small cache --------------------------------------------------------------------------- */
 
@@ -86,12 +76,12 @@ static int end(void **state)
 
 /* ---- what is refused ------------------------------------------------------------------------- */
 
-#define REFUSES(change, status, words)                                \
-    do {                                                              \
-        init_cache();                                                 \
-        (void)(change);                                               \
+#define REFUSES(change, status, words)                                     \
+    do {                                                                   \
+        init_cache();                                                      \
+        (void)(change);                                                    \
         expect_fails(heed_attention(context, &cache.desc), status, words); \
-        assert_true(cache.out[0] == 0 && cache.lse[0] == 0);          \
+        assert_true(cache.out[0] == 0 && cache.lse[0] == 0);               \
     } while (0)
 #define BAD HEED_ERROR_VALUE
 
@@ -127,8 +117,10 @@ static void starts_that_are_refused(void **state)
     init_cache();
     make_ragged();
     expect_ok(heed_attention(context, &cache.desc));
-    REFUSES((make_ragged(), cache.starts[1] = 12), BAD, "cu_seqlens_q[2]=9, but the one before is 12");
-    REFUSES((make_ragged(), cache.starts[3] = 16), BAD, "cu_seqlens_q[3]=16, but there are 15 rows");
+    REFUSES((make_ragged(), cache.starts[1] = 12), BAD,
+            "cu_seqlens_q[2]=9, but the one before is 12");
+    REFUSES((make_ragged(), cache.starts[3] = 16), BAD,
+            "cu_seqlens_q[3]=16, but there are 15 rows");
     REFUSES((make_ragged(), cache.starts[0] = -1), BAD, "cu_seqlens_q[0]=-1");
 }
 
@@ -144,7 +136,8 @@ static void descriptors_that_are_refused(void **state)
 {
     static int64_t two[] = {2, 2}, five[] = {5};
     (void)state;
-    REFUSES(set_bias(SQ, SK - 1), HEED_ERROR_SHAPE, "bias.shape[3]=39, but the number of keys is 40");
+    REFUSES(set_bias(SQ, SK - 1), HEED_ERROR_SHAPE,
+            "bias.shape[3]=39, but the number of keys is 40");
     REFUSES(set_bias(SQ - 1, SK), HEED_ERROR_SHAPE, "bias.shape[2]=4: it is 1 or 5");
     REFUSES((make_ragged(), set_bias(SQ - 2, SK)), BAD, "bias is for 3 queries and 40 keys");
     REFUSES(cache.desc.softcap = -1, BAD, "softcap=-1");
@@ -153,9 +146,12 @@ static void descriptors_that_are_refused(void **state)
     REFUSES(cache.desc.window_left = -2, BAD, "window_left=-2");
     REFUSES(cache.desc.split_keys = -1, BAD, "split_keys=-1");
     REFUSES(cache.desc.k_scale.shape = five, HEED_ERROR_SHAPE, "k_scale.shape[0]=5: it is 1 or 2");
-    REFUSES(cache.desc.page_table.shape = two, HEED_ERROR_SHAPE, "page_table.shape[0]=2, but the batch");
-    REFUSES(cache.desc.seqlens_k.shape = five, HEED_ERROR_SHAPE, "seqlens_k.shape[0]=5, but the batch");
-    REFUSES(cache.desc.page_table.dtype = HEED_I64, HEED_ERROR_DTYPE, "page_table is i64: it is i32");
+    REFUSES(cache.desc.page_table.shape = two, HEED_ERROR_SHAPE,
+            "page_table.shape[0]=2, but the batch");
+    REFUSES(cache.desc.seqlens_k.shape = five, HEED_ERROR_SHAPE,
+            "seqlens_k.shape[0]=5, but the batch");
+    REFUSES(cache.desc.page_table.dtype = HEED_I64, HEED_ERROR_DTYPE,
+            "page_table is i64: it is i32");
     REFUSES((make_ragged(), cache.desc.cu_seqlens_k = cache.desc.cu_seqlens_q), BAD,
             "cu_seqlens_k beside page_table");
     REFUSES(cache.desc.sinks = heed_tensor(cache.slopes, HEED_F32, 1, five, NULL), HEED_ERROR_SHAPE,

@@ -100,18 +100,16 @@ static void stream(heed_context_t *context, const problem_t *problem, int chunk)
         int64_t shapes[2][4] = {{B, count, heads, D}, {B, count, heads, DV}};
         int64_t strides[2][4] = {{N * heads * D, heads * D, D, 1},
                                  {N * heads * DV, heads * DV, DV, 1}};
-        heed_tensor_t ks =
-            heed_tensor(k + first * heads * D, HEED_F32, 4, shapes[0], strides[0]);
-        heed_tensor_t vs =
-            heed_tensor(v + first * heads * DV, HEED_F32, 4, shapes[1], strides[1]);
+        heed_tensor_t ks = heed_tensor(k + first * heads * D, HEED_F32, 4, shapes[0], strides[0]);
+        heed_tensor_t vs = heed_tensor(v + first * heads * DV, HEED_F32, 4, shapes[1], strides[1]);
         expect_ok(heed_stream_push(stream, &ks, &vs));
     }
     expect_ok(heed_stream_end(stream));
 }
 
 static const problem_t problems[] = {
-    {N, H, 0, -1, -1}, {N, H, 1, -1, -1}, {N, 2, 1, 9, -1},  {N, 1, 0, 5, 7},  {N, 2, 0, -1, 3},
-    {N, H, 0, 20, -1}, {7, H, 1, -1, -1}, {7, 2, 0, 12, 4},  {1, 1, 1, 30, -1}, {N, 2, 1, 0, -1},
+    {N, H, 0, -1, -1}, {N, H, 1, -1, -1}, {N, 2, 1, 9, -1}, {N, 1, 0, 5, 7},   {N, 2, 0, -1, 3},
+    {N, H, 0, 20, -1}, {7, H, 1, -1, -1}, {7, 2, 0, 12, 4}, {1, 1, 1, 30, -1}, {N, 2, 1, 0, -1},
 };
 enum { PROBLEMS = sizeof(problems) / sizeof(problems[0]) };
 
@@ -161,7 +159,8 @@ static void test_narrow_stream(void **state)
             int64_t shapes[2][4] = {{B, count, H, D}, {B, count, H, DV}};
             int64_t strides[2][4] = {{N * H * D, H * D, D, 1}, {N * H * DV, H * DV, DV, 1}};
             heed_tensor_t ks = heed_tensor(nk + first * H * D, HEED_BF16, 4, shapes[0], strides[0]);
-            heed_tensor_t vs = heed_tensor(nv + first * H * DV, HEED_BF16, 4, shapes[1], strides[1]);
+            heed_tensor_t vs =
+                heed_tensor(nv + first * H * DV, HEED_BF16, 4, shapes[1], strides[1]);
             expect_ok(heed_stream_push(stream, &ks, &vs));
         }
         expect_ok(heed_stream_end(stream));
@@ -231,9 +230,10 @@ static void test_ring(void **state)
             heed_ring_desc_t desc = describe_ring(&problems[p], n / 5);
             poison();
             expect_ok(heed_ring_virtual(context, sizes[n % 5], &desc));
-            expect_dense(&problems[p], n / 5 == 0   ? "contiguous ranks"
-                                       : n / 5 == 1 ? "zigzag ranks"
-                                                    : "striped ranks",
+            expect_dense(&problems[p],
+                         n / 5 == 0   ? "contiguous ranks"
+                         : n / 5 == 1 ? "zigzag ranks"
+                                      : "striped ranks",
                          sizes[n % 5]);
         }
     }
@@ -440,9 +440,9 @@ static void test_bad_ring(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_stream),     cmocka_unit_test(test_narrow_stream),
-        cmocka_unit_test(test_bad_stream), cmocka_unit_test(test_runs),
-        cmocka_unit_test(test_ring),       cmocka_unit_test(test_own_tokens),
+        cmocka_unit_test(test_stream),       cmocka_unit_test(test_narrow_stream),
+        cmocka_unit_test(test_bad_stream),   cmocka_unit_test(test_runs),
+        cmocka_unit_test(test_ring),         cmocka_unit_test(test_own_tokens),
         cmocka_unit_test(test_disagreement), cmocka_unit_test(test_silence),
         cmocka_unit_test(test_bad_ring),
     };

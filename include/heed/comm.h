@@ -1,5 +1,6 @@
 /* Heed: ranks that exchange memory. A communicator is a small table of functions, so that threads,
- * MPI or anything else can carry the same schedules. Heed brings that over threads of one process. */
+ * MPI or anything else can carry the same schedules. Heed brings that over threads of one process.
+ */
 #ifndef HEED_COMM_H
 #define HEED_COMM_H
 
@@ -10,9 +11,9 @@
 extern "C" {
 #endif
 
-/* One rank's end. All calls of a rank come from one thread at a time. send and recv start a transfer
- * of host memory and return; wait returns when all that this rank has started is done, or fails.
- * Between two ranks messages keep their order. A failure is for good: later calls fail too.
+/* One rank's end. All calls of a rank come from one thread at a time. send and recv start a
+ * transfer of host memory and return; wait returns when all that this rank has started is done, or
+ * fails. Between two ranks messages keep their order. A failure is for good: later calls fail too.
  * Statuses: COMM where another rank failed, left, or sent another size, or did not answer in time;
  * the sentence is set by heed_comm_fail. */
 typedef struct heed_comm {

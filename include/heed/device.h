@@ -16,7 +16,7 @@ extern "C" {
     X(AVX2, 0, "avx2", "AVX2, FMA, F16C, BMI2")                \
     X(AVX512, 1, "avx512", "AVX-512 F, BW, DQ, VL")            \
     X(AVX512BF16, 2, "avx512bf16", "AVX-512 bf16 dot product") \
-    X(AVX512VBMI, 3, "avx512vbmi", "AVX-512 byte permutes")     \
+    X(AVX512VBMI, 3, "avx512vbmi", "AVX-512 byte permutes")    \
     X(NEON, 8, "neon", "Advanced SIMD of 64-bit ARM")          \
     X(NEONBF16, 9, "neonbf16", "bf16 dot product of ARM")
 

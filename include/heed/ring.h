@@ -68,9 +68,10 @@ HEED_API void heed_stream_cancel(heed_attention_stream_t *stream);
 
 /* Which of N tokens a rank of P has. */
 typedef enum heed_ring_layout {
-    HEED_RING_CONTIGUOUS = 0, /* the r-th of P neighbouring parts. Causal, the last rank works most */
-    HEED_RING_ZIGZAG = 1,     /* parts r and 2P-1-r of 2P: causal work is the same for all */
-    HEED_RING_STRIPED = 2     /* tokens r, r + P, r + 2P, ... (Brandon et al., 2023) */
+    HEED_RING_CONTIGUOUS =
+        0,                /* the r-th of P neighbouring parts. Causal, the last rank works most */
+    HEED_RING_ZIGZAG = 1, /* parts r and 2P-1-r of 2P: causal work is the same for all */
+    HEED_RING_STRIPED = 2 /* tokens r, r + P, r + 2P, ... (Brandon et al., 2023) */
 } heed_ring_layout_t;
 
 /* Tokens first, first + distance, ... */
@@ -78,20 +79,20 @@ typedef struct heed_ring_run {
     int64_t first, distance, count;
 } heed_ring_run_t;
 
-/* Writes the runs of tokens that `rank` has, in the order of its rows, and returns how many: 1 or 2.
- * Parts differ by one token where N is not divisible. 0: a number is out of range. */
+/* Writes the runs of tokens that `rank` has, in the order of its rows, and returns how many: 1
+ * or 2. Parts differ by one token where N is not divisible. 0: a number is out of range. */
 HEED_API int heed_ring_runs(heed_ring_layout_t layout, int32_t rank, int32_t size, int64_t tokens,
                             heed_ring_run_t runs[2]);
 
 typedef struct heed_ring_desc {
     uint32_t struct_size;
     heed_ring_layout_t layout;
-    int32_t causal; /* by the tokens' positions, whatever the layout */
-    float scale;    /* 0: 1/sqrt(D) */
+    int32_t causal;                    /* by the tokens' positions, whatever the layout */
+    float scale;                       /* 0: 1/sqrt(D) */
     int64_t window_left, window_right; /* by positions, -1: open */
-    int64_t tokens; /* N, of all ranks */
-    int32_t whole;  /* 0: the tensors hold this rank's tokens alone, in the order of its runs.
-                       1: they hold all N, and this rank reads and writes its own */
+    int64_t tokens;                    /* N, of all ranks */
+    int32_t whole;     /* 0: the tensors hold this rank's tokens alone, in the order of its runs.
+                          1: they hold all N, and this rank reads and writes its own */
     heed_tensor_t q;   /* [B,n,H,D] f32, bf16, f16, with data */
     heed_tensor_t k;   /* [B,n,Hk,D] q's dtype */
     heed_tensor_t v;   /* [B,n,Hk,Dv] q's dtype */

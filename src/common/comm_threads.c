@@ -157,9 +157,8 @@ static heed_status_t wait_all(void *user)
     heed_status_t status = HEED_OK;
     pthread_mutex_lock(&hub->lock);
     while (progress(end) && !hub->broken) {
-        int error = hub->timeout_ms
-                        ? pthread_cond_timedwait(&hub->changed, &hub->lock, &deadline)
-                        : pthread_cond_wait(&hub->changed, &hub->lock);
+        int error = hub->timeout_ms ? pthread_cond_timedwait(&hub->changed, &hub->lock, &deadline)
+                                    : pthread_cond_wait(&hub->changed, &hub->lock);
         if (error == ETIMEDOUT && progress(end))
             set_broken(hub, end->rank, "waited longer than the time-out for another");
     }
@@ -202,8 +201,8 @@ heed_status_t heed_comm_threads(heed_context_t *context, int32_t size, int32_t t
     if (!context || !comms)
         return hd_fail(HEED_ERROR_NULL, "%s is null", context ? "comms" : "context");
     if (size < 1 || size > MOST || timeout_ms < 0)
-        return hd_fail(HEED_ERROR_VALUE, "size=%d is not 1 to %d, or timeout_ms=%d is below 0", size,
-                       MOST, timeout_ms);
+        return hd_fail(HEED_ERROR_VALUE, "size=%d is not 1 to %d, or timeout_ms=%d is below 0",
+                       size, MOST, timeout_ms);
     /* One block: the hub, its boxes, an end for each rank with what it wants. */
     size_t boxes = sizeof(box_t) * (size_t)size * (size_t)size, ends = sizeof(end_t) * (size_t)size;
     size_t wants = sizeof(want_t) * (size_t)size * (size_t)size;

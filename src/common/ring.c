@@ -1,5 +1,5 @@
-/* Ring attention over a communicator. In step t a rank has the keys and values of the rank that is t
- * places behind it; while it computes on them they go on to the next, and those of the one before
+/* Ring attention over a communicator. In step t a rank has the keys and values of the rank that is
+ * t places behind it; while it computes on them they go on to the next, and those of the one before
  * arrive in a second buffer. */
 #include "internal.h"
 #include "steps.h"
@@ -127,11 +127,10 @@ static heed_status_t check_tensors(ring_t *ring)
         HD_TRY(check_tensor(ring, HEED_ATTENTION_LSE, "lse", &desc->lse, &ring->lse));
     const int64_t *q = ring->q.shape, *k = ring->k.shape, *v = ring->v.shape;
     if (k[0] != q[0] || v[0] != q[0] || k[3] != q[3] || v[2] != k[2] || k[2] < 1 || q[2] % k[2])
-        return hd_fail(HEED_ERROR_SHAPE,
-                       "q is [%lld,.,%lld,%lld], k [%lld,.,%lld,%lld], v [%lld,.,%lld,%lld]",
-                       (long long)q[0], (long long)q[2], (long long)q[3], (long long)k[0],
-                       (long long)k[2], (long long)k[3], (long long)v[0], (long long)v[2],
-                       (long long)v[3]);
+        return hd_fail(
+            HEED_ERROR_SHAPE, "q is [%lld,.,%lld,%lld], k [%lld,.,%lld,%lld], v [%lld,.,%lld,%lld]",
+            (long long)q[0], (long long)q[2], (long long)q[3], (long long)k[0], (long long)k[2],
+            (long long)k[3], (long long)v[0], (long long)v[2], (long long)v[3]);
     if (ring->q.dtype != HEED_F32 && ring->q.dtype != HEED_BF16 && ring->q.dtype != HEED_F16)
         return hd_fail(HEED_ERROR_DTYPE, "q is %s: a ring takes f32, bf16, f16",
                        heed_dtype_name(ring->q.dtype));
@@ -157,10 +156,10 @@ static greeting_t greet(const ring_t *ring, heed_status_t status)
     greeting.bad = status != HEED_OK;
     if (greeting.bad)
         return greeting;
-    const int64_t numbers[12] = {desc->layout,      desc->causal,       desc->window_left,
-                                 desc->window_right, desc->tokens,      ring->comm->size,
-                                 ring->q.shape[0],  ring->q.shape[2],   ring->k.shape[2],
-                                 ring->q.shape[3],  ring->v.shape[3],   (int64_t)ring->q.dtype};
+    const int64_t numbers[12] = {desc->layout,       desc->causal,     desc->window_left,
+                                 desc->window_right, desc->tokens,     ring->comm->size,
+                                 ring->q.shape[0],   ring->q.shape[2], ring->k.shape[2],
+                                 ring->q.shape[3],   ring->v.shape[3], (int64_t)ring->q.dtype};
     memcpy(greeting.numbers, numbers, sizeof(numbers));
     greeting.scale = desc->scale;
     return greeting;
@@ -168,10 +167,9 @@ static greeting_t greet(const ring_t *ring, heed_status_t status)
 
 static heed_status_t compare(const greeting_t *own, const greeting_t *other, int32_t rank)
 {
-    static const char *const names[12] = {"layout", "causal",       "window_left", "window_right",
-                                          "tokens", "size of comm", "batch",       "heads of q",
-                                          "heads of k", "head size of q", "head size of v",
-                                          "dtype"};
+    static const char *const names[12] = {
+        "layout", "causal",     "window_left", "window_right",   "tokens",         "size of comm",
+        "batch",  "heads of q", "heads of k",  "head size of q", "head size of v", "dtype"};
     if (other->bad)
         return hd_fail(HEED_ERROR_COMM, "rank %d cannot take part", rank);
     for (int i = 0; i < 12; i++)
@@ -269,8 +267,8 @@ static heed_status_t add_steps(ring_t *ring)
     for (int32_t t = 0; t < ring->comm->size; t++) {
         heed_ring_run_t runs[2];
         int32_t from = source(ring, t);
-        int count = heed_ring_runs(ring->desc.layout, from, ring->comm->size, ring->desc.tokens,
-                                   runs);
+        int count =
+            heed_ring_runs(ring->desc.layout, from, ring->comm->size, ring->desc.tokens, runs);
         for (int a = 0; a < ring->run_count; a++)
             for (int b = 0; b < count; b++)
                 HD_TRY(add_pair(ring, a, &runs[b], row_of(runs, b), tokens_of(ring, from)));
@@ -356,7 +354,8 @@ static heed_status_t allocate(ring_t *ring)
 static heed_status_t prepare(ring_t *ring)
 {
     HD_TRY(check_tensors(ring));
-    hd_state_describe(&ring->out, &ring->lse, true, ring->desc.whole ? ring->own : -1, &ring->state);
+    hd_state_describe(&ring->out, &ring->lse, true, ring->desc.whole ? ring->own : -1,
+                      &ring->state);
     ring->step_end = hd_alloc(ring->context, (size_t)ring->comm->size * sizeof(int64_t));
     if (!ring->step_end)
         return hd_fail(HEED_ERROR_OUT_OF_MEMORY, "no memory for %d steps", ring->comm->size);
@@ -380,8 +379,8 @@ static heed_status_t attend(ring_t *ring)
 {
     char *buffers[HD_STEP_OPERANDS] = {data_of(&ring->desc.q)};
     int threads = ring->context->devices[0].threads;
-    hd_state_buffers(&ring->state, data_of(&ring->desc.out), data_of(&ring->desc.lse),
-                     ring->memory, &buffers[HEED_ATTENTION_OUT], &buffers[HEED_ATTENTION_LSE]);
+    hd_state_buffers(&ring->state, data_of(&ring->desc.out), data_of(&ring->desc.lse), ring->memory,
+                     &buffers[HEED_ATTENTION_OUT], &buffers[HEED_ATTENTION_LSE]);
     hd_state_clear(&ring->state, buffers[HEED_ATTENTION_OUT], buffers[HEED_ATTENTION_LSE], threads);
     HD_TRY(go_around(ring, buffers));
     store(ring, buffers, threads);

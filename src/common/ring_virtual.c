@@ -85,8 +85,8 @@ heed_status_t heed_ring_virtual(heed_context_t *context, int32_t ranks,
     if (status == HEED_OK && started < ranks) { /* the others must not wait for those */
         for (int32_t i = started; i < ranks; i++)
             heed_comm_threads_free(&comms[i]);
-        status = hd_fail(HEED_ERROR_OUT_OF_MEMORY, "rank %d of %d cannot be started", started,
-                         ranks);
+        status =
+            hd_fail(HEED_ERROR_OUT_OF_MEMORY, "rank %d of %d cannot be started", started, ranks);
     }
     for (int32_t i = 0; i < started; i++)
         pthread_join(members[i].thread, NULL);

@@ -136,8 +136,7 @@ static heed_status_t check_chunk(const heed_attention_stream_t *stream, const he
                        (long long)k->shape[1], (long long)v->shape[1]);
     int64_t keys = stream->desc.keys;
     if (keys && k->shape[1] > keys - stream->seen)
-        return hd_fail(HEED_ERROR_VALUE,
-                       "k.shape[1]=%lld: %lld of desc.keys=%lld have come before",
+        return hd_fail(HEED_ERROR_VALUE, "k.shape[1]=%lld: %lld of desc.keys=%lld have come before",
                        (long long)k->shape[1], (long long)stream->seen, (long long)keys);
     return HEED_OK;
 }
@@ -230,10 +229,9 @@ heed_status_t heed_stream_end(heed_attention_stream_t *stream)
         status = hd_fail(HEED_ERROR_VALUE, "%lld keys have come, but desc.keys=%lld",
                          (long long)stream->seen, (long long)stream->desc.keys);
     else
-        hd_state_store(&stream->state, stream->buffers,
-                       &(hd_rows_t){0, stream->out.shape[1], 0, 1}, &stream->out,
-                       data_of(&stream->desc.out), &stream->lse, data_of(&stream->desc.lse),
-                       stream->context->devices[0].threads);
+        hd_state_store(&stream->state, stream->buffers, &(hd_rows_t){0, stream->out.shape[1], 0, 1},
+                       &stream->out, data_of(&stream->desc.out), &stream->lse,
+                       data_of(&stream->desc.lse), stream->context->devices[0].threads);
     heed_stream_cancel(stream);
     return status;
 }

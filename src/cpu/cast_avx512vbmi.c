@@ -8,8 +8,8 @@
 
 static double estimate(const void *desc, const heed_device_info_t *device, int32_t threads)
 {
-    (void)device;
-    return cast_estimate_at((const heed_cast_desc_t *)desc, threads, 12);
+    static const cast_rates_t rates = {24, 10, 20};
+    return cast_estimate_at((const heed_cast_desc_t *)desc, device, threads, &rates);
 }
 
 const heed_impl_t HD_IMPL_NAME(cast_avx512vbmi) = {

@@ -273,7 +273,7 @@ typedef struct cast_rates {
     double decode; /* from FP8 */
 } cast_rates_t;
 
-static bool cast_is_fp8(heed_dtype_t dtype)
+static bool cast_is_byte(heed_dtype_t dtype)
 {
     return hd_dtype_bytes(dtype) == 1;
 }
@@ -290,9 +290,9 @@ static double cast_estimate_at(const heed_cast_desc_t *desc, const heed_device_i
         threads = 1;
     double src = elements * (double)hd_dtype_bytes(desc->src.dtype);
     double dst = elements * (double)hd_dtype_bytes(desc->dst.dtype);
-    double rate = cast_is_fp8(desc->dst.dtype)   ? rates->encode
-                  : cast_is_fp8(desc->src.dtype) ? rates->decode
-                                                 : rates->wide;
+    double rate = cast_is_byte(desc->dst.dtype)   ? rates->encode
+                  : cast_is_byte(desc->src.dtype) ? rates->decode
+                                                  : rates->wide;
     double peak = hd_rate(&device->peaks, device->peaks.f32_portable, threads);
     double compute = elements / (rate * peak / 46);
     double memory =

@@ -4,6 +4,7 @@
 #define HD_DECODE_RESULT_H
 
 #include "decode_task.h"
+#include "merge_row.h"
 
 static float decode_total(const float *sum)
 {
@@ -22,7 +23,8 @@ static bool decode_is_empty(const decode_state_t *state, int r)
 static void decode_join_row(vec_t old_factor, float *to, vec_t factor, const float *from, int n)
 {
     for (int c = 0; c < n; c += VEC_LANES)
-        vec_store(to + c, vec_fma(vec_load(from + c), factor, vec_mul(vec_load(to + c), old_factor)));
+        vec_store(to + c,
+                  vec_fma(vec_load(from + c), factor, vec_mul(vec_load(to + c), old_factor)));
 }
 
 /* Adds the state of later keys to one of earlier keys. */

@@ -15,17 +15,17 @@ enum {
 };
 
 typedef struct decode_sizes {
-    int queries, rows;  /* of a unit at most: queries, and those times the heads of a group */
-    int64_t chunks;     /* units of a sequence's key head, at most */
-    int64_t units;      /* at most */
-    int64_t span;       /* keys that a unit sees, at most */
-    int64_t split_keys; /* split s is the keys from s * split_keys on */
-    int64_t splits;     /* of a unit at most, where each is a task; 1: one task does them all */
-    int d, dv;          /* rounded up to whole loads */
-    bool stage_k, stage_v;                                         /* rows cannot be read in place */
+    int queries, rows;     /* of a unit at most: queries, and those times the heads of a group */
+    int64_t chunks;        /* units of a sequence's key head, at most */
+    int64_t units;         /* at most */
+    int64_t span;          /* keys that a unit sees, at most */
+    int64_t split_keys;    /* split s is the keys from s * split_keys on */
+    int64_t splits;        /* of a unit at most, where each is a task; 1: one task does them all */
+    int d, dv;             /* rounded up to whole loads */
+    bool stage_k, stage_v; /* rows cannot be read in place */
     size_t state, q, weights, seen, parts, k_stage, v_stage, row; /* bytes */
-    size_t member;                                                 /* of a thread's buffers */
-    size_t states;                                                 /* of all partial states */
+    size_t member;                                                /* of a thread's buffers */
+    size_t states;                                                /* of all partial states */
     int threads;
 } decode_sizes_t;
 
@@ -59,7 +59,7 @@ static void decode_choose_split(const hd_attention_t *a, bool ragged, decode_siz
     const hd_visibility_t *visible = &a->visible;
     int64_t units = hd_max(z->units, 1), room = hd_max(a->keys, 1);
     z->span = hd_max(hd_min(room, visible->left + visible->right + z->queries), 1);
-    z->split_keys = a->split_keys      ? a->split_keys
+    z->split_keys = a->split_keys        ? a->split_keys
                     : a->batch_invariant ? DECODE_INVARIANT_SPLIT
                     : ragged             ? room
                                          : decode_split(units, z->span, z->threads);

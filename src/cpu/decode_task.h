@@ -186,8 +186,8 @@ HD_NOINLINE void decode_modify(const decode_task_t *task, decode_block_t *block)
         for (int j = 0; j < block->count; j++) {
             if (!(block->seen[r] >> j & 1))
                 continue;
-            double score = hd_score(modifiers, &task->visible, task->b, head, query,
-                                    block->key + j, (double)scores[j]);
+            double score = hd_score(modifiers, &task->visible, task->b, head, query, block->key + j,
+                                    (double)scores[j]);
             scores[j] = (float)score * decode_log2e;
             if (score == -(double)INFINITY) {
                 block->seen[r] &= ~(1u << j);
@@ -254,8 +254,8 @@ static void decode_weigh(decode_task_t *task, decode_block_t *block, const decod
     if (task->modified)
         decode_modify(task, block);
     for (int r = 0; r < task->rows; r++)
-        decode_weigh_row(task, block->weights + r * DECODE_KEYS,
-                         waiting->weights + r * DECODE_KEYS, r, block->seen[r]);
+        decode_weigh_row(task, block->weights + r * DECODE_KEYS, waiting->weights + r * DECODE_KEYS,
+                         r, block->seen[r]);
     if (task->v_scaled)
         decode_scale(task, &task->a->v_scale, block);
 }

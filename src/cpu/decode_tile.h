@@ -206,29 +206,29 @@ typedef struct decode_tiles {
     decode_sums_fn *sums[3];         /* of 1, 2, 4 */
 } decode_tiles_t;
 
-#define DECODE_PRODUCTS(name, dtype, queries)                                            \
-    HD_NOINLINE void name##_products_##queries(const char *const *keys, int count,       \
-                                               const decode_ahead_t *ahead,              \
-                                               const float *q, int d, float *parts)      \
-    {                                                                                    \
-        decode_products(dtype, queries, keys, count, ahead, q, d, parts);                \
+#define DECODE_PRODUCTS(name, dtype, queries)                                                      \
+    HD_NOINLINE void name##_products_##queries(const char *const *keys, int count,                 \
+                                               const decode_ahead_t *ahead, const float *q, int d, \
+                                               float *parts)                                       \
+    {                                                                                              \
+        decode_products(dtype, queries, keys, count, ahead, q, d, parts);                          \
     }
-#define DECODE_SUMS_OF(name, dtype, queries)                                             \
-    HD_NOINLINE void name##_sums_##queries(const char *const *values, int count,         \
-                                           const float *p, float *o, int dv)             \
-    {                                                                                    \
-        decode_sums(dtype, queries, values, count, p, o, dv);                            \
+#define DECODE_SUMS_OF(name, dtype, queries)                                                     \
+    HD_NOINLINE void name##_sums_##queries(const char *const *values, int count, const float *p, \
+                                           float *o, int dv)                                     \
+    {                                                                                            \
+        decode_sums(dtype, queries, values, count, p, o, dv);                                    \
     }
-#define DECODE_TILES(name, dtype)                                                        \
-    DECODE_PRODUCTS(name, dtype, 1)                                                      \
-    DECODE_PRODUCTS(name, dtype, 2)                                                      \
-    DECODE_PRODUCTS(name, dtype, 4)                                                      \
-    DECODE_PRODUCTS(name, dtype, 8)                                                      \
-    DECODE_SUMS_OF(name, dtype, 1)                                                       \
-    DECODE_SUMS_OF(name, dtype, 2)                                                       \
-    DECODE_SUMS_OF(name, dtype, 4)                                                       \
-    static const decode_tiles_t name##_tiles = {                                         \
-        {name##_products_1, name##_products_2, name##_products_4, name##_products_8},    \
+#define DECODE_TILES(name, dtype)                                                     \
+    DECODE_PRODUCTS(name, dtype, 1)                                                   \
+    DECODE_PRODUCTS(name, dtype, 2)                                                   \
+    DECODE_PRODUCTS(name, dtype, 4)                                                   \
+    DECODE_PRODUCTS(name, dtype, 8)                                                   \
+    DECODE_SUMS_OF(name, dtype, 1)                                                    \
+    DECODE_SUMS_OF(name, dtype, 2)                                                    \
+    DECODE_SUMS_OF(name, dtype, 4)                                                    \
+    static const decode_tiles_t name##_tiles = {                                      \
+        {name##_products_1, name##_products_2, name##_products_4, name##_products_8}, \
         {name##_sums_1, name##_sums_2, name##_sums_4}};
 
 DECODE_TILES(f32, HEED_F32)

@@ -3,6 +3,7 @@
 #define HD_FLASH_TASK_H
 
 #include "flash_block.h"
+#include "merge_row.h"
 
 static bool has_nan(const flash_task_t *task)
 {

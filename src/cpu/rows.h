@@ -1,12 +1,10 @@
-/* Rows of any dtype and stride, to f32 and back, and the merge of a finished row with the state
- * that is there. Include a vec_ISA.h first. */
+/* Rows of any dtype and stride, to f32 and back. Include a vec_ISA.h first. */
 #ifndef HD_ROWS_H
 #define HD_ROWS_H
 
 #include "flash_codes.h"
 
 #include "../common/attention.h"
-#include "../common/merge.h"
 
 #include <math.h>
 
@@ -47,23 +45,6 @@ HD_INLINE void row_from_f32(const hd_view_t *view, const float *from, int n, cha
             vec_store_f16((uint16_t *)(void *)row + c, vec_load(from + c));
     for (; c < n; c++)
         hd_element_store(view->dtype, row + c * view->elem, from[c]);
-}
-
-/* Merges a finished row with the state that is there, and returns the new lse. */
-HD_NOINLINE double merge_row(const hd_attention_t *a, const char *out, const char *lse_at,
-                             float *row, double lse)
-{
-    float old_lse;
-    memcpy(&old_lse, lse_at, sizeof(old_lse));
-    if (old_lse == -INFINITY) /* nothing there: whatever out holds is not looked at */
-        return lse;
-    double weights[] = {(double)old_lse, lse}, merged = hd_merge_weights(weights, 2);
-    for (int c = 0; c < a->dv; c++) {
-        double old = (double)hd_element_load(a->out.dtype, out + c * a->out.elem);
-        double now = weights[1] == 0 ? 0 : weights[1] * (double)row[c];
-        row[c] = (float)(weights[0] * old + now);
-    }
-    return merged;
 }
 
 #endif
