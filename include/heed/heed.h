@@ -11,7 +11,8 @@
  *     cast.h       casts                             memory.h     memory and streams of a device
  *     dilated.h    dilated attention                 tiles.h      tile lists: sparse attention
  *     ring.h       streaming and ring attention      comm.h       ranks and their messages
- *     merge.h      merging of partial states         scaling.h    scales over time, errors */
+ *     merge.h      merging of partial states         kv.h         appending to a cache of keys
+ *     scaling.h    scales over time, errors */
 #ifndef HEED_HEED_H
 #define HEED_HEED_H
 
@@ -28,6 +29,7 @@
 #include "attention.h"
 #include "cast.h"
 #include "merge.h"
+#include "kv.h"
 #include "tiles.h"
 #include "dilated.h"
 #include "comm.h"

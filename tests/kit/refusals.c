@@ -33,10 +33,12 @@ static bool rows_overlap(const heed_tensor_t *tensor)
 
 static bool attention_may_refuse(const char *name, const heed_attention_desc_t *desc)
 {
-    kit_sizes_t n = kit_attention_sizes(desc);
-    if (has(name, "cuda") && has(name, "decode") && n.sq * (n.h / n.hk) > CUDA_DECODE_ROWS)
+    const heed_tensor_t *q = &desc->q, *k = &desc->k;
+    int64_t queries = q->shape[q->ndim - 3]; /* of ragged sequences in all */
+    int64_t group = q->shape[q->ndim - 2] / k->shape[k->ndim - 2];
+    if (has(name, "cuda") && has(name, "decode") && queries * group > CUDA_DECODE_ROWS)
         return true;
-    if (has(name, "cpu:decode") && n.sq > CPU_DECODE_QUERIES)
+    if (has(name, "cpu:decode") && queries > CPU_DECODE_QUERIES)
         return true;
     if (has(name, "_sm90"))
         return is_ragged(&desc->k) || is_ragged(&desc->v) ||
