@@ -91,8 +91,9 @@ const heed_impl_t hd_impl_flash_neonbf16 = {
     .device_type = HEED_DEVICE_CPU,
     .required_isa = HEED_ISA_NEONBF16,
     .features =
-        HEED_ATTENTION_CAN_PLAIN & ~(HEED_ATTENTION_CAN_F32 | HEED_ATTENTION_CAN_F16 |
-                                     HEED_ATTENTION_CAN_E4M3 | HEED_ATTENTION_CAN_EXACT_E4M3),
+        HEED_ATTENTION_CAN_ALL & ~(HEED_ATTENTION_CAN_F32 | HEED_ATTENTION_CAN_F16 |
+                                   HEED_ATTENTION_CAN_E4M3 | HEED_ATTENTION_CAN_EXACT_E4M3 |
+                                   HEED_ATTENTION_CAN_KV_DTYPE | HEED_ATTENTION_CAN_KV_SCALE),
     .estimate = flash_estimate,
     .workspace = flash_workspace,
     .run = flash_run,
