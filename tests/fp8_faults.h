@@ -1,6 +1,6 @@
-/* What the FP8 tests share: formats, encoding and decoding, and ways to break them. A program that is
- * given "controls" runs each of its checks with a fault that it must find: itself again, as CHECK
- * FAULT. The faults are in what the tests see, not in the library. */
+/* What the FP8 tests share: formats, encoding and decoding, and ways to break them. A program that
+ * is given "controls" runs each of its checks with a fault that it must find: itself again, as
+ * CHECK FAULT. The faults are in what the tests see, not in the library. */
 #ifndef TESTS_FP8_FAULTS_H
 #define TESTS_FP8_FAULTS_H
 

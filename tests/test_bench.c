@@ -396,9 +396,10 @@ static void test_json(void **state)
     assert_near(json_real_value(json_object_get(limits, "fma_f32_gflops")), 100);
     assert_true(json_is_null(json_object_get(limits, "dot_bf16_gflops")));
     json_t *result = json_array_get(json_object_get(root, "results"), 0);
-    assert_keys(result,
-                "prob label impl device dtype threads median_ns min_ns samples_ns flops bytes "
-                "gflops gbps limit fraction_of_limit estimate_ns predicted max_err checked");
+    assert_keys(
+        result,
+        "prob label impl device dtype threads median_ns min_ns samples_ns flops bytes "
+        "gflops gbps limit fraction_of_limit copy_ns estimate_ns predicted max_err checked");
     assert_near(json_real_value(json_object_get(result, "predicted")), 1.25);
     assert_int_equal(json_integer_value(json_object_get(result, "median_ns")), 1000000);
     assert_int_equal(json_array_size(json_object_get(result, "samples_ns")), 3);

@@ -388,12 +388,18 @@ static void scales_that_are_bad(void **state)
 
 static const control_t controls[] = {
     {"environments", FAULT_MODE},
-    {"all_of_sixteen_bits", FAULT_DOWN},   {"all_of_sixteen_bits", FAULT_OVERFLOW},
-    {"all_of_sixteen_bits", FAULT_NAN},    {"all_of_eight_bits", FAULT_SUBNORMAL},
-    {"all_of_eight_bits", FAULT_LAST},     {"lengths_and_alignments", FAULT_LAST},
-    {"lengths_and_alignments", FAULT_BEFORE}, {"in_place", FAULT_IN_PLACE},
-    {"large_outputs", FAULT_LARGE},        {"bad_descriptors", FAULT_ACCEPTS},
-    {"overlaps", FAULT_ACCEPTS},           {"scales_that_are_bad", FAULT_COUNTS},
+    {"all_of_sixteen_bits", FAULT_DOWN},
+    {"all_of_sixteen_bits", FAULT_OVERFLOW},
+    {"all_of_sixteen_bits", FAULT_NAN},
+    {"all_of_eight_bits", FAULT_SUBNORMAL},
+    {"all_of_eight_bits", FAULT_LAST},
+    {"lengths_and_alignments", FAULT_LAST},
+    {"lengths_and_alignments", FAULT_BEFORE},
+    {"in_place", FAULT_IN_PLACE},
+    {"large_outputs", FAULT_LARGE},
+    {"bad_descriptors", FAULT_ACCEPTS},
+    {"overlaps", FAULT_ACCEPTS},
+    {"scales_that_are_bad", FAULT_COUNTS},
 };
 
 int main(int argc, char **argv)

@@ -230,7 +230,7 @@ HD_INLINE cast_vec_t cast_pack_halves(const cast_packing_t with, const cast_vec_
 }
 
 /* The 16-bit number of a positive code: below 8 from a list of four times 16 bits each. */
-#define CAST_FEW(i, first, second) ((i) < 4 ? (first) >> 16 * (i) : (second) >> 16 * ((i)&3))
+#define CAST_FEW(i, first, second) (((i) < 4 ? (first) : (second)) >> 16 * ((i) % 4))
 #define CAST_E4M3_BF16(i)                                                             \
     ((i) == 0x7f ? 0x7fc0                                                             \
      : (i) < 8   ? CAST_FEW(i, 0x3bc03b803b000000ull, 0x3c603c403c203c00ull) & 0xffff \
