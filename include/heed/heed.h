@@ -11,7 +11,8 @@
  *     cast.h       casts                             memory.h     memory and streams of a device
  *     dilated.h    dilated attention                 tiles.h      tile lists: sparse attention
  *     scaling.h    scales over time, error statistics
- *     kv.h         appending to a cache of keys and values */
+ *     ring.h       streaming and ring attention      comm.h       ranks and their messages
+ *     merge.h      merging of partial states         kv.h         appending to a cache */
 #ifndef HEED_HEED_H
 #define HEED_HEED_H
 
@@ -28,7 +29,10 @@
 #include "attention.h"
 #include "cast.h"
 #include "kv.h"
+#include "merge.h"
 #include "tiles.h"
 #include "dilated.h"
+#include "comm.h"
+#include "ring.h"
 
 #endif

@@ -1,10 +1,11 @@
 /* Flash attention on the CPU: one body for every instruction set. A flash_ISA.c file defines
  *
- *     FLASH_ISA_FLOPS  multiply-add flops a core does in a cycle, for the estimate
+ *     FLASH_ISA_FLOPS  multiply-add flops a core does in a cycle
  *     FLASH_PAIRS      1: cells are pairs of bf16 and flash_dot takes them
  *     FLASH_TILE       vectors of queries in a wide tile
  *     FLASH_VECTORS    vectors of queries in a task, at most 64 lanes
  *     FLASH_KEYS, FLASH_COLUMNS, FLASH_NARROW   see flash_tile.h
+ *     FLASH_BY_ELEMENT 1, if at all: see flash_element.h
  *
  * and flash_weight, flash_store_weights (with pairs also flash_dot, flash_interleave), then
  * includes this file and names its heed_impl_t.
@@ -20,6 +21,7 @@
 #ifndef HD_FLASH_BODY_H
 #define HD_FLASH_BODY_H
 
+#include "flash_estimate.h"
 #include "flash_task.h"
 #include "parallel.h"
 
@@ -155,26 +157,6 @@ static size_t flash_workspace(const void *desc, const heed_device_info_t *device
     hd_attention_t a = hd_attention(desc, NULL);
     flash_sizes_t z = flash_sizes(&a, threads);
     return (size_t)(z.wave * (z.k_head + z.v_head)) + z.state * (size_t)z.threads;
-}
-
-/* A roofline of assumed figures, the same for every machine: 85 % of 3 GHz, 10 GB/s a core,
- * 5 us to start a team. */
-static double flash_estimate(const void *at, const heed_device_info_t *device, int32_t threads)
-{
-    (void)device;
-    hd_attention_t a = hd_attention(at, NULL);
-    flash_sizes_t z = flash_sizes(&a, threads);
-    double lanes = (double)hd_ceil_div(hd_min(a.queries * z.fold, ROWS), VEC_LANES) * VEC_LANES;
-    double fill = (double)hd_min(a.queries * z.fold, ROWS) / hd_max((int64_t)lanes, 1);
-    double pairs = (double)(a.batch * a.heads) * (double)a.queries * (double)a.keys;
-    if (!a.visible.tiles)
-        pairs = hd_band_pairs(&a.visible) * (double)(a.batch * a.heads);
-    double flops = 2 * pairs * (a.d + a.dv) / (fill > 0 ? fill : 1);
-    double bytes =
-        (double)(a.batch * a.key_heads * a.keys) * (a.d + a.dv) * (double)hd_dtype_bytes(a.k.dtype);
-    double compute = flops / (0.85 * 3 * FLASH_ISA_FLOPS * z.threads);
-    double memory = bytes / (10.0 * z.threads);
-    return hd_max((int64_t)compute, (int64_t)memory) + (z.threads > 1 ? 5000.0 : 200.0);
 }
 
 #endif

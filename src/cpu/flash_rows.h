@@ -1,34 +1,10 @@
 /* Rows in and out of flash attention: keys and values into the cells that the tiles read, queries
- * into Q^T, O^T back into rows of the caller's dtype. */
+ * into Q^T. */
 #ifndef HD_FLASH_ROWS_H
 #define HD_FLASH_ROWS_H
 
 #include "flash_softmax.h"
-
-#include "../common/attention.h"
-#include "flash_codes.h"
-
-/* A row of n elements as f32. */
-HD_INLINE void row_to_f32(const hd_view_t *view, const char *row, int n, float *to)
-{
-    int c = 0;
-    if (hd_view_is_plain(view, HEED_F32)) {
-        memcpy(to, row, (size_t)n * sizeof(float));
-        return;
-    }
-    if (hd_view_is_plain(view, HEED_BF16))
-        for (; c + VEC_LANES <= n; c += VEC_LANES)
-            vec_store(to + c, vec_load_bf16((const uint16_t *)(const void *)row + c));
-    if (hd_view_is_plain(view, HEED_F16))
-        for (; c + VEC_LANES <= n; c += VEC_LANES)
-            vec_store(to + c, vec_load_f16((const uint16_t *)(const void *)row + c));
-    const float *codes = flash_codes(view->dtype);
-    if (codes)
-        for (; c < n; c++)
-            to[c] = codes[*(const uint8_t *)(row + c * view->elem)];
-    for (; c < n; c++)
-        to[c] = hd_element_load(view->dtype, row + c * view->elem);
-}
+#include "rows.h"
 
 /* Multiplies a packed row with its scale. Kernels with pairs take none. */
 HD_INLINE void scale_row(const hd_view_t *scale, int64_t b, int64_t key, int64_t head, int n,
@@ -132,26 +108,6 @@ HD_NOINLINE void pack_q(const hd_attention_t *a, const char *const *rows, char *
         for (int i = 0; i < VEC_LANES && c + i < steps; i++)
             vec_store(to + (c + i) * LANES * 4, x[i]);
     }
-}
-
-/* ---- results --------------------------------------------------------------------------------- */
-
-/* A row of n f32 to the caller's dtype. */
-HD_INLINE void row_from_f32(const hd_view_t *view, const float *from, int n, char *row)
-{
-    int c = 0;
-    if (hd_view_is_plain(view, HEED_F32)) {
-        memcpy(row, from, (size_t)n * sizeof(float));
-        return;
-    }
-    if (hd_view_is_plain(view, HEED_BF16))
-        for (; c + VEC_LANES <= n; c += VEC_LANES)
-            vec_store_bf16((uint16_t *)(void *)row + c, vec_load(from + c));
-    if (hd_view_is_plain(view, HEED_F16))
-        for (; c + VEC_LANES <= n; c += VEC_LANES)
-            vec_store_f16((uint16_t *)(void *)row + c, vec_load(from + c));
-    for (; c < n; c++)
-        hd_element_store(view->dtype, row + c * view->elem, from[c]);
 }
 
 #endif

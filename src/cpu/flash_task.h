@@ -3,6 +3,7 @@
 #define HD_FLASH_TASK_H
 
 #include "flash_block.h"
+#include "merge_row.h"
 
 static bool has_nan(const flash_task_t *task)
 {
@@ -147,25 +148,6 @@ static void transpose_out(const flash_task_t *task, int vector, vec_t factor, ch
             vec_store(rows[i] + c * 4, x[i]);
         }
     }
-}
-
-/* Merges a finished row with the state that is there, and returns the new lse. */
-HD_NOINLINE double merge_row(const hd_attention_t *a, const char *out, const char *lse_at,
-                             float *row, double lse)
-{
-    float old_lse;
-    memcpy(&old_lse, lse_at, sizeof(old_lse));
-    if (old_lse == -INFINITY) /* nothing there: whatever out holds is not looked at */
-        return lse;
-    double top = fmax((double)old_lse, lse);
-    double old_weight = exp((double)old_lse - top), weight = exp(lse - top);
-    double sum = old_weight + weight;
-    for (int c = 0; c < a->dv; c++) {
-        double old = (double)hd_element_load(a->out.dtype, out + c * a->out.elem);
-        double now = weight == 0 ? 0 : weight * (double)row[c];
-        row[c] = (float)((old_weight * old + now) / sum);
-    }
-    return top + log(sum);
 }
 
 static char *result_row(const flash_task_t *task, const hd_view_t *view, int lane)
