@@ -15,6 +15,7 @@
 #ifndef HD_SHORT_BODY_H
 #define HD_SHORT_BODY_H
 
+#include "flash_cost.h"
 #include "parallel.h"
 #include "short_tile.h"
 
@@ -300,24 +301,27 @@ static int short_supports(const void *desc, const heed_device_info_t *device, he
                      (long long)a.keys, SHORT_KEYS);
 }
 
-/* As that of flash attention, but that no lane is lost between 64 queries and less, and no team is
- * waited for between packing and work. */
+/* As that of flash attention, but that the second product has no lanes of queries to lose, and no
+ * team is waited for between packing and work. */
 static double short_estimate(const void *at, const heed_device_info_t *device, int32_t threads)
 {
-    (void)device;
+    const flash_cost_t *cost = &flash_cost;
     hd_attention_t a = hd_attention(at, NULL);
     short_sizes_t z = short_sizes(&a, threads);
-    double lanes = (double)hd_round_up((size_t)hd_max(hd_min(a.queries, ROWS), 1), VEC_LANES);
-    double fill = (double)hd_max(hd_min(a.queries, ROWS), 1) / lanes;
-    double pairs = hd_band_pairs(&a.visible) * (double)(a.batch * a.heads);
-    double flops = 2 * pairs * (a.d + a.dv) / fill;
-    double bytes =
-        (double)(a.batch * a.key_heads * a.keys) * (a.d + a.dv) * (double)hd_dtype_bytes(a.k.dtype);
-    double reached =
-        a.queries > VEC_LANES ? 0.9 : 0.75; /* one vector a tile: bound by broadcasts */
-    double compute = flops / (reached * 3 * FLASH_ISA_FLOPS * z.threads);
-    double memory = bytes / (10.0 * z.threads);
-    return fmax(compute, memory) + (z.threads > 1 ? 5000.0 : 150.0);
+    double keys = flash_mean_keys(&a), heads = (double)(a.batch * a.heads);
+    double rows = heads * (double)a.queries;
+    double lanes = heads * flash_round((double)a.queries, VEC_LANES);
+    double flops = lanes * flash_round(keys, FLASH_KEYS) * 2 * flash_round(a.d, CELL) +
+                   rows * keys * 2 * z.columns + lanes * keys * cost->score;
+    /* With one vector a tile, broadcasts bind. */
+    flops /= a.queries > VEC_LANES ? cost->wide : 0.8 * cost->wide;
+    flops += rows * (a.d + a.dv) * cost->element;
+    /* Keys are packed for those of a key head that a thread takes at a time. */
+    double packed = (z.pack_k ? a.d : 0) + (z.pack_v ? a.dv : 0);
+    flops += (double)(a.batch * a.key_heads * a.keys) * packed * cost->packed;
+    double bytes = flash_bytes(&a);
+    return flops / flash_peak(&device->peaks, z.threads) +
+           bytes / hd_read_rate(device, bytes, z.threads) + hd_region_ns(device, z.threads) + 150;
 }
 
 #endif
