@@ -42,7 +42,7 @@ endif()
 heed_test(cuda.info cuda ${heed_files} info "$<TARGET_FILE:heed_cli>" "(${heed_cuda_reason})")
 heed_test(cuda.needed cuda ${heed_files} needed "${CMAKE_READELF}" ${heed_cuda_files})
 
-# ---- a cuBLAS of the tests' own, under the name that src/cuda/cublas.c looks for ------------------
+# ---- a cuBLAS of the tests own, under the name that src/cuda/cublas.c looks for ----------------
 
 add_library(heed_fake_cublas SHARED cuda/fake_cublas.c)
 target_include_directories(heed_fake_cublas PRIVATE "${heed_include}")

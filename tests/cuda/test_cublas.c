@@ -243,7 +243,7 @@ static void a_rate_is_measured(void **state)
     fake.memory = 1 << 20;
     assert_int_equal(hd_cuda_matmul_rate(0, HEED_F32, &rate), HEED_ERROR_OUT_OF_MEMORY);
     fake.memory = (size_t)1 << 30;
-    fake.failing = "cudaEventSynchronize";
+    fake.failing = "cudaMemcpy";
     fake.failure = cudaErrorInvalidValue;
     assert_int_equal(hd_cuda_matmul_rate(0, HEED_BF16, &rate), HEED_ERROR_DEVICE);
     assert_int_equal(fake.allocations, 0);

@@ -2,13 +2,12 @@
  * strides, of which features say nothing. Written from what each is made for, and not from what its
  * `supports` computes, so that one that refuses more than it has to fails the checker. An
  * implementation without a line here refuses nothing. */
-#include "kit_attention.h"
 #include "loop.h"
 
 #include <string.h>
 
-/* Few queries are what they are for: packed rows of a key head, queries. */
-enum { CUDA_DECODE_ROWS = 64, CPU_DECODE_QUERIES = 16 };
+enum { SHORT_KEYS = 128 }; /* a sequence that is short */
+enum { DECODE_ROWS = 64 }; /* queries of a key head's heads, packed: few are what they are for */
 
 static bool has(const char *name, const char *part)
 {
@@ -33,11 +32,11 @@ static bool rows_overlap(const heed_tensor_t *tensor)
 
 static bool attention_may_refuse(const char *name, const heed_attention_desc_t *desc)
 {
-    kit_sizes_t n = kit_attention_sizes(desc);
-    if (has(name, "cuda") && has(name, "decode") && n.sq * (n.h / n.hk) > CUDA_DECODE_ROWS)
+    int64_t rows = desc->q.shape[1] * (desc->q.shape[2] / desc->k.shape[2]);
+    if (has(name, "cuda") && has(name, "decode") && rows > DECODE_ROWS)
         return true;
-    if (has(name, "cpu:decode") && n.sq > CPU_DECODE_QUERIES)
-        return true;
+    if (has(name, "cpu:short"))
+        return desc->k.shape[1] > SHORT_KEYS || desc->page_table.ndim;
     if (has(name, "_sm90"))
         return is_ragged(&desc->k) || is_ragged(&desc->v) ||
                (!has(name, "decode") && is_ragged(&desc->q));

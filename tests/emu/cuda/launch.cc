@@ -8,6 +8,7 @@ namespace emu
 {
 
 machine m;
+bool frames_left;
 static config next_config;
 static bool any_failed;
 static uint64_t macs; /* since they were last asked for */
@@ -292,6 +293,7 @@ result launch(dim3 grid, dim3 threads, size_t shared_bytes, void (*thread)(void 
     m.now = NULL;
     m.cur = NULL;
     m.res.messages = (int)m.messages.size();
+    frames_left = frames_left || !m.res.ok();
     macs += m.res.tensor_macs;
     any_failed = any_failed || !m.res.ok();
     return m.res;
