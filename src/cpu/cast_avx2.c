@@ -5,7 +5,7 @@
 
 static double estimate(const void *desc, const heed_device_info_t *device, int32_t threads)
 {
-    static const cast_rates_t rates = {12, 1.3, 1.2};
+    static const cast_rates_t rates = {12, 5.5, 8};
     return cast_estimate_at((const heed_cast_desc_t *)desc, device, threads, &rates);
 }
 

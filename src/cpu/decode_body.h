@@ -188,7 +188,7 @@ static size_t decode_workspace(const void *desc, const heed_device_info_t *devic
 /* ---- choosing -------------------------------------------------------------------------------- */
 
 /* The slower of reading, nine tenths of the bandwidth of where keys and values lie, and of what is
- * computed, half the peak of multiply-adds. */
+ * computed, six tenths of the peak of multiply-adds. */
 static double decode_estimate(const void *at, const heed_device_info_t *device, int32_t threads)
 {
     const heed_attention_desc_t *desc = at;
@@ -203,10 +203,10 @@ static double decode_estimate(const void *at, const heed_device_info_t *device, 
         queries /= sequences;
     double passes = ceil(queries / DECODE_QUERIES), rows = queries * (double)a.group;
     double size = (double)hd_dtype_bytes(a.k.dtype), width = z.d + z.dv;
-    /* To load a row of K or V costs about as much as another query, to convert it twice that. */
-    double work = rows + passes * (a.k.dtype == HEED_F32 ? 1 : 3);
+    /* To load a row of K or V costs about as much as another query, to convert it once more. */
+    double work = rows + passes * (a.k.dtype == HEED_F32 ? 1 : 2);
     double peak = hd_f32_rate(&device->peaks, VEC_LANES, z.threads);
-    double compute = 2 * keys * width * work / (0.5 * peak);
+    double compute = 2 * keys * width * work / (0.6 * peak);
     double bytes = keys * width * size;
     double memory = passes * bytes / (0.9 * hd_read_rate(device, bytes, z.threads));
     return (compute > memory ? compute : memory) + hd_region_ns(device, z.threads) + 200;
