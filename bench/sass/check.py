@@ -156,7 +156,8 @@ def compare(results, logs, expected):
         if label in recorded:
             lines += compare_kernel(r, recorded[label], r["toolkit"] == expected["toolkit"])
         else:
-            lines.append(f"FAILED {label}: not recorded; bench/sass/report --record writes it down")
+            word = "open" if r.get("variant") else "FAILED"
+            lines.append(f"{word} {label}: not recorded; bench/sass/report --record writes it down")
     return lines + [f"FAILED {label}: recorded, but not among the kernels now"
                     for label, then in recorded.items()
                     if label not in mains and not then.get("variant")]

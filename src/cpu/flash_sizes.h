@@ -72,7 +72,7 @@ static int choose_share(const hd_attention_t *a, const flash_sizes_t *z, int thr
     int64_t all = a->batch * a->key_heads * z->tasks;
     int64_t bytes = a->keys * (packed_k_row(a) + packed_v_row(a) / CELL);
     int share = bytes < SHARE_BYTES ? 1 : MOST_SHARE;
-    while (share > 1 && (all < (int64_t)8 * threads * share || z->tasks < share))
+    while (share > 1 && (all < (int64_t)16 * threads * share || z->tasks < share))
         share /= 2;
     return share;
 }

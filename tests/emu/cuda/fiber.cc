@@ -13,10 +13,13 @@ static const void *home; /* the scheduler's stack */
 static size_t home_size;
 static void *home_fake;
 
-/* What an abandoned thread left behind says nothing about the next one. */
+/* What the last thread there left behind says nothing about the next one: its outermost frames, or
+ * all of them where it was abandoned. */
 static void forget_frames(char *stack)
 {
-    __asan_unpoison_memory_region(stack, STACK);
+    enum { OUTER = 8192 };
+    size_t bytes = frames_left ? STACK : (size_t)OUTER;
+    __asan_unpoison_memory_region(stack + STACK - bytes, bytes);
 }
 static void change_to_fiber(fiber *f)
 {

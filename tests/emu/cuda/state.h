@@ -136,6 +136,7 @@ struct machine {
     std::vector<uint32_t> last_atomic; /* of each block */
 };
 extern machine m;
+extern bool frames_left; /* on stacks, by a launch that ended early */
 
 uint32_t draw(uint32_t below);
 void make_ready(fiber *f);
