@@ -30,7 +30,7 @@ static const struct argp_option option_list[] = {
     {"dtype", KEY_DTYPE, "LIST", 0, "run each problem with these dtypes instead of its own", 0},
     {"threads", KEY_THREADS, "N", 0, "use N threads (default: one for each core)", 0},
     {"max-isa", KEY_MAX_ISA, "ISA", 0,
-     "pretend that the CPU has no more than scalar, avx2, avx512 or avx512bf16", 0},
+     "pretend that the CPU has no more than scalar, avx2, avx512, avx512bf16 or avx512vbmi", 0},
     {"device", KEY_DEVICE, "DEVICE", 0, "run on cpu (the default), cuda or cuda:N", 0},
     {0, 0, 0, 0, "How:", 2},
     {"seconds", KEY_SECONDS, "S", 0, "sample each problem for S seconds (default 1)", 0},
@@ -57,7 +57,8 @@ static const char about[] =
     "  heed bench attention --impl 'auto,cpu:flash_*' --dtype f32,bf16 \\\n"
     "      --prob 'attention b=1 sq=2048 sk=2048 hq=8 hk=8 d=64'\n"
     "  heed bench attention --device cuda --impl 'cuda:*' --shapes bench/shapes/prefill.txt\n"
-    "  heed bench attention -o json > results.json\n\n"
+    "  heed bench attention -o json > results.json\n"
+    "  heed bench compare results.json\n\n"
     "Exit codes: 0 done, 1 a wrong result or none, 2 the command line cannot be understood.";
 
 static long parse_count(struct argp_state *state, const char *option, const char *text, long most)

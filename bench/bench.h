@@ -1,7 +1,8 @@
 /* heed bench: what its files share. cmd_bench.c is the command, arguments.c reads its options,
  * shapes.c reads problem lists, check.c compares with the reference, run.c times one problem,
- * device.c times on a card, limits.c measures the machine, stats.c condenses samples, report.c and
- * report_json.c write the results. Nothing here knows an operation by name. */
+ * copy.c times a copy beside it, device.c times on a card, limits.c measures the machine, stats.c
+ * condenses samples, report.c and report_json.c write the results. Nothing here knows an operation
+ * by name. */
 #ifndef BENCH_H
 #define BENCH_H
 
@@ -17,6 +18,9 @@ enum { BENCH_TEXT = 1024, BENCH_NAME = 64 };
 
 /* Limits that differ by more before and after make results doubtful. */
 #define BENCH_DRIFT 0.05
+
+/* Predictions that are off by no more are good ones. */
+#define BENCH_NEAR 1.5
 
 /* ---- small helpers (util.c) ------------------------------------------------------------------ */
 
@@ -110,6 +114,7 @@ typedef struct bench_result {
     bench_stats_t stats;
     double flops;
     double bytes;
+    double copy_ns;     /* memcpy of as many bytes, in the same turns; NaN or 0: not measured */
     double estimate_ns; /* NaN: unknown */
     double max_err;     /* NaN: not checked */
     char *checked;      /* the problem that was checked, NULL: none */
@@ -189,11 +194,25 @@ double bench_device_sample(const bench_run_t *run, const heed_plan_t *plan, void
                            int count, void *workspace, size_t workspace_bytes);
 bench_limits_t bench_device_limits(const bench_run_t *run);
 
+/* ---- a copy beside it (copy.c) --------------------------------------------------------------- */
+
+typedef struct bench_copy bench_copy_t;
+
+/* Memory for a memcpy that moves `bytes`, read and written ones together; NULL: there is none. */
+bench_copy_t *bench_copy_new(double bytes, int threads);
+/* Nanoseconds of one copy. */
+double bench_copy_sample(bench_copy_t *copy, int64_t repeats);
+void bench_copy_free(bench_copy_t *copy);
+
 /* ---- reports (report.c, report_json.c) ------------------------------------------------------- */
 
 /* Useful rates of a result, in 10^9 a second. */
 double bench_gflops(const bench_result_t *result);
 double bench_gbps(const bench_result_t *result);
+/* A problem without its operation and without defaults, in backticks. */
+void bench_short_problem(const char *prob, char *cell, size_t size);
+/* The predicted time over the median; NaN: there was no prediction. */
+double bench_predicted(const bench_result_t *result);
 /* Says which limit binds the result and how near it comes. */
 void bench_judge(const bench_run_t *run, bench_result_t *result);
 void bench_report_markdown(const bench_run_t *run, FILE *to);

@@ -38,13 +38,10 @@ bench_limits_t bench_limits_measure(const heed_device_info_t *cpu, int threads);
 /* Takes the larger of each into *limits; returns the largest relative difference, 0.05 for 5 %. */
 double bench_limits_merge(bench_limits_t *limits, const bench_limits_t *other);
 
-/* Bytes of all level-`level` caches that `threads` threads reach, 0: none known. */
-double bench_cache_bytes(const heed_device_info_t *cpu, int level, int threads);
-
 /* ---- kernels (limits_kernels.c) -------------------------------------------------------------- */
 
-/* Does a short piece of work, on `bytes` of data if it reads any, and returns how much it was. */
-typedef double (*bench_kernel_t)(const char *data, size_t bytes);
+/* Does a short piece of work, on `bytes` of data if it touches any, and returns how much it was. */
+typedef double (*bench_kernel_t)(char *data, size_t bytes);
 
 /* The kernels for instruction sets `isa`; NULL: not there. */
 typedef struct bench_kernels {
@@ -53,8 +50,20 @@ typedef struct bench_kernels {
     bench_kernel_t dot_bf16;
     bench_kernel_t read;
     bench_kernel_t read_prefetch;
+    bench_kernel_t fma_f32_portable;
+    bench_kernel_t copy; /* bytes read and written */
+    bench_kernel_t copy_stream;
 } bench_kernels_t;
 
 bench_kernels_t bench_kernels(uint64_t isa);
+
+/* What one thread reads, or copies within, to meet level 1 to 3, or memory (0); 0: no such cache.
+ */
+size_t bench_level_bytes(const heed_device_info_t *cpu, int level, int threads);
+
+/* The best rate of `threads` threads at once over one or two kernels (second NULL: one), each with
+ * `bytes` of data of its own; 0: not measured. Takes `seconds` for each kernel. */
+double bench_rate(bench_kernel_t first, bench_kernel_t second, size_t bytes, int threads,
+                  double seconds);
 
 #endif

@@ -4,6 +4,7 @@
 
 #include "arguments.h"
 #include "commands.h"
+#include "compare.h"
 
 #include <fnmatch.h>
 #include <stdlib.h>
@@ -247,6 +248,11 @@ int cmd_bench(int argc, char **argv)
     bench_problems_t problems = {0};
     int code = TOOL_USAGE;
 
+    if (argc > 1 && !strcmp(argv[1], "compare")) {
+        static char name[] = "heed bench compare";
+        argv[1] = name;
+        return cmd_compare(argc - 1, argv + 1);
+    }
     if (!argp_parse(&bench_argp, argc, argv, 0, NULL, &options) && start_run(&run) &&
         read_problems(&options, &problems)) {
         if (options.dry_run) {

@@ -6,7 +6,8 @@
 #
 #     --only     check: heed-check on the card, compute-sanitizer on a few problems
 #                bench: Heed, PyTorch's SDPA backends, copy and product limits, in turns
-#                tune:  every variant of Heed's kernels by itself
+#                tune:  variants of Heed's kernels by themselves; on Hopper those of a build of
+#                       its own (HEED_CUDA_TUNE=ON, in DIR/tune), checked first
 #                all of them, in this order, where it is not given
 #     --device   number of the card (0)
 #     --build    build folder (build/gpu)
@@ -173,8 +174,11 @@ has() {
     echo "#include <$header>" | "${CC:-cc}" "$@" -x c -fsyntax-only - >/dev/null 2>&1
 }
 
-# What can be left out is left out where what it needs is missing.
+# choose_options FOLDER FLAG...: configures a build. What can be left out is left out where what it
+# needs is missing.
 choose_options() {
+    folder=$1
+    shift
     command -v "${CC:-cc}" >/dev/null || stop "there is no C compiler: ${CC:-cc}"
     has hwloc.h || set -- "$@" -DHEED_HWLOC=OFF
     has omp.h -fopenmp || set -- "$@" -DHEED_OPENMP=OFF
@@ -183,15 +187,22 @@ choose_options() {
     [ $tools = ON ] || say "without jansson the heed command is left out (--deps)"
     [ ! -d "$build/deps/usr" ] || set -- "$@" "-DCMAKE_PREFIX_PATH=$build/deps/usr"
     ! command -v ninja >/dev/null || set -- "$@" -G Ninja
-    run 120 cmake -S "$root" -B "$build" "$@" -DCMAKE_BUILD_TYPE=Release -DHEED_CUDA=ON \
+    run 120 cmake -S "$root" -B "$folder" "$@" -DCMAKE_BUILD_TYPE=Release -DHEED_CUDA=ON \
         "-DHEED_CUDA_ARCHITECTURES=$architectures" -DHEED_BUILD_TESTS=OFF -DHEED_BUILD_CHECK=ON \
         -DHEED_BUILD_TOOLS=$tools -DHEED_INSTALL=OFF >&2
 }
 
+# build_heed FOLDER FLAG...
 build_heed() {
     cores=$(nproc 2>/dev/null || echo 4)
-    choose_options || stop "Heed cannot be configured"
-    run 400 cmake --build "$build" -j "$cores" >&2 || stop "Heed cannot be built"
+    if ! choose_options "$@"; then
+        failed "Heed cannot be configured in $1"
+        return 1
+    fi
+    if ! run 400 cmake --build "$1" -j "$cores" >&2; then
+        failed "Heed cannot be built in $1"
+        return 1
+    fi
 }
 
 # ---- parts ---------------------------------------------------------------------------------------
@@ -220,6 +231,19 @@ check_card() {
     done
 }
 
+# Variants are built for Hopper only, beside the library that is checked and benched.
+tune_card() {
+    case $architectures in
+    *90a*)
+        build_heed "$build/tune" -DHEED_CUDA_TUNE=ON || return 0
+        run 150 "$build/tune/tests/heed-check" --device "cuda:$device" --op attention \
+            --impl 'cuda:flash_sm90_tune_*' --seconds 60 || failed "heed-check of the variants"
+        library=$build/tune
+        ;;
+    esac
+    time_card tune 90 --tune
+}
+
 # time_card PART SECONDS FLAG...: peers through PyTorch, without it Heed alone.
 time_card() {
     part=$1
@@ -228,13 +252,13 @@ time_card() {
     file=$output/$slug-$part-$version.json
     mkdir -p "$output"
     if [ -n "$dry_run" ] || python3 -c 'import torch; torch.cuda.init()' 2>/dev/null; then
-        run $((seconds + 90)) python3 "$root/bench/gpu_peers.py" --library "$build/libheed.so" \
+        run $((seconds + 90)) python3 "$root/bench/gpu_peers.py" --library "$library/libheed.so" \
             --device "$device" --seconds "$seconds" --output "$file" "$@" >"$build/$part.txt" ||
             failed "$part (gpu_peers.py)"
         [ -z "$dry_run" ] || cat "$build/$part.txt"
-    elif [ -x "$build/bin/heed" ]; then
+    elif [ -x "$library/bin/heed" ]; then
         say "PyTorch does not work here: no peers"
-        run $((seconds + 90)) "$build/bin/heed" bench attention --device "cuda:$device" \
+        run $((seconds + 90)) "$library/bin/heed" bench attention --device "cuda:$device" \
             --impl 'auto,cuda:*' --seconds 0.5 --no-check -o json \
             --shapes "$root/bench/shapes/gpu.txt" >"$file" || failed "$part (heed bench)"
         echo "results are in $file" >"$build/$part.txt"
@@ -258,10 +282,13 @@ say "card: ${card:-unknown}, compute capability ${capability:-unknown}," \
     "driver $(query driver_version || true)"
 unpack_deps
 find_cmake
-build_heed
+library=$build
+if [ "$only" != tune ] || [ "${architectures#*90a}" = "$architectures" ]; then
+    build_heed "$build" || exit 1
+fi
 if wants check; then check_card; fi
 if wants bench; then time_card bench 150; fi
-if wants tune; then time_card tune 60 --tune; fi
+if wants tune; then tune_card; fi
 if [ -z "$dry_run" ]; then
     for part in tune bench; do
         [ ! -s "$build/$part.txt" ] || { echo "== $part" && cat "$build/$part.txt"; }

@@ -427,10 +427,14 @@ def smi(index):
         return {}
 
 
+def rate_of(result, problem):
+    return result["kv_gbps" if problem.sq == 1 else "tflops"]
+
+
 def rate(result, problem):
     if problem.sq == 1:
-        return f"{result['kv_gbps']:8.0f} GB/s"
-    return f"{result['tflops']:8.1f} TFLOP/s"
+        return f"{rate_of(result, problem):8.0f} GB/s"
+    return f"{rate_of(result, problem):8.1f} TFLOP/s"
 
 
 def print_table(problems, results, limits, to=None):
@@ -452,6 +456,44 @@ def print_table(problems, results, limits, to=None):
         for result in mine:
             if "why" in result and ("WRONG" in result["why"] or result["name"].startswith("heed")):
                 print(f"  {result['name']:34} {result['why'][:160]}", file=to)
+
+
+def short(problem):
+    what = f"d={problem.d} {problem.dtype}"
+    if problem.sq == 1:
+        return f"{what} b={problem.b} decode"
+    return what + (" causal" if problem.causal else "")
+
+
+def tune_table(problems, results):
+    """[{"name", shape: TFLOP/s, of decode GB/s, or None}], a row an implementation, those with the
+    best rates first."""
+    rows = {}
+    for problem in problems:
+        mine = {r["name"].removeprefix("heed "): r for r in results
+                if r["prob"] == problem.text() and "median_ms" in r}
+        best = max((rate_of(r, problem) for r in mine.values()), default=1)
+        for name, result in mine.items():
+            row = rows.setdefault(name, {"name": name, "best": 0})
+            row[short(problem)] = rate_of(result, problem)
+            row["best"] = max(row["best"], rate_of(result, problem) / best)
+    return sorted(rows.values(), key=lambda row: (-row["best"], row["name"]))
+
+
+def print_tune_table(problems, rows, to=None):
+    """Rates, the best of a shape with a star."""
+    shapes = [short(problem) for problem in problems]
+    width = max([len(row["name"]) for row in rows] + [7])
+
+    def line(first, cells):
+        print("  ".join([f"{first:{width}}"] + [f"{cell:>{max(9, len(shape))}}"
+                                                for cell, shape in zip(cells, shapes)]), file=to)
+    print("\nTFLOP/s, of decode GB/s; * the best of its shape", file=to)
+    line("variant", shapes)
+    best = {shape: max((row.get(shape, 0) for row in rows), default=0) for shape in shapes}
+    for row in rows:
+        line(row["name"], [f"{row[shape]:.1f}{'*' if row[shape] == best[shape] else ' '}"
+                           if shape in row else "- " for shape in shapes])
 
 
 def parse(arguments):
@@ -504,6 +546,7 @@ def main(arguments=None, torch=None, problems=None):
         torch.cuda.empty_cache()
     after = card.limits()
     limits = {name: max(value, after[name]) for name, value in limits.items()}
+    table = tune_table(problems, results)
     if options.output:
         with open(options.output, "w", encoding="utf-8") as file:
             json.dump({"schema": "heed-gpu-1", "heed": library.lib.heed_version().decode(),
@@ -511,9 +554,12 @@ def main(arguments=None, torch=None, problems=None):
                        "card": card.properties.name, "before": before, "after": smi(options.device),
                        "command": " ".join(sys.argv),
                        "timing": "events around single calls in turns, last cache overwritten",
-                       "limits": limits, "results": results}, file, indent=1)
+                       "limits": limits, "results": results}
+                      | ({"table": table} if options.tune else {}), file, indent=1)
             file.write("\n")
     print_table(problems, results, limits)
+    if options.tune:
+        print_tune_table(problems, table)
     wrong = [r for r in results if r["name"].startswith("heed")
              and r.get("why", "").startswith(("WRONG", "fails"))]
     return 1 if wrong or not any("median_ms" in r for r in results) else 0

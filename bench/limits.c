@@ -13,10 +13,11 @@
 #include <sys/mman.h>
 #include <time.h>
 
-enum { ROUNDS = 8, MAX_KERNELS = 2 };
+enum { MOST_ROUNDS = 200, MAX_KERNELS = 2 };
 
-static const double round_seconds = 0.02;
-static const size_t slice = 1 << 16; /* bytes that one call of a reading kernel reads at most */
+static const double kernel_seconds = 0.2;
+static const double round_seconds = 0.002; /* less than a scheduler lets a thread run */
+static const size_t slice = 1 << 16; /* bytes that one call of a kernel reads or copies at most */
 
 static double seconds(void)
 {
@@ -29,8 +30,10 @@ static double seconds(void)
 typedef struct team {
     bench_kernel_t kernels[MAX_KERNELS];
     int kernel_count;
-    size_t bytes; /* that each thread reads over and over, 0: none */
-    bool go;      /* false: a thread is missing, give up */
+    size_t bytes;           /* that each thread reads over and over, 0: none */
+    double seconds;         /* of all rounds */
+    bool stop[MOST_ROUNDS]; /* said by the first member before a round's barrier */
+    bool go;                /* false: a thread is missing, give up */
     pthread_mutex_t gate;
     pthread_barrier_t barrier;
 } team_t;
@@ -38,7 +41,8 @@ typedef struct team {
 typedef struct member {
     team_t *team;
     pthread_t thread;
-    double rate[MAX_KERNELS][ROUNDS];
+    bool is_first;
+    double rate[MAX_KERNELS][MOST_ROUNDS];
 } member_t;
 
 /* Memory that this thread has touched first, in large pages where the system has them. */
@@ -54,17 +58,21 @@ static char *map_data(size_t bytes)
 }
 
 /* One round: the kernel on slice after slice, going on at *at where the last round ended. */
-static double run_round(bench_kernel_t kernel, const char *data, size_t bytes, size_t *at)
+static double run_round(bench_kernel_t kernel, char *data, size_t bytes, size_t *at)
 {
     double start = seconds();
     double work = 0;
     double now;
 
-    do {
-        size_t length = bytes - *at < slice ? bytes - *at : slice;
+    int calls = bytes && bytes < slice ? 16 : 1; /* for each look at the clock */
 
-        work += kernel(data + *at, length);
-        *at = *at + length == bytes ? 0 : *at + length;
+    do {
+        for (int call = 0; call < calls; call++) {
+            size_t length = bytes - *at < slice ? bytes - *at : slice;
+
+            work += kernel(data + *at, length);
+            *at = *at + length == bytes ? 0 : *at + length;
+        }
         now = seconds();
     } while (now - start < round_seconds);
     return work / (now - start);
@@ -74,8 +82,8 @@ static void *member_main(void *argument)
 {
     member_t *member = argument;
     team_t *team = member->team;
-    static const char none[1];
-    const char *data = none;
+    static char none[1];
+    char *data = none;
     size_t at = 0;
 
     pthread_mutex_lock(&team->gate);
@@ -84,31 +92,38 @@ static void *member_main(void *argument)
         return NULL;
     if (team->bytes)
         data = map_data(team->bytes);
-    for (int round = 0; round < ROUNDS; round++)
+    double end = seconds() + team->seconds * team->kernel_count;
+    for (int round = 0; round < MOST_ROUNDS; round++)
         for (int k = 0; k < team->kernel_count; k++) {
+            if (member->is_first && k == 0)
+                team->stop[round] = round > 0 && seconds() > end;
             pthread_barrier_wait(&team->barrier);
+            if (team->stop[round]) {
+                round = MOST_ROUNDS;
+                break;
+            }
             if (data)
                 member->rate[k][round] = run_round(team->kernels[k], data, team->bytes, &at);
         }
     if (team->bytes && data)
-        munmap((void *)data, team->bytes);
+        munmap(data, team->bytes);
     return NULL;
 }
 
-/* The best sum of all members' rates in one round. A member without memory spoils them all. */
+/* The best sum of all members' rates in one round. A member without memory spoils them all; rounds
+ * that were not run have no rates. */
 static double best_rate(const team_t *team, const member_t *members, int count)
 {
     double best = 0;
 
     for (int k = 0; k < team->kernel_count; k++)
-        for (int round = 0; round < ROUNDS; round++) {
-            double sum = 0;
+        for (int round = 0; round < MOST_ROUNDS; round++) {
+            double sum = 0, least = INFINITY;
             for (int m = 0; m < count; m++) {
-                if (members[m].rate[k][round] == 0)
-                    return 0;
                 sum += members[m].rate[k][round];
+                least = fmin(least, members[m].rate[k][round]);
             }
-            best = fmax(best, sum);
+            best = least > 0 ? fmax(best, sum) : best;
         }
     return best;
 }
@@ -122,6 +137,7 @@ static double run_team(team_t *team, member_t *members, int count)
     pthread_mutex_lock(&team->gate);
     for (; started < count; started++) {
         members[started].team = team;
+        members[started].is_first = started == 0;
         if (pthread_create(&members[started].thread, NULL, member_main, &members[started]))
             break;
     }
@@ -132,10 +148,11 @@ static double run_team(team_t *team, member_t *members, int count)
     return team->go ? best_rate(team, members, count) : 0;
 }
 
-/* The best rate of `threads` threads over one or two kernels (NULL: none). */
-static double measure(bench_kernel_t first, bench_kernel_t second, size_t bytes, int threads)
+double bench_rate(bench_kernel_t first, bench_kernel_t second, size_t bytes, int threads,
+                  double seconds_each)
 {
-    team_t team = {.kernels = {first, second}, .bytes = bytes / 512 * 512};
+    team_t team = {
+        .kernels = {first, second}, .bytes = bytes / 1024 * 1024, .seconds = seconds_each};
     member_t *members;
     double best = 0;
 
@@ -153,19 +170,6 @@ static double measure(bench_kernel_t first, bench_kernel_t second, size_t bytes,
     return best;
 }
 
-double bench_cache_bytes(const heed_device_info_t *cpu, int level, int threads)
-{
-    for (int c = 0; c < cpu->cache_count; c++) {
-        const heed_cache_info_t *cache = &cpu->caches[c];
-        if (cache->level == level) {
-            int sharing = cache->sharing > 0 ? cache->sharing : 1;
-            int cores = cpu->cores > 0 && cpu->cores < threads ? cpu->cores : threads;
-            return (double)cache->bytes * ((cores + sharing - 1) / sharing);
-        }
-    }
-    return 0;
-}
-
 /* Four times the last cache, so that hardly anything is found there again, but within reason. */
 static double memory_bytes(const heed_device_info_t *cpu, double l3)
 {
@@ -174,27 +178,43 @@ static double memory_bytes(const heed_device_info_t *cpu, double l3)
     return cpu->memory_bytes > 0 ? fmin(bytes, (double)cpu->memory_bytes / 4) : bytes;
 }
 
+size_t bench_level_bytes(const heed_device_info_t *cpu, int level, int threads)
+{
+    double before = 0, cache = 0;
+
+    if (level == 0)
+        return (size_t)(memory_bytes(cpu, heed_cache_bytes(cpu, 3, threads)) / threads);
+    for (int l = 1; l <= level; l++) {
+        before = cache;
+        cache = heed_cache_bytes(cpu, l, threads) / threads;
+    }
+    /* Half a cache stays in it, a quarter of one that others use too; it must be well beyond the
+     * cache before, or it measures that one. */
+    return cache >= 4 * before && cache >= 4096 ? (size_t)(cache / (level == 3 ? 4 : 2)) : 0;
+}
+
+static double read_rate(const bench_kernels_t *kernels, const heed_device_info_t *cpu, int level,
+                        int threads)
+{
+    size_t bytes = bench_level_bytes(cpu, level, threads);
+
+    return bytes ? bench_rate(kernels->read, kernels->read_prefetch, bytes, threads, kernel_seconds)
+                 : 0;
+}
+
 bench_limits_t bench_limits_measure(const heed_device_info_t *cpu, int threads)
 {
     bench_kernels_t kernels = bench_kernels(cpu->isa);
-    double l2 = bench_cache_bytes(cpu, 2, threads) / threads;
-    double l3 = bench_cache_bytes(cpu, 3, threads) / threads;
-    double memory = memory_bytes(cpu, l3 * threads) / threads;
     bench_limits_t limits = {0};
 
-    limits.fma_f32 = measure(kernels.fma_f32, NULL, 0, threads);
+    limits.fma_f32 = bench_rate(kernels.fma_f32, NULL, 0, threads, kernel_seconds);
     limits.fma_f32_avx2 = kernels.fma_f32 == kernels.fma_f32_avx2
                               ? limits.fma_f32
-                              : measure(kernels.fma_f32_avx2, NULL, 0, threads);
-    limits.dot_bf16 = measure(kernels.dot_bf16, NULL, 0, threads);
-    if (memory >= 512)
-        limits.read = measure(kernels.read, kernels.read_prefetch, (size_t)memory, threads);
-    /* Half a cache stays in it; it must be well beyond the cache before, or it measures that one.
-     */
-    if (l3 >= 4 * l2 && l3 >= 1024)
-        limits.l3_read = measure(kernels.read, kernels.read_prefetch, (size_t)(l3 / 2), threads);
-    if (l2 >= 1024)
-        limits.l2_read = measure(kernels.read, kernels.read_prefetch, (size_t)(l2 / 2), threads);
+                              : bench_rate(kernels.fma_f32_avx2, NULL, 0, threads, kernel_seconds);
+    limits.dot_bf16 = bench_rate(kernels.dot_bf16, NULL, 0, threads, kernel_seconds);
+    limits.read = read_rate(&kernels, cpu, 0, threads);
+    limits.l3_read = read_rate(&kernels, cpu, 3, threads);
+    limits.l2_read = read_rate(&kernels, cpu, 2, threads);
     return limits;
 }
 

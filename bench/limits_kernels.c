@@ -7,6 +7,8 @@
  * prefetch 2 KiB ahead, since processors differ in which is faster. */
 #include "bench_limits.h"
 
+#include <string.h>
+
 enum { TURNS = 1 << 13 };
 
 #if defined(__x86_64__)
@@ -42,7 +44,7 @@ static const uint32_t one_bf16 = 0x3f803f80u;
                          : __VA_ARGS__);                                          \
     } while (0)
 
-static double fma_ymm(const char *data, size_t bytes)
+static double fma_ymm(char *data, size_t bytes)
 {
     (void)data;
     (void)bytes;
@@ -53,7 +55,7 @@ static double fma_ymm(const char *data, size_t bytes)
 /* Only makes the compiler know the upper registers as clobbers. */
 #define ZMM_TARGET __attribute__((target("avx512f")))
 
-ZMM_TARGET static double fma_zmm(const char *data, size_t bytes)
+ZMM_TARGET static double fma_zmm(char *data, size_t bytes)
 {
     (void)data;
     (void)bytes;
@@ -62,7 +64,7 @@ ZMM_TARGET static double fma_zmm(const char *data, size_t bytes)
     return (double)TURNS * 16 * 16 * 2;
 }
 
-ZMM_TARGET static double dot_zmm(const char *data, size_t bytes)
+ZMM_TARGET static double dot_zmm(char *data, size_t bytes)
 {
     (void)data;
     (void)bytes;
@@ -106,25 +108,60 @@ ZMM_TARGET static double dot_zmm(const char *data, size_t bytes)
                          : CLOBBER_LOW, "memory");         \
     } while (0)
 
-static double read_ymm(const char *data, size_t bytes)
+/* Eight stores; `store` vmovups, or vmovntps, which goes around the caches. */
+#define STORE_8(store, reg, width)                                                                \
+    store " %%" reg "0, 0*" width "(%1)\n" store " %%" reg "1, 1*" width "(%1)\n" store " %%" reg \
+          "2, 2*" width "(%1)\n" store " %%" reg "3, 3*" width "(%1)\n" store " %%" reg           \
+          "4, 4*" width "(%1)\n" store " %%" reg "5, 5*" width "(%1)\n" store " %%" reg           \
+          "6, 6*" width "(%1)\n" store " %%" reg "7, 7*" width "(%1)\n"
+
+/* The first half to the second; `bytes` is a positive multiple of 1024. */
+#define RUN_COPY(body, turn)                               \
+    do {                                                   \
+        const char *at = data, *end = data + bytes / 2;    \
+        char *to = data + bytes / 2;                       \
+        __asm__ volatile(".p2align 5\n"                    \
+                         "1:\n" body "add $" turn ", %0\n" \
+                         "add $" turn ", %1\n"             \
+                         "cmp %2, %0\n"                    \
+                         "jb 1b\n"                         \
+                         "vzeroupper\n"                    \
+                         : "+&r"(at), "+&r"(to)            \
+                         : "r"(end)                        \
+                         : CLOBBER_LOW, "memory");         \
+    } while (0)
+
+static double copy_ymm(char *data, size_t bytes)
+{
+    RUN_COPY(LOAD_8("ymm", "32") STORE_8("vmovups", "ymm", "32"), "256");
+    return (double)bytes;
+}
+
+static double copy_ymm_stream(char *data, size_t bytes)
+{
+    RUN_COPY(LOAD_8("ymm", "32") STORE_8("vmovntps", "ymm", "32"), "256");
+    return (double)bytes;
+}
+
+static double read_ymm(char *data, size_t bytes)
 {
     RUN_READ(LOAD_8("ymm", "32"), "256");
     return (double)bytes;
 }
 
-static double read_ymm_prefetch(const char *data, size_t bytes)
+static double read_ymm_prefetch(char *data, size_t bytes)
 {
     RUN_READ(LOAD_8("ymm", "32") PREFETCH_256, "256");
     return (double)bytes;
 }
 
-static double read_zmm(const char *data, size_t bytes)
+static double read_zmm(char *data, size_t bytes)
 {
     RUN_READ(LOAD_8("zmm", "64"), "512");
     return (double)bytes;
 }
 
-static double read_zmm_prefetch(const char *data, size_t bytes)
+static double read_zmm_prefetch(char *data, size_t bytes)
 {
     RUN_READ(LOAD_8("zmm", "64") PREFETCH_512, "512");
     return (double)bytes;
@@ -143,7 +180,7 @@ enum { CHAINS = 12 };
 static volatile float sink_f32;
 static volatile uint64_t sink_u64;
 
-static double fma_portable(const char *data, size_t bytes)
+static double fma_portable(char *data, size_t bytes)
 {
     volatile float half = 0.5f;
     vec_f32 x = {half, half, half, half};
@@ -166,7 +203,13 @@ static double fma_portable(const char *data, size_t bytes)
     return (double)TURNS * CHAINS * 4 * 2;
 }
 
-static double read_portable(const char *data, size_t bytes)
+static double copy_portable(char *data, size_t bytes)
+{
+    memcpy(data + bytes / 2, data, bytes / 2);
+    return (double)bytes;
+}
+
+static double read_portable(char *data, size_t bytes)
 {
     const vec_u64 *at = (const vec_u64 *)data;
     vec_u64 a = {0}, b = {0}, c = {0}, d = {0};
@@ -182,7 +225,7 @@ static double read_portable(const char *data, size_t bytes)
     return (double)bytes;
 }
 
-static double read_portable_prefetch(const char *data, size_t bytes)
+static double read_portable_prefetch(char *data, size_t bytes)
 {
     const vec_u64 *at = (const vec_u64 *)data;
     vec_u64 a = {0}, b = {0}, c = {0}, d = {0};
@@ -205,12 +248,16 @@ bench_kernels_t bench_kernels(uint64_t isa)
         .fma_f32 = fma_portable,
         .read = read_portable,
         .read_prefetch = read_portable_prefetch,
+        .fma_f32_portable = fma_portable,
+        .copy = copy_portable,
     };
 #if defined(__x86_64__)
     if (isa & HEED_ISA_AVX2) {
         kernels.fma_f32 = kernels.fma_f32_avx2 = fma_ymm;
         kernels.read = read_ymm;
         kernels.read_prefetch = read_ymm_prefetch;
+        kernels.copy = copy_ymm;
+        kernels.copy_stream = copy_ymm_stream;
     }
     if (isa & HEED_ISA_AVX512) {
         kernels.fma_f32 = fma_zmm;

@@ -18,12 +18,17 @@ double bench_gbps(const bench_result_t *result)
     return result->bytes / result->stats.median;
 }
 
+double bench_predicted(const bench_result_t *result)
+{
+    return result->estimate_ns / result->stats.median;
+}
+
 /* Where the operands lie after the warm-up: in a cache if they fit with room to spare. */
 static double read_limit(const bench_run_t *run, const bench_result_t *result, const char **name)
 {
     const double spare = 0.75;
-    double l2 = bench_cache_bytes(&run->cpu, 2, result->threads);
-    double l3 = bench_cache_bytes(&run->cpu, 3, result->threads);
+    double l2 = heed_cache_bytes(&run->cpu, 2, result->threads);
+    double l3 = heed_cache_bytes(&run->cpu, 3, result->threads);
 
     if (result->bytes <= spare * l2 && run->limits.l2_read > 0) {
         *name = "l2_read";
@@ -75,6 +80,11 @@ void bench_judge(const bench_run_t *run, bench_result_t *result)
         judge_card(run, result);
         return;
     }
+    if (result->copy_ns > 0) {
+        result->limit = "memcpy";
+        result->fraction_of_limit = result->copy_ns / result->stats.median;
+        return;
+    }
     double read = read_limit(run, result, &memory);
     if (peak > 0 && read > 0)
         judge(result, dot ? "dot_bf16" : "fma_f32", peak, memory, read);
@@ -82,13 +92,13 @@ void bench_judge(const bench_run_t *run, bench_result_t *result)
 
 /* ---- Markdown -------------------------------------------------------------------------------- */
 
-enum { COLUMNS = 11, CELL = BENCH_TEXT };
+enum { COLUMNS = 12, CELL = BENCH_TEXT };
 
 typedef char row_t[COLUMNS][CELL];
 
 static const row_t header = {"model", "problem",  "implementation", "threads",
                              "ms",    "+- MAD",   "GFLOP/s",        "GB/s",
-                             "limit", "of limit", "predicted ms"};
+                             "limit", "of limit", "predicted ms",   "/ measured"};
 
 /* The first three columns and the limit's name are text, the others numbers. */
 static bool is_text(int column)
@@ -131,26 +141,28 @@ static bool is_default(const char *op, const char *word, size_t length)
     return false;
 }
 
-/* The problem without its operation, which all share, and without defaults. */
-static void put_problem(char *cell, const char *op, const char *prob)
+/* Problems of one operation share it, so it is left out. */
+void bench_short_problem(const char *prob, char *cell, size_t size)
 {
-    size_t used = (size_t)snprintf(cell, CELL, "`");
+    char op[BENCH_NAME];
+    size_t used = (size_t)snprintf(cell, size, "`");
 
+    snprintf(op, sizeof(op), "%.*s", (int)strcspn(prob, " "), prob);
     prob += strcspn(prob, " ");
     for (prob += strspn(prob, " "); *prob; prob += strspn(prob, " ")) {
         size_t length = strcspn(prob, " ");
-        if (!is_default(op, prob, length) && used + length + 3 < CELL)
-            used += (size_t)snprintf(cell + used, CELL - used, "%s%.*s", used > 1 ? " " : "",
+        if (!is_default(op, prob, length) && used + length + 3 < size)
+            used += (size_t)snprintf(cell + used, size - used, "%s%.*s", used > 1 ? " " : "",
                                      (int)length, prob);
         prob += length;
     }
-    snprintf(cell + used, CELL - used, "`");
+    snprintf(cell + used, size - used, "`");
 }
 
-static void put_row(const char *op, const bench_result_t *result, row_t row)
+static void put_row(const bench_result_t *result, row_t row)
 {
     snprintf(row[0], CELL, "%s", result->label);
-    put_problem(row[1], op, result->prob);
+    bench_short_problem(result->prob, row[1], CELL);
     snprintf(row[2], CELL, "%s%s", result->impl, result->is_auto ? " (auto)" : "");
     snprintf(row[3], CELL, "%d", result->threads);
     put_ms(row[4], result->stats.median);
@@ -163,6 +175,10 @@ static void put_row(const char *op, const bench_result_t *result, row_t row)
     else
         snprintf(row[9], CELL, "%.1f %%", 100 * result->fraction_of_limit);
     put_ms(row[10], result->estimate_ns);
+    if (isnan(bench_predicted(result)))
+        snprintf(row[11], CELL, "-");
+    else
+        snprintf(row[11], CELL, "%.2f", bench_predicted(result));
 }
 
 static void print_row(const row_t row, const int *width, bool labels, FILE *to)
@@ -192,7 +208,7 @@ static void print_table(const bench_run_t *run, FILE *to)
     for (int c = 0; c < COLUMNS; c++)
         width[c] = (int)strlen(header[c]);
     for (int r = 0; r < run->result_count; r++) {
-        put_row(run->options->op, &run->results[r], rows[r]);
+        put_row(&run->results[r], rows[r]);
         labels = labels || rows[r][0][0];
         for (int c = 0; c < COLUMNS; c++) {
             int length = (int)strlen(rows[r][c]);
@@ -264,11 +280,39 @@ static void print_misses(const bench_run_t *run, FILE *to)
     }
 }
 
+/* How far predictions are off, over all results that have one. */
+static void print_predictions(const bench_run_t *run, FILE *to)
+{
+    int known = 0, near = 0;
+    double worst = 1;
+    const char *prob = "";
+
+    for (int r = 0; r < run->result_count; r++) {
+        double ratio = bench_predicted(&run->results[r]);
+        double off = ratio > 1 ? ratio : 1 / ratio;
+        if (isnan(ratio))
+            continue;
+        known++;
+        near += off <= BENCH_NEAR;
+        if (off > worst) {
+            worst = off;
+            prob = run->results[r].prob;
+        }
+    }
+    if (known)
+        fprintf(
+            to,
+            "\nPredictions (peaks %s): %d of %d within a factor of %.1f, the worst %.2f%s%s%s\n",
+            run->cpu.peaks.measured ? "measured by heed tune" : "assumed", near, known, BENCH_NEAR,
+            worst, prob[0] ? ": `" : "", prob, prob[0] ? "`" : "");
+}
+
 void bench_report_markdown(const bench_run_t *run, FILE *to)
 {
     print_machine(run, to);
     if (run->result_count)
         print_table(run, to);
+    print_predictions(run, to);
     if (run->result_count && run->miss_count)
         fputc('\n', to);
     print_misses(run, to);
@@ -313,6 +357,7 @@ static void put_line(const bench_result_t *result, FILE *to)
     fprintf(to, ",%s", result->limit ? result->limit : "");
     put_number(result->fraction_of_limit, "%.4f", to);
     put_number(result->estimate_ns, "%.0f", to);
+    put_number(bench_predicted(result), "%.4f", to);
     put_number(result->max_err, "%.3e", to);
     fputc(',', to);
     put_text(result->checked ? result->checked : "", to);
@@ -322,7 +367,7 @@ static void put_line(const bench_result_t *result, FILE *to)
 void bench_report_csv(const bench_run_t *run, FILE *to)
 {
     fputs("prob,label,impl,device,dtype,threads,median_ns,mad_ns,min_ns,samples,flops,bytes,gflops,"
-          "gbps,limit,fraction_of_limit,estimate_ns,max_err,checked\n",
+          "gbps,limit,fraction_of_limit,estimate_ns,predicted,max_err,checked\n",
           to);
     for (int r = 0; r < run->result_count; r++)
         put_line(&run->results[r], to);

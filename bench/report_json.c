@@ -139,7 +139,9 @@ static json_t *result_object(const bench_result_t *result, bool *failed)
     set(object, "gbps", number(bench_gbps(result)), failed);
     set(object, "limit", text(result->limit), failed);
     set(object, "fraction_of_limit", number(result->fraction_of_limit), failed);
+    set(object, "copy_ns", whole(result->copy_ns), failed);
     set(object, "estimate_ns", whole(result->estimate_ns), failed);
+    set(object, "predicted", number(bench_predicted(result)), failed);
     set(object, "max_err", number(result->max_err), failed);
     set(object, "checked", text(result->checked), failed);
     return object;

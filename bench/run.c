@@ -25,6 +25,7 @@ typedef struct runner {
     int sample_count;
     char *checked;
     double max_err;
+    double copy_ns;
     bool is_auto;
 } runner_t;
 
@@ -228,6 +229,15 @@ static void warm_up(bench_run_t *run, runner_t *runner, const char *prob, heed_p
     }
 }
 
+/* The copy that stands for the limit of problems without arithmetic on the host; NULL: none. */
+static bench_copy_t *new_copy(const bench_run_t *run, const runner_t *runners, int count)
+{
+    for (int i = 0; i < count; i++)
+        if (runners[i].plan && runners[i].info.flops == 0 && bench_on_host(run))
+            return bench_copy_new(runners[i].info.bytes, runners[i].info.threads);
+    return NULL;
+}
+
 /* One sample of each in turn, until there are enough and the time is used. */
 static void race(bench_run_t *run, runner_t *runners, int count, const char *prob,
                  const kit_buffers_t *buffers)
@@ -235,8 +245,13 @@ static void race(bench_run_t *run, runner_t *runners, int count, const char *pro
     double end = bench_now_ns() + 1e9 * run->options->seconds;
     int least = run->options->samples;
     int most = least > MOST_SAMPLES ? least : MOST_SAMPLES;
+    bench_copy_t *copy = new_copy(run, runners, count);
+    double *copies = bench_realloc(NULL, (size_t)most * sizeof(*copies));
+    int64_t copy_repeats = copy ? (int64_t)ceil(sample_ns / bench_copy_sample(copy, 1)) : 0;
+    int turns = 0;
 
-    for (int turn = 0; turn < least || (turn < most && bench_now_ns() < end); turn++)
+    for (int turn = 0; turn < least || (turn < most && bench_now_ns() < end); turn++, turns++) {
+        copies[turn] = copy ? bench_copy_sample(copy, copy_repeats) : NAN;
         for (int i = 0; i < count; i++) {
             runner_t *runner = &runners[i];
             if (!runner->plan)
@@ -250,6 +265,11 @@ static void race(bench_run_t *run, runner_t *runners, int count, const char *pro
                 bench_realloc(runner->samples, (size_t)(turn + 1) * sizeof(*runner->samples));
             runner->samples[runner->sample_count++] = ns;
         }
+    }
+    for (int i = 0; i < count; i++)
+        runners[i].copy_ns = copy ? bench_stats(copies, turns).median : NAN;
+    bench_copy_free(copy);
+    free(copies);
 }
 
 /* ---- one problem ----------------------------------------------------------------------------- */
@@ -271,6 +291,7 @@ static void add_result(bench_run_t *run, runner_t *runner, const bench_problem_t
         .stats = bench_stats(runner->samples, runner->sample_count),
         .flops = runner->info.flops,
         .bytes = runner->info.bytes,
+        .copy_ns = runner->copy_ns,
         .estimate_ns = runner->info.estimate_ns,
         .max_err = runner->max_err,
         .checked = runner->checked,

@@ -15,6 +15,23 @@ endif()
 set(HEED_CUDA_ARCHITECTURES 80 86 89 90a 100 120 CACHE STRING "Architectures of the CUDA backend")
 set(heed_cuda_oldest 12.4)
 
+# Variants of kernels, each an implementation of its own, for a tuning run (bench/gpu.sh). They take
+# minutes to compile, and a library that is used has none of them.
+option(HEED_CUDA_TUNE "Also the variants of cuda:flash_sm90, for bench/gpu.sh --only tune" OFF)
+set(heed_cuda_definitions) # of what reads impls.def
+if(HEED_CUDA_TUNE)
+  set(heed_cuda_definitions HD_CUDA_TUNE=1)
+endif()
+
+# heed_cuda_kernel_files(VARIABLE): the kernels' files.
+function(heed_cuda_kernel_files variable)
+  file(GLOB kernels CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/src/cuda/*.cu")
+  if(NOT HEED_CUDA_TUNE)
+    list(FILTER kernels EXCLUDE REGEX "_tune[^/]*\\.cu$")
+  endif()
+  set(${variable} "${kernels}" PARENT_SCOPE)
+endfunction()
+
 # heed_cuda_try(VARIABLE): why nvcc cannot be used, "" where it can. A file is compiled for every
 # architecture, for that shows a host compiler or an architecture that this nvcc does not know.
 function(heed_cuda_try variable)
@@ -143,7 +160,7 @@ if(NOT heed_cuda_missing)
     set(heed_cuda_linked ON)
   endif()
   file(MAKE_DIRECTORY "${PROJECT_BINARY_DIR}/cuda")
-  file(GLOB kernels CONFIGURE_DEPENDS src/cuda/*.cu)
+  heed_cuda_kernel_files(kernels)
   foreach(kernel IN LISTS kernels)
     get_filename_component(name "${kernel}" NAME)
     set(object "${PROJECT_BINARY_DIR}/cuda/${name}.o")
@@ -163,7 +180,7 @@ if(NOT heed_cuda_missing)
   add_library(heed_cuda_objects OBJECT ${heed_cuda_sources})
   target_include_directories(heed_cuda_objects PRIVATE include)
   target_include_directories(heed_cuda_objects SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS})
-  target_compile_definitions(heed_cuda_objects PRIVATE
+  target_compile_definitions(heed_cuda_objects PRIVATE ${heed_cuda_definitions}
     HD_CUDA_BUILD="CUDA ${CUDAToolkit_VERSION}, ${heed_cuda_codenames}")
   set_target_properties(heed_cuda_objects PROPERTIES POSITION_INDEPENDENT_CODE ON
                                                      C_VISIBILITY_PRESET hidden)

@@ -20,19 +20,24 @@ set(HEED_KERNEL_FLAGS "$<$<NOT:$<CONFIG:Debug>>:-O3>" -fno-math-errno -fno-trapp
 
 # Instruction sets by the suffix of the file's name: flash_avx2.c gets those of avx2. Only these
 # files may hold vector code, and nothing calls them before the CPU was asked.
-set(HEED_ISAS avx2 avx512 avx512bf16)
+set(HEED_ISAS avx2 avx512 avx512bf16 avx512vbmi)
+set(HEED_ARM_ISAS neon)
 set(HEED_ISA_FLAGS_avx2 -mavx2 -mfma -mf16c -mbmi -mbmi2)
 set(HEED_ISA_FLAGS_avx512 ${HEED_ISA_FLAGS_avx2} -mavx512f -mavx512bw -mavx512dq -mavx512vl
                           -mprefer-vector-width=512)
 set(HEED_ISA_FLAGS_avx512bf16 ${HEED_ISA_FLAGS_avx512} -mavx512bf16)
+set(HEED_ISA_FLAGS_avx512vbmi ${HEED_ISA_FLAGS_avx512} -mavx512vbmi)
 
-# The same question as HD_X86 in src/common/internal.h.
+# The same questions as HD_X86 and HD_ARM in src/common/internal.h.
 include(CheckCSourceCompiles)
-check_c_source_compiles("
-#if !defined(__x86_64__)
+foreach(processor IN ITEMS X86=__x86_64__ ARM=__aarch64__)
+  string(REGEX MATCH "(.*)=(.*)" matched "${processor}")
+  check_c_source_compiles("
+#if !defined(${CMAKE_MATCH_2})
 #error other
 #endif
-int main(void) { return 0; }" HEED_X86)
+int main(void) { return 0; }" HEED_${CMAKE_MATCH_1})
+endforeach()
 
 # heed_sources(VARIABLE pattern...): the files that match, less those for other processors, with the
 # flags of kernels and of their instruction set.
@@ -42,10 +47,10 @@ function(heed_sources variable)
   foreach(file IN LISTS files)
     get_filename_component(stem "${file}" NAME_WE)
     string(REGEX MATCH "[^_]+$" isa "${stem}")
-    if(isa IN_LIST HEED_ISAS)
-      if(NOT HEED_X86)
-        continue()
-      endif()
+    if((isa IN_LIST HEED_ISAS AND NOT HEED_X86) OR (isa IN_LIST HEED_ARM_ISAS AND NOT HEED_ARM))
+      continue()
+    endif()
+    if(DEFINED HEED_ISA_FLAGS_${isa})
       set_property(SOURCE "${file}" APPEND PROPERTY COMPILE_OPTIONS ${HEED_ISA_FLAGS_${isa}})
     endif()
     if(file MATCHES "/src/cpu/")

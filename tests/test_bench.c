@@ -236,10 +236,10 @@ static void test_limits(void **state)
     assert_near(limits.fma_f32, 100);
     assert_near(limits.read, 10.5);
     assert_near(limits.l3_read, 7);
-    assert_near(bench_cache_bytes(&run.cpu, 2, 3), 3 << 20);
-    assert_near(bench_cache_bytes(&run.cpu, 2, 9), 4 << 20);
-    assert_near(bench_cache_bytes(&run.cpu, 3, 2), 16 << 20);
-    assert_near(bench_cache_bytes(&run.cpu, 1, 2), 0);
+    assert_near(heed_cache_bytes(&run.cpu, 2, 3), 3 << 20);
+    assert_near(heed_cache_bytes(&run.cpu, 2, 9), 4 << 20);
+    assert_near(heed_cache_bytes(&run.cpu, 3, 2), 16 << 20);
+    assert_near(heed_cache_bytes(&run.cpu, 1, 2), 0);
 }
 
 /* Every kernel for instruction sets that are there, with more threads than processors too. */
@@ -332,7 +332,11 @@ static void test_markdown(void **state)
     assert_non_null(strstr(text, "| a \"model\" | `dtype=f32 b=1 sq=64` "));
     assert_non_null(strstr(text, "`dtype=bf16 b=0 causal=1`"));
     assert_non_null(strstr(text, "| cpu:flash_scalar (auto) |"));
-    assert_non_null(strstr(text, "| 1.000 | 0.0010 |    80.0 |  1.0 | fma_f32  |   80.0 % |"));
+    assert_non_null(strstr(
+        text,
+        "| 1.000 | 0.0010 |    80.0 |  1.0 | fma_f32  |   80.0 % |        1.250 |       1.25 |"));
+    assert_non_null(strstr(text, "Predictions (peaks assumed): 1 of 1 within a factor of 1.5, the "
+                                 "worst 1.25: `attention dtype=f32 "));
     assert_non_null(strstr(text, "- cpu:other refuses `A` and 1 more: no reason\n"));
     assert_non_null(strstr(text, "- cpu:other FAILED `B`: no reason\n"));
     free(text);
@@ -348,10 +352,10 @@ static void test_csv(void **state)
 
     (void)state;
     assert_memory_equal(text, "prob,label,impl,", 16);
-    assert_non_null(strstr(line,
-                           "\"a \"\"model\"\"\",cpu:flash_scalar,cpu,f32,2,1000000,1000,900000,"
-                           "3,80000000,1000000,80.000,1.000,fma_f32,0.8000,1250000,2.000e-07"));
-    assert_non_null(strstr(line, ",,,\"\"\n")); /* neither estimate nor error */
+    assert_non_null(
+        strstr(line, "\"a \"\"model\"\"\",cpu:flash_scalar,cpu,f32,2,1000000,1000,900000,"
+                     "3,80000000,1000000,80.000,1.000,fma_f32,0.8000,1250000,1.2500,2.000e-07"));
+    assert_non_null(strstr(line, ",,,,\"\"\n")); /* neither estimate nor error */
     free(text);
 }
 
@@ -394,7 +398,8 @@ static void test_json(void **state)
     json_t *result = json_array_get(json_object_get(root, "results"), 0);
     assert_keys(result,
                 "prob label impl device dtype threads median_ns min_ns samples_ns flops bytes "
-                "gflops gbps limit fraction_of_limit estimate_ns max_err checked");
+                "gflops gbps limit fraction_of_limit estimate_ns predicted max_err checked");
+    assert_near(json_real_value(json_object_get(result, "predicted")), 1.25);
     assert_int_equal(json_integer_value(json_object_get(result, "median_ns")), 1000000);
     assert_int_equal(json_array_size(json_object_get(result, "samples_ns")), 3);
     assert_near(json_real_value(json_object_get(result, "fraction_of_limit")), 0.8);

@@ -60,6 +60,7 @@ static void good_values_are_taken(void **state)
         {"HEED_MAX_CPU_ISA", "avx2"},
         {"HEED_MAX_CPU_ISA", "avx512"},
         {"HEED_MAX_CPU_ISA", "avx512bf16"},
+        {"HEED_MAX_CPU_ISA", "avx512vbmi"},
         {"HEED_NUM_THREADS", "3"},
         {"HEED_DEVICE", "auto"},
         {"HEED_DEVICE", "cpu"},
@@ -83,7 +84,7 @@ static void bad_values_list_the_known_ones(void **state)
     } bad[] = {
         {"HEED_VERBOSE", "loud", "none error warn select exec all"},
         {"HEED_VERBOSE", "1", "none error warn select exec all"},
-        {"HEED_MAX_CPU_ISA", "sse2", "scalar avx2 avx512 avx512bf16"},
+        {"HEED_MAX_CPU_ISA", "sse2", "scalar avx2 avx512 avx512bf16 avx512vbmi"},
         {"HEED_NUM_THREADS", "0", "1"},
         {"HEED_NUM_THREADS", "-2", "1"},
         {"HEED_NUM_THREADS", "many", "1"},
@@ -111,7 +112,7 @@ static void every_variable_is_told(void **state)
 {
     static const char *const names[] = {"HEED_VERBOSE",     "HEED_IMPL",        "HEED_SKIP_IMPL",
                                         "HEED_MAX_CPU_ISA", "HEED_NUM_THREADS", "HEED_DEVICE",
-                                        "HEED_FALLBACK",    "HEED_PLUGIN_PATH"};
+                                        "HEED_FALLBACK",    "HEED_PLUGIN_PATH", "HEED_TUNE_FILE"};
     (void)state;
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         heed_env_info_t info;
@@ -142,6 +143,8 @@ static void variables_act(void **state)
     assert_int_equal(cpu.isa, 0);
     expect_ok(with("HEED_MAX_CPU_ISA", "avx2", &cpu));
     assert_int_equal(cpu.isa, cpu.isa_cpu & HEED_ISA_AVX2);
+    expect_ok(with("HEED_MAX_CPU_ISA", "neon", &cpu)); /* nothing of another processor's */
+    assert_int_equal(cpu.isa, cpu.isa_cpu & HEED_ISA_NEON);
     expect_ok(create(NULL, &cpu));
     assert_int_equal(cpu.isa, cpu.isa_cpu);
     assert_true(cpu.threads >= 1 && cpu.cores >= 1);
@@ -189,8 +192,8 @@ static void wrong_fields_are_named(void **state)
     config.device = "tpu";
     expect_fails(create(&config, NULL), HEED_ERROR_VALUE, "config.device=tpu");
     config = heed_context_config();
-    config.max_cpu_isa = "neon";
-    expect_fails(create(&config, NULL), HEED_ERROR_VALUE, "config.max_cpu_isa=neon");
+    config.max_cpu_isa = "altivec";
+    expect_fails(create(&config, NULL), HEED_ERROR_VALUE, "config.max_cpu_isa=altivec");
     config = heed_context_config();
     config.allocator.alloc = (void *(*)(void *, size_t, size_t))abort;
     expect_fails(create(&config, NULL), HEED_ERROR_VALUE, "config.allocator.free");
@@ -274,6 +277,8 @@ static void isa_names(void **state)
     assert_string_equal(heed_isa_names(HEED_ISA_AVX2 | HEED_ISA_AVX512, text, sizeof(text)),
                         "avx2 avx512");
     assert_string_equal(heed_isa_names(HEED_ISA_AVX2, tiny, sizeof(tiny)), "avx");
+    assert_string_equal(heed_isa_names(HEED_ISA_NEON, text, sizeof(text)), "neon");
+    assert_string_equal(heed_isa_names(1 << 5, text, sizeof(text)), "scalar"); /* nobody's bit */
     heed_isa_names(HEED_ISA_AVX2, NULL, 0);
 }
 

@@ -10,19 +10,20 @@ enum {
     UP_TO_AVX2 = HEED_ISA_AVX2,
     UP_TO_AVX512 = UP_TO_AVX2 | HEED_ISA_AVX512,
     UP_TO_AVX512BF16 = UP_TO_AVX512 | HEED_ISA_AVX512BF16,
+    ALL = UP_TO_AVX512BF16 | HEED_ISA_AVX512VBMI,
 };
 
 /* leaf 0 EAX, leaf 1 ECX, leaf 7 EAX and EBX, leaf 7.1 EAX, leaf 80000000 EAX, leaf 80000001 ECX,
- * XCR0. The words are those that these processors answer; XCR0 is what an operating system sets
- * that saves all they have. */
-static const hd_cpuid_t haswell = {0x0d, 0x7ffafbff, 0,          0x000027ab,
-                                   0,    0x80000008, 0x00000021, 0x07};
-static const hd_cpuid_t skylake_x = {0x16, 0x7ffefbbf, 0,          0xd39ffffb,
-                                     0,    0x80000008, 0x00000121, 0xff};
-static const hd_cpuid_t zen3_guest = {0x0d, 0xfffa3203, 0,          0x219c07ab,
-                                      0,    0x80000021, 0x004003f3, 0x07};
-static const hd_cpuid_t zen4 = {0x10, 0x7ef8320b, 1,          0xf1bf97a9,
-                                0x20, 0x80000028, 0x75c237ff, 0x2e7};
+ * XCR0, leaf 7 ECX. The words are those that these processors answer; XCR0 is what an operating
+ * system sets that saves all they have. */
+static const hd_cpuid_t haswell = {0x0d,       0x7ffafbff, 0,    0x000027ab, 0,
+                                   0x80000008, 0x00000021, 0x07, 0};
+static const hd_cpuid_t skylake_x = {0x16,       0x7ffefbbf, 0,    0xd39ffffb, 0,
+                                     0x80000008, 0x00000121, 0xff, 0};
+static const hd_cpuid_t zen3_guest = {0x0d,       0xfffa3203, 0,    0x219c07ab, 0,
+                                      0x80000021, 0x004003f3, 0x07, 0};
+static const hd_cpuid_t zen4 = {0x10,       0x7ef8320b, 1,     0xf1bf97a9, 0x20,
+                                0x80000028, 0x75c237ff, 0x2e7, 0x00405fce};
 
 static hd_cpuid_t with_xcr0(hd_cpuid_t cpuid, uint64_t xcr0)
 {
@@ -36,7 +37,7 @@ static void captured_machines(void **state)
     assert_int_equal(hd_cpuid_levels(&haswell), UP_TO_AVX2);
     assert_int_equal(hd_cpuid_levels(&skylake_x), UP_TO_AVX512);
     assert_int_equal(hd_cpuid_levels(&zen3_guest), UP_TO_AVX2);
-    assert_int_equal(hd_cpuid_levels(&zen4), UP_TO_AVX512BF16);
+    assert_int_equal(hd_cpuid_levels(&zen4), ALL);
 }
 
 /* The CPU has it, but the operating system does not save its registers. */
@@ -47,7 +48,7 @@ static void registers_that_are_not_saved(void **state)
         uint64_t xcr0;
         uint64_t isa;
     } cases[] = {
-        {0x2e7, UP_TO_AVX512BF16},
+        {0x2e7, ALL},
         {0x207, UP_TO_AVX2}, /* no opmask, no zmm */
         {0x0e7 & ~0x20, UP_TO_AVX2},
         {0x0e7 & ~0x40, UP_TO_AVX2},
@@ -80,19 +81,20 @@ static void each_bit_counts(void **state)
         int bit;
         uint64_t isa;
     } cases[] = {
-        {offsetof(hd_cpuid_t, leaf1_ecx), 12, 0},             /* FMA */
-        {offsetof(hd_cpuid_t, leaf1_ecx), 23, 0},             /* POPCNT */
-        {offsetof(hd_cpuid_t, leaf1_ecx), 28, 0},             /* AVX */
-        {offsetof(hd_cpuid_t, leaf1_ecx), 29, 0},             /* F16C */
-        {offsetof(hd_cpuid_t, leaf7_ebx), 3, 0},              /* BMI1 */
-        {offsetof(hd_cpuid_t, leaf7_ebx), 5, 0},              /* AVX2 */
-        {offsetof(hd_cpuid_t, leaf7_ebx), 8, 0},              /* BMI2 */
-        {offsetof(hd_cpuid_t, ext1_ecx), 5, 0},               /* LZCNT */
-        {offsetof(hd_cpuid_t, leaf7_ebx), 16, UP_TO_AVX2},    /* AVX512F */
-        {offsetof(hd_cpuid_t, leaf7_ebx), 17, UP_TO_AVX2},    /* DQ */
-        {offsetof(hd_cpuid_t, leaf7_ebx), 30, UP_TO_AVX2},    /* BW */
-        {offsetof(hd_cpuid_t, leaf7_ebx), 31, UP_TO_AVX2},    /* VL */
-        {offsetof(hd_cpuid_t, leaf7_1_eax), 5, UP_TO_AVX512}, /* BF16 */
+        {offsetof(hd_cpuid_t, leaf1_ecx), 12, 0},          /* FMA */
+        {offsetof(hd_cpuid_t, leaf1_ecx), 23, 0},          /* POPCNT */
+        {offsetof(hd_cpuid_t, leaf1_ecx), 28, 0},          /* AVX */
+        {offsetof(hd_cpuid_t, leaf1_ecx), 29, 0},          /* F16C */
+        {offsetof(hd_cpuid_t, leaf7_ebx), 3, 0},           /* BMI1 */
+        {offsetof(hd_cpuid_t, leaf7_ebx), 5, 0},           /* AVX2 */
+        {offsetof(hd_cpuid_t, leaf7_ebx), 8, 0},           /* BMI2 */
+        {offsetof(hd_cpuid_t, ext1_ecx), 5, 0},            /* LZCNT */
+        {offsetof(hd_cpuid_t, leaf7_ebx), 16, UP_TO_AVX2}, /* AVX512F */
+        {offsetof(hd_cpuid_t, leaf7_ebx), 17, UP_TO_AVX2}, /* DQ */
+        {offsetof(hd_cpuid_t, leaf7_ebx), 30, UP_TO_AVX2}, /* BW */
+        {offsetof(hd_cpuid_t, leaf7_ebx), 31, UP_TO_AVX2}, /* VL */
+        {offsetof(hd_cpuid_t, leaf7_1_eax), 5, UP_TO_AVX512 | HEED_ISA_AVX512VBMI},
+        {offsetof(hd_cpuid_t, leaf7_ecx), 1, UP_TO_AVX512BF16}, /* VBMI */
     };
     for (int i = 0; i < HD_COUNT(cases); i++) {
         hd_cpuid_t cpuid = zen4;
@@ -111,7 +113,7 @@ static void leaves_that_do_not_exist(void **state)
     (void)state;
     hd_cpuid_t cpuid = zen4;
     cpuid.leaf7_eax = 0;
-    assert_int_equal(hd_cpuid_levels(&cpuid), UP_TO_AVX512);
+    assert_int_equal(hd_cpuid_levels(&cpuid), UP_TO_AVX512 | HEED_ISA_AVX512VBMI);
     cpuid = zen4;
     cpuid.leaf0_eax = 6;
     assert_int_equal(hd_cpuid_levels(&cpuid), 0);
@@ -132,13 +134,43 @@ static void this_cpu(void **state)
                 __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
     bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                   __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    bool vbmi = avx512 && __builtin_cpu_supports("avx512vbmi");
+    assert_int_equal(!!(isa & HEED_ISA_AVX512VBMI), vbmi);
     bool avx512bf16 = avx512 && __builtin_cpu_supports("avx512bf16");
     assert_int_equal(!!(isa & HEED_ISA_AVX2), avx2);
     assert_int_equal(!!(isa & HEED_ISA_AVX512), avx512);
     assert_int_equal(!!(isa & HEED_ISA_AVX512BF16), avx512bf16);
+#elif HD_ARM
+    assert_true(isa & HEED_ISA_NEON); /* every system for 64-bit ARM expects it of the CPU */
 #else
     assert_int_equal(isa, 0);
 #endif
+}
+
+static void arm_systems(void **state)
+{
+    (void)state;
+    assert_int_equal(hd_hwcap_levels(0), 0);
+    assert_int_equal(hd_hwcap_levels(1), 0); /* floating point without vectors */
+    assert_int_equal(hd_hwcap_levels(2), 0);
+    assert_int_equal(hd_hwcap_levels(3), HEED_ISA_NEON);
+    assert_int_equal(hd_hwcap_levels(0xff), HEED_ISA_NEON); /* a Cortex-A72 */
+}
+
+static void arm_names(void **state)
+{
+    (void)state;
+    char name[96], four[5];
+    hd_midr_name(0x410fd083, name, sizeof(name));
+    assert_string_equal(name, "Arm Cortex-A72");
+    hd_midr_name(0x413fd0c1, name, sizeof(name));
+    assert_string_equal(name, "Arm Neoverse N1");
+    hd_midr_name(0x611f0230, name, sizeof(name));
+    assert_string_equal(name, "Apple M1 Firestorm");
+    hd_midr_name(0x420fd0c0, name, sizeof(name)); /* another maker's */
+    assert_string_equal(name, "64-bit ARM, implementer 0x42, part 0xd0c");
+    hd_midr_name(0x410fd083, four, sizeof(four));
+    assert_string_equal(four, "Arm");
 }
 
 static void check_tidy(const char *from, size_t size, const char *expected)
@@ -191,6 +223,8 @@ int main(void)
         cmocka_unit_test(each_bit_counts),
         cmocka_unit_test(leaves_that_do_not_exist),
         cmocka_unit_test(this_cpu),
+        cmocka_unit_test(arm_systems),
+        cmocka_unit_test(arm_names),
         cmocka_unit_test(names_are_tidied),
         cmocka_unit_test(this_name_is_tidy),
     };

@@ -70,8 +70,8 @@ static void open_golden(golden_t *golden, const char *name)
     golden->desc.scale = (float)json_real_value(json_object_get(golden->json, "scale"));
     golden->desc.causal = json_is_true(json_object_get(golden->json, "causal"));
     const char *rule = json_string_value(json_object_get(golden->json, "offset_rule"));
-    golden->desc.offset_rule = rule && strcmp(rule, "torchscale") == 0 ? HEED_OFFSET_TORCHSCALE
-                                                                       : HEED_OFFSET_PAPER;
+    golden->desc.offset_rule =
+        rule && strcmp(rule, "torchscale") == 0 ? HEED_OFFSET_TORCHSCALE : HEED_OFFSET_PAPER;
     read_branches(golden);
 }
 
@@ -193,10 +193,10 @@ static heed_dilated_desc_t describe(void)
     return desc;
 }
 
-#define EXPECT_BAD(change, status, words)                                     \
-    do {                                                                      \
-        heed_dilated_desc_t desc = describe();                                \
-        change;                                                               \
+#define EXPECT_BAD(change, status, words)                                    \
+    do {                                                                     \
+        heed_dilated_desc_t desc = describe();                               \
+        change;                                                              \
         expect_fails(heed_dilated_attention(context, &desc), status, words); \
     } while (0)
 
@@ -217,7 +217,8 @@ static void test_bad_input(void **state)
     EXPECT_BAD(desc.scale = NAN, HEED_ERROR_VALUE, "scale=");
     EXPECT_BAD((desc.mode = HEED_DILATED_GROUPED_FKODOM, desc.segments[1] = 33), HEED_ERROR_VALUE,
                "segments[1]=33 does not divide the 64");
-    EXPECT_BAD(desc.out = HEED_TENSOR(out, HEED_BF16, 1, 64, 4, 8), HEED_ERROR_DTYPE, "out is bf16");
+    EXPECT_BAD(desc.out = HEED_TENSOR(out, HEED_BF16, 1, 64, 4, 8), HEED_ERROR_DTYPE,
+               "out is bf16");
     EXPECT_BAD(desc.k = HEED_TENSOR(out, HEED_F32, 1, 63, 4, 8), HEED_ERROR_SHAPE, "k.shape[1]=63");
     EXPECT_BAD(desc.lse = HEED_TENSOR(lse, HEED_F32, 1, 64, 4), HEED_ERROR_SHAPE, "lse.shape[1]");
     heed_context_destroy(context);

@@ -5,11 +5,11 @@
 #include "expect.h"
 
 #include "casting.h"
+#include "environment.h"
 #include "kit.h"
 #include "kit_fp8.h"
 #include "safetensors.h"
 
-#include <fenv.h>
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>
@@ -403,18 +403,6 @@ static void cast(heed_context_t *context, heed_cast_desc_t desc, heed_dtype_t fr
     expect_ok(heed_cast(context, &desc));
 }
 
-/* Mode number of all rounding modes with and without flushing, and the number of them. */
-enum { ENVIRONMENTS = 8 };
-static void set_environment(int mode)
-{
-    static const int roundings[] = {FE_TONEAREST, FE_DOWNWARD, FE_UPWARD, FE_TOWARDZERO};
-    fesetround(roundings[mode % 4]);
-#if defined(__x86_64__)
-    if (mode >= 4)
-        __builtin_ia32_ldmxcsr(__builtin_ia32_stmxcsr() | 0x8040);
-#endif
-}
-
 static void in_any_environment(heed_context_t *context)
 {
     static const heed_dtype_t dtypes[] = {HEED_E4M3, HEED_E5M2, HEED_F16, HEED_BF16};
@@ -737,62 +725,8 @@ static void scales_that_are_bad(void **state)
     for_each(bad_scales);
 }
 
-/* ---- all f32 numbers (argument: all)
- * --------------------------------------------------------------- */
-
-/* The codes of n numbers that follow each other. Encoding is monotone, which the model and the
- * probes show: where the first and the last have one code, so do all between. */
-static void expected(heed_dtype_t dtype, hd_fp8_rule_t rule, uint32_t from, uint32_t n,
-                     uint8_t *codes)
+int main(void)
 {
-    enum { PART = 4096 };
-    for (uint32_t i = 0; i < n; i += PART) {
-        uint8_t first = encode(dtype, from + i, rule);
-        memset(codes + i, first, PART);
-        if (encode(dtype, from + i + PART - 1, rule) == first)
-            continue;
-        for (uint32_t j = i; j < i + PART; j++)
-            codes[j] = encode(dtype, from + j, rule);
-    }
-}
-
-static void sweep(heed_context_t *context)
-{
-    enum { PIECE = 1 << 18 };
-    static float source[PIECE];
-    static uint8_t got[PIECE], want[PIECE];
-    for (uint64_t from = 0; from < UINT64_C(1) << 32; from += PIECE) {
-        for (uint32_t i = 0; i < PIECE; i++) {
-            uint32_t bits = (uint32_t)from + i;
-            memcpy(&source[i], &bits, sizeof(bits));
-        }
-        for (int mode = 0; mode < 3; mode++)
-            for (int f = 0; f < 2; f++) {
-                heed_cast_desc_t desc = heed_cast_desc();
-                const hd_fp8_rule_t rule = {mode, mode, HEED_ROUND_NEAREST};
-                desc.overflow = desc.nan = mode;
-                cast(context, desc, HEED_F32, source, formats[f].dtype, got, PIECE);
-                expected(formats[f].dtype, rule, (uint32_t)from, PIECE, want);
-                assert_memory_equal(got, want, PIECE);
-            }
-    }
-}
-
-/* The fastest implementation; what it is compared with is checked by tables and by the model. */
-static void all_f32(void **state)
-{
-    heed_context_t *context = expect_context(NULL);
-    (void)state;
-    sweep(context);
-    heed_context_destroy(context);
-}
-
-int main(int argc, char **argv)
-{
-    const struct CMUnitTest all[] = {cmocka_unit_test(all_f32)};
-    if (argc > 1 && strcmp(argv[1], "all") == 0)
-        return cmocka_run_group_tests(all, NULL, NULL);
-
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(decoding_by_table),
         cmocka_unit_test(encoding_by_table),

@@ -26,6 +26,7 @@ static const command_t commands[] = {
     {"explain", "show why an implementation is chosen for a problem", cmd_explain},
     {"mask", "draw which keys each query sees", cmd_mask},
     {"bench", "check and time implementations on a list of problems", cmd_bench},
+    {"tune", "measure the machine once, so that estimates fit it", cmd_tune},
     {"help", "show this, or the help of a command", cmd_help},
     {"version", "print the version", cmd_version},
 };

@@ -74,6 +74,14 @@ static void print_isa(const json_t *device)
     printf("\n");
 }
 
+static void print_peaks(const json_t *peaks)
+{
+    if (json_is_true(json_object_get(peaks, "measured")))
+        printf("  peaks       measured by heed tune: %s\n", string_of(peaks, "file"));
+    else
+        printf("  peaks       assumed: %s\n", string_of(peaks, "missing"));
+}
+
 /* A CUDA version is thousands and tens: 12040 is 12.4. */
 static void print_cuda(const json_t *device)
 {
@@ -117,6 +125,7 @@ static void print_device(const json_t *device)
     print_caches(json_object_get(device, "caches"));
     printf("  memory      %s\n", tool_bytes((double)integer_of(device, "memory_bytes"), bytes));
     print_isa(device);
+    print_peaks(json_object_get(device, "peaks"));
     printf("  topology    %s\n", string_of(device, "topology"));
 }
 

@@ -50,7 +50,22 @@ static void add_cuda(json_t *entry, const heed_device_info_t *info)
     json_object_set_new(entry, "runtime_version", json_integer(info->runtime_version));
 }
 
-static json_t *device_entry(const heed_device_info_t *info)
+/* Rates in 10^9 a second, of one thread and of all; where they come from. */
+static json_t *peaks_entry(const heed_context_t *context, const heed_peaks_t *peaks)
+{
+    json_t *entry = json_pack("{s:b, s:s, s:s?, s:i, s:f, s:f}", "measured", peaks->measured,
+                              "file", heed_tune_file(context), "missing",
+                              heed_tune_missing(context), "threads", peaks->threads, "region_ns",
+                              peaks->region_ns, "region_thread_ns", peaks->region_thread_ns);
+#define SET(field, unit, about)        \
+    json_object_set_new(entry, #field, \
+                        json_pack("[f, f]", peaks->field.one / 1e9, peaks->field.all / 1e9));
+    HEED_RATE_LIST(SET)
+#undef SET
+    return entry;
+}
+
+static json_t *device_entry(const heed_context_t *context, const heed_device_info_t *info)
 {
     char name[TOOL_NUMBER_SIZE];
     json_t *entry =
@@ -68,6 +83,8 @@ static json_t *device_entry(const heed_device_info_t *info)
     json_object_set_new(entry, "isa_cpu", isa_list(info->isa_cpu));
     if (info->device.type == HEED_DEVICE_CUDA)
         add_cuda(entry, info);
+    else
+        json_object_set_new(entry, "peaks", peaks_entry(context, &info->peaks));
     return entry;
 }
 
@@ -77,7 +94,7 @@ static json_t *device_list(const heed_context_t *context)
     for (int i = 0; i < heed_device_count(context); i++) {
         heed_device_info_t info = {.struct_size = sizeof info};
         if (heed_device_info(context, i, &info) == HEED_OK)
-            json_array_append_new(list, device_entry(&info));
+            json_array_append_new(list, device_entry(context, &info));
     }
     return list;
 }

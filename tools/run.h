@@ -42,8 +42,9 @@ typedef struct run_operand {
     int ndim;
     int order[HEED_MAX_NDIM]; /* the logical axis of each axis in a file */
     int64_t shape[HEED_MAX_NDIM];
-    const st_tensor_t *input; /* in the input file; NULL: not there */
-    st_tensor_t file;         /* an output as it is written; dtype NULL: absent */
+    int64_t axis[HEED_MAX_NDIM], strides[HEED_MAX_NDIM]; /* logical; of tensors bound as they are */
+    const st_tensor_t *input;                            /* in the input file; NULL: not there */
+    st_tensor_t file; /* an output as it is written; dtype NULL: absent */
 } run_operand_t;
 
 typedef struct run {
@@ -51,6 +52,7 @@ typedef struct run {
     const run_words_t *words;
     const st_file_t *input;
     bool ignore_extra;
+    bool packed; /* tensors lack the axis of the batch, and so do the outputs */
     heed_problem_t *problem;
     void *desc; /* valid until the problem changes */
     run_operand_t operands[RUN_MAX_OPERANDS];
@@ -60,6 +62,17 @@ typedef struct run {
 /* From op, words, input and ignore_extra to problem, desc and operands. Returns an exit code; the
  * sentence is then on stderr. The problem is the caller's to destroy, also after an error. */
 int run_bind(run_t *run);
+
+/* The same where the file has operands whose shapes no word tells, such as lengths and page tables:
+ * its tensors become those of the descriptor as they are, and the library judges them together.
+ * (run_direct.c) */
+bool run_is_direct(const run_t *run);
+int run_bind_direct(run_t *run);
+
+/* Shape and type of an output in the file; whether the state of that name in the input file fits.
+ */
+int run_place_output(const run_t *run, run_operand_t *operand, const heed_tensor_t *tensor);
+int run_check_state(const run_t *run, run_operand_t *operand);
 
 /* Writes the words of an operand's axes in a file's order, "b,hq,sq,d", and splits such a list. */
 int run_split_axes(const char *shape, char axes[HEED_MAX_NDIM][RUN_NAME_SIZE]);

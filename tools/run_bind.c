@@ -122,7 +122,8 @@ static int new_problem(const run_t *run, heed_problem_t **problem)
         int code = TOOL_OK;
         if (operand->info.optional == 1 && (operand->info.output || operand->input))
             code = set_from_file(run, *problem, operand->info.name, operand->info.name, "1");
-        if (code == TOOL_OK && operand->input && !operand->info.output)
+        if (code == TOOL_OK && operand->input && !operand->info.output &&
+            strcmp(operand->info.dtype, operand->info.name) != 0)
             code = set_dtype(run, operand, *problem);
         if (code != TOOL_OK)
             return code;
@@ -256,7 +257,7 @@ static const st_tensor_t *flattened_like(const run_t *run, const run_operand_t *
     return NULL;
 }
 
-static int place_output(const run_t *run, run_operand_t *operand, const heed_tensor_t *tensor)
+int run_place_output(const run_t *run, run_operand_t *operand, const heed_tensor_t *tensor)
 {
     st_error_t error;
     const st_tensor_t *like = flattened_like(run, operand);
@@ -274,7 +275,7 @@ static int place_output(const run_t *run, run_operand_t *operand, const heed_ten
 
 /* An output that the input file holds is the state that the operation starts from; anything else
  * of that name does not belong there. */
-static int check_state(const run_t *run, run_operand_t *operand)
+int run_check_state(const run_t *run, run_operand_t *operand)
 {
     char has[128], wants[128];
     const st_tensor_t *state = operand->input, *file = &operand->file;
@@ -302,9 +303,9 @@ static int bind_tensors(run_t *run)
             continue;
         int code = check_dense(operand, tensor);
         if (code == TOOL_OK && operand->info.output)
-            code = place_output(run, operand, tensor);
+            code = run_place_output(run, operand, tensor);
         if (code == TOOL_OK && operand->info.output)
-            code = check_state(run, operand);
+            code = run_check_state(run, operand);
         if (code != TOOL_OK)
             return code;
     }
@@ -319,6 +320,8 @@ int run_bind(run_t *run)
         code = find_orders(run);
     if (code == TOOL_OK)
         code = new_problem(run, &run->problem);
+    if (code == TOOL_OK && run_is_direct(run))
+        return run_bind_direct(run);
     if (code == TOOL_OK)
         code = set_axes(run);
     return code == TOOL_OK ? bind_tensors(run) : code;

@@ -50,13 +50,14 @@ FAMILIES = (
 # Label pattern, figure, its least, its most. A bar binds an instance once its
 # recorded figures reach it.
 BARS = (
-    (r"flash_sm90 hd128 bf16 .* poly[1-9]", "serialised", 0.71, 1),
-    (r"flash_sm90 hd128 bf16 .* poly[1-9]", "under_wgmma", 0.9, 1),
-    (r"flash_sm90 hd128 bf16 .* poly[1-9]", "smem", 0, 0.85),
-    (r"flash_sm90 hd128 bf16 .* poly[1-9]", "replay", 1, 1),
-    (r"flash_sm90 hd128 bf16 .* poly0", "instructions", 0, 5),
-    (r"flash_sm90 hd64 bf16", "serialised", 0.55, 1),
-    (r"flash_sm90 hd256 bf16", "serialised", 0.8, 1),
+    (r"flash_sm90 hd128 bf16 128x176 sum poly16 turns", "serialised", 0.71, 1),
+    (r"flash_sm90 hd128 bf16 128x176 sum poly16 turns", "under_wgmma", 0.9, 1),
+    (r"flash_sm90 hd128 bf16 128x176 sum poly16 turns", "smem", 0, 0.85),
+    (r"flash_sm90 hd128 bf16 128x176 sum poly16 turns", "replay", 1, 1),
+    (r"flash_sm90 hd128 bf16 128x176 (bound|sum) poly0 turns", "instructions", 0, 5),
+    (r"flash_sm90 hd128 bf16 128x176 bound poly0 turns", "under_wgmma", 0.9, 1),
+    (r"flash_sm90 hd64 bf16 192x128 sum poly16 turns", "serialised", 0.55, 1),
+    (r"flash_sm90 hd256 bf16 128x80 sum poly8 turns", "serialised", 0.8, 1),
     (r"flash_sm90.* hd128 e4m3", "serialised", 0.52, 1),
     (r"flash_sm80 hd128/128 bf16", "instructions", 0, 13),
     (r"flash_sm", "loop_spills", 0, 0))
@@ -68,6 +69,7 @@ class Known:
     d: int  # head size of queries and keys, 0: the model does not apply
     dv: int
     main: bool
+    variant: bool = False  # of a tuning build only (FILE_tune_*.cu)
 
 
 def identify(name, file):
@@ -81,5 +83,6 @@ def identify(name, file):
             words = {k: family.words.get(k, {}).get(v, v) for k, v in groups.items()}
             label = re.sub(r"\s+", " ", f"{family.file} {family.label.format(**words)}").strip()
             d = int(groups.get("d", 0))
-            return Known(label, d, int(groups.get("dv", d)), bool(re.search(family.main, label)))
+            return Known(label, d, int(groups.get("dv", d)), bool(re.search(family.main, label)),
+                         "_tune" in file)
     return None

@@ -190,6 +190,21 @@ class Check(unittest.TestCase):
     def test_kernels_come_and_go(self):
         self.assertEqual(self.failures(label="another"), 2)
 
+    def test_variants(self):
+        variant = self.then | dict(label="variant", variant=True, instructions=4.0)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "e.json"
+            check.record([self.then, variant], self.logs, path)
+            self.expected = check.load(path)
+            self.assertEqual(self.failures(), 0)  # a build without variants
+            check.record([self.then], self.logs, path)
+            self.assertEqual(check.load(path), self.expected)
+        lines = check.compare([self.then, variant | dict(instructions=4.1)], self.logs,
+                              self.expected)
+        self.assertEqual(sum("FAILED variant: instructions" in line for line in lines), 1)
+        own = check.by_label([variant | dict(label=LABEL), self.then])
+        self.assertEqual(own[LABEL]["instructions"], 5.0)
+
     def log(self, text):
         with tempfile.NamedTemporaryFile("w", suffix=".log") as file:
             file.write(text)

@@ -11,14 +11,16 @@
  *                       to the log callback, or to stderr where there is none
  *     HEED_IMPL         [op=]pattern,...: only these implementations; * matches anything
  *     HEED_SKIP_IMPL    [op=]pattern,...: never these
- *     HEED_MAX_CPU_ISA  scalar | avx2 | avx512 | avx512bf16: pretend that the CPU has no more
- *     HEED_NUM_THREADS  a number of threads, 1 or more
- *     HEED_DEVICE       auto | cpu | cuda | cuda:N: where to run
- *     HEED_FALLBACK     deny | warn | allow: when that device cannot be used
+ *     HEED_MAX_CPU_ISA  scalar | avx2 | avx512 | avx512bf16 | avx512vbmi: pretend that the CPU has
+ * no more HEED_NUM_THREADS  a number of threads, 1 or more HEED_DEVICE       auto | cpu | cuda |
+ * cuda:N: where to run HEED_FALLBACK     deny | warn | allow: when that device cannot be used
  *     HEED_PLUGIN_PATH  an absolute path | none: the file of the CUDA backend. Not set:
  *                       libheed-cuda.so in the folder of libheed itself, else in LIBDIR/heed. It is
  *                       loaded once a process and stays; what goes wrong is no error but the reason
- *                       that heed_device_missing tells */
+ *                       that heed_device_missing tells
+ *     HEED_TUNE_FILE    an absolute path | none: the figures of `heed tune`. Not set: the file for
+ *                       this CPU and version in $XDG_CACHE_HOME/heed, else ~/.cache/heed. What goes
+ *                       wrong is no error but the reason that heed_tune_missing tells */
 #ifndef HEED_CONTEXT_H
 #define HEED_CONTEXT_H
 
@@ -89,6 +91,7 @@ typedef struct heed_context_config {
     const char *skip_impl;
     const char *max_cpu_isa;
     heed_device_allocator_t device_allocator; /* alloc NULL: cudaMallocAsync or cudaMalloc */
+    const char *tune_file; /* grammar of HEED_TUNE_FILE; with ignore_environment NULL means none */
 } heed_context_config_t;
 
 static inline heed_context_config_t heed_context_config(void)

@@ -1,5 +1,5 @@
-/* Heed: the machine as Heed sees it. Detected once per context through hwloc, CPUID and the
- * CUDA backend. */
+/* Heed: the machine as Heed sees it. Detected once per context through hwloc, CPUID or
+ * HWCAP, and the CUDA backend. */
 #ifndef HEED_DEVICE_H
 #define HEED_DEVICE_H
 
@@ -9,12 +9,15 @@
 extern "C" {
 #endif
 
-/* Instruction sets that kernels name. Each contains those above it. A bit is set only if the
- * operating system saves the registers too (XCR0). */
-#define HEED_ISA_LIST(X)                            \
-    X(AVX2, 0, "avx2", "AVX2, FMA, F16C, BMI2")     \
-    X(AVX512, 1, "avx512", "AVX-512 F, BW, DQ, VL") \
-    X(AVX512BF16, 2, "avx512bf16", "AVX-512 bf16 dot product")
+/* Instruction sets that kernels name. Each contains those above it, but for the last two of x86,
+ * which contain the first two and not each other; those of ARM start at bit 8. A bit is set only
+ * if the operating system saves the registers too (XCR0). */
+#define HEED_ISA_LIST(X)                                       \
+    X(AVX2, 0, "avx2", "AVX2, FMA, F16C, BMI2")                \
+    X(AVX512, 1, "avx512", "AVX-512 F, BW, DQ, VL")            \
+    X(AVX512BF16, 2, "avx512bf16", "AVX-512 bf16 dot product") \
+    X(AVX512VBMI, 3, "avx512vbmi", "AVX-512 byte permutes")    \
+    X(NEON, 8, "neon", "Advanced SIMD of 64-bit ARM")
 
 enum {
 #define HEED_ISA_ENUM_(name, bit, text, about) HEED_ISA_##name = 1 << bit,
@@ -27,6 +30,39 @@ typedef struct heed_cache_info {
     int32_t sharing; /* cores that share one */
     int64_t bytes;
 } heed_cache_info_t;
+
+/* What the CPU reaches at most, in units a second: of one thread, and of `threads` threads at once.
+ * `heed tune` measures it once for a machine and writes a file that contexts read; without the file
+ * these are assumptions. Implementations make their estimates from it. A copy's bytes are those
+ * read and those written. */
+typedef struct heed_rate {
+    double one, all;
+} heed_rate_t;
+
+/* Field, what it is in 10^9 of, meaning. */
+#define HEED_RATE_LIST(X)                                                            \
+    X(f32_portable, "GFLOP/s", "f32 multiplications and additions, 16-byte vectors") \
+    X(f32_avx2, "GFLOP/s", "f32 fused multiply-adds, AVX2")                          \
+    X(f32_avx512, "GFLOP/s", "f32 fused multiply-adds, AVX-512")                     \
+    X(dot_bf16, "GFLOP/s", "bf16 dot products")                                      \
+    X(l1_read, "GB/s", "reading from the first cache")                               \
+    X(l2_read, "GB/s", "reading from the second cache")                              \
+    X(l3_read, "GB/s", "reading from the third cache")                               \
+    X(read, "GB/s", "reading from memory")                                           \
+    X(l1_copy, "GB/s", "copying within the first cache")                             \
+    X(l2_copy, "GB/s", "copying within the second cache")                            \
+    X(l3_copy, "GB/s", "copying within the third cache")                             \
+    X(copy, "GB/s", "copying within memory")
+
+typedef struct heed_peaks {
+    int32_t measured;        /* 1: by heed tune, 0: assumed */
+    int32_t threads;         /* of `all` */
+    double region_ns;        /* starting and ending a team of two threads */
+    double region_thread_ns; /* each thread more */
+#define HEED_RATE_FIELD_(field, unit, about) heed_rate_t field;
+    HEED_RATE_LIST(HEED_RATE_FIELD_)
+#undef HEED_RATE_FIELD_
+} heed_peaks_t;
 
 typedef struct heed_device_info {
     uint32_t struct_size;
@@ -55,6 +91,7 @@ typedef struct heed_device_info {
     int32_t driver_version;   /* CUDA version of the driver, 13000 for 13.0 */
     int32_t runtime_version;  /* that the backend was built with */
     int64_t memory_bandwidth; /* bytes a second by bus width and clock, 0 where not told */
+    heed_peaks_t peaks;       /* of the CPU; zeros for others */
 } heed_device_info_t;
 
 /* How many devices there are; the CPU is always number 0. */
@@ -68,6 +105,17 @@ HEED_API HEED_MUST_USE heed_status_t heed_device_info(const heed_context_t *cont
 /* Why there is no device of that type (HEED_DEVICE_*); NULL where there is one. Lives as long as
  * the context. */
 HEED_API const char *heed_device_missing(const heed_context_t *context, int32_t type);
+
+/* Bytes of all level-`level` caches that `threads` threads on different cores reach, 0: none known.
+ */
+HEED_API double heed_cache_bytes(const heed_device_info_t *info, int level, int threads);
+
+/* The file of `heed tune` that this context looked for, "" where it looked for none, and why its
+ * figures are not in use, NULL where they are. A file that is not there is the usual reason; one
+ * that cannot be read, is of another CPU or version, or holds anything unexpected also makes a log
+ * line. Both live as long as the context. */
+HEED_API const char *heed_tune_file(const heed_context_t *context);
+HEED_API const char *heed_tune_missing(const heed_context_t *context);
 
 /* Writes the names of an instruction-set mask, "avx2 avx512" or "scalar", and returns text. */
 HEED_API const char *heed_isa_names(uint64_t isa, char *text, size_t size);

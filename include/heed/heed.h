@@ -10,7 +10,9 @@
  *     attention.h  attention                         problem.h    problems as text
  *     cast.h       casts                             memory.h     memory and streams of a device
  *     dilated.h    dilated attention                 tiles.h      tile lists: sparse attention
- *     scaling.h    scales over time, error statistics */
+ *     scaling.h    scales over time, error statistics
+ *     ring.h       streaming and ring attention      comm.h       ranks and their messages
+ *     merge.h      merging of partial states */
 #ifndef HEED_HEED_H
 #define HEED_HEED_H
 
@@ -26,7 +28,10 @@
 #include "scaling.h"
 #include "attention.h"
 #include "cast.h"
+#include "merge.h"
 #include "tiles.h"
 #include "dilated.h"
+#include "comm.h"
+#include "ring.h"
 
 #endif

@@ -28,7 +28,8 @@ typedef struct heed_launch {
     /* The descriptor's tile list where a device can read it: the struct and all that it points to
      * lie there. NULL: none was placed, the descriptor has what there is. */
     const struct heed_tile_list *tiles;
-    void *state; /* what prepare made, NULL without it */
+    void *state;                      /* what prepare made, NULL without it */
+    const heed_device_info_t *device; /* of the plan */
 } heed_launch_t;
 
 /* All functions may be called from many threads at once. */

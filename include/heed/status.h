@@ -8,8 +8,9 @@
 extern "C" {
 #endif
 
-/* Groups: -1xx the arguments, -2xx what is not supported, -3xx resources, -4xx a device, -5xx the
- * environment, -9xx a fault of an implementation. Values are pinned: they never change meaning. */
+/* Groups: -1xx the arguments, -2xx what is not supported, -3xx resources, -4xx a device or rank,
+ * -5xx the environment, -9xx a fault of an implementation. Values are pinned: they never change
+ * meaning. */
 #define HEED_STATUS_LIST(X)                                                            \
     X(HEED_OK, 0, "success")                                                           \
     X(HEED_ERROR_NULL, -101, "a required pointer is null")                             \
@@ -28,6 +29,7 @@ extern "C" {
     X(HEED_ERROR_OUT_OF_MEMORY, -301, "memory could not be allocated")                 \
     X(HEED_ERROR_WORKSPACE, -302, "the workspace is missing, too small or misaligned") \
     X(HEED_ERROR_DEVICE, -401, "a device reported a failure")                          \
+    X(HEED_ERROR_COMM, -402, "another rank failed or did not answer in time")          \
     X(HEED_ERROR_ENVIRONMENT, -501, "an environment variable has an unknown value")    \
     X(HEED_ERROR_INTERNAL, -901, "an implementation broke its contract")
 

@@ -20,7 +20,7 @@ typedef struct hd_attention {
     bool bottom_right;
     const int32_t *lengths; /* keys in use of each sequence, NULL: all */
     int64_t lengths_step;
-    hd_view_t k_scale, v_scale; /* f32, rows as those of k and v */
+    hd_view_t k_scale, v_scale; /* f32, rows as those of k and v; dtype 0: none */
     hd_modifiers_t modifiers;
     int64_t split_keys; /* 0: chosen */
     bool batch_invariant;
@@ -88,7 +88,7 @@ static inline void hd_set_lse(hd_attention_t *a, const heed_tensor_t *lse, void 
 /* Of one number, one a head, or one a row of k or v, whose view is `rows`. */
 static inline hd_view_t hd_scale_view(const heed_tensor_t *scale, void *data, const hd_view_t *rows)
 {
-    hd_view_t view = {.data = (char *)data, .dtype = HEED_F32};
+    hd_view_t view = {.data = (char *)data, .dtype = scale->dtype};
     if (scale->ndim == 1)
         view.head = hd_stride(scale, 0);
     if (scale->ndim != 3)

@@ -11,7 +11,7 @@
 
 /* To be raised with any change of the structs below or of what a kernel is given: heed_impl_t,
  * heed_launch_t, heed_device_info_t, the descriptors. */
-enum { HD_BACKEND_ABI = 2 };
+enum { HD_BACKEND_ABI = 3 };
 
 /* What libheed gives a backend. */
 typedef struct hd_host {

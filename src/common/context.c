@@ -75,6 +75,12 @@ static void detect(heed_context_t *context)
     if (cpu->cpu_quota > 0 && cpu->cpu_quota < threads)
         threads = cpu->cpu_quota;
     cpu->threads = context->settings.threads ? context->settings.threads : threads;
+    if (context->settings.tune_default)
+        hd_tune_default(cpu->name, context->settings.tune_file,
+                        sizeof(context->settings.tune_file));
+    if (hd_tune_read(context->settings.tune_file, cpu, context->tune_why,
+                     sizeof(context->tune_why)))
+        hd_log(context, HEED_LOG_WARN, "heed v1 tune ignored why=\"%s\"", context->tune_why);
 }
 
 static void detect_backend(heed_context_t *context, int ignore_environment)

@@ -19,6 +19,7 @@ enum {
     LEAF7_EBX_AVX512F = 1 << 16,
     LEAF7_EBX_AVX512DQ = 1 << 17,
     LEAF7_EBX_AVX512BW = 1 << 30,
+    LEAF7_ECX_AVX512VBMI = 1 << 1,
     LEAF7_1_EAX_AVX512BF16 = 1 << 5,
     EXT1_ECX_LZCNT = 1 << 5,
     XCR0_YMM = 0x06, /* SSE and AVX state */
@@ -57,9 +58,10 @@ uint64_t hd_cpuid_levels(const hd_cpuid_t *cpuid)
     if (!has_avx512(cpuid))
         return HEED_ISA_AVX2;
     /* Some CPUs answer a subleaf that does not exist with words of another one. */
-    if (cpuid->leaf7_eax < 1 || !has(cpuid->leaf7_1_eax, LEAF7_1_EAX_AVX512BF16))
-        return HEED_ISA_AVX2 | HEED_ISA_AVX512;
-    return HEED_ISA_AVX2 | HEED_ISA_AVX512 | HEED_ISA_AVX512BF16;
+    bool bf16 = cpuid->leaf7_eax >= 1 && has(cpuid->leaf7_1_eax, LEAF7_1_EAX_AVX512BF16);
+    bool vbmi = has(cpuid->leaf7_ecx, LEAF7_ECX_AVX512VBMI);
+    return HEED_ISA_AVX2 | HEED_ISA_AVX512 | (bf16 ? HEED_ISA_AVX512BF16 : 0) |
+           (vbmi ? HEED_ISA_AVX512VBMI : 0);
 }
 
 void hd_cpuid_tidy(const char *from, char *to, size_t size)
@@ -98,7 +100,7 @@ uint64_t hd_cpuid_isa(void)
     uint32_t eax, ebx, ecx, edx;
     __cpuid(0, cpuid.leaf0_eax, ebx, ecx, edx);
     __cpuid(1, eax, ebx, cpuid.leaf1_ecx, edx);
-    __cpuid_count(7, 0, cpuid.leaf7_eax, cpuid.leaf7_ebx, ecx, edx);
+    __cpuid_count(7, 0, cpuid.leaf7_eax, cpuid.leaf7_ebx, cpuid.leaf7_ecx, edx);
     __cpuid_count(7, 1, cpuid.leaf7_1_eax, ebx, ecx, edx);
     __cpuid(0x80000000u, cpuid.ext0_eax, ebx, ecx, edx);
     __cpuid(0x80000001u, eax, ebx, cpuid.ext1_ecx, edx);
@@ -122,7 +124,7 @@ void hd_cpuid_name(char *name, size_t size)
     hd_cpuid_tidy(brand, name, size);
 }
 
-#else
+#elif !HD_ARM
 
 uint64_t hd_cpuid_isa(void)
 {

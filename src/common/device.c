@@ -44,6 +44,29 @@ const char *heed_device_missing(const heed_context_t *context, int32_t type)
     return type == HEED_DEVICE_CUDA ? context->backend_why : "Heed knows no such device type";
 }
 
+double heed_cache_bytes(const heed_device_info_t *info, int level, int threads)
+{
+    for (int c = 0; info && c < info->cache_count; c++) {
+        const heed_cache_info_t *cache = &info->caches[c];
+        if (cache->level == level) {
+            int sharing = cache->sharing > 0 ? cache->sharing : 1;
+            int cores = info->cores > 0 && info->cores < threads ? info->cores : threads;
+            return (double)cache->bytes * ((cores + sharing - 1) / sharing);
+        }
+    }
+    return 0;
+}
+
+const char *heed_tune_file(const heed_context_t *context)
+{
+    return context ? context->settings.tune_file : "";
+}
+
+const char *heed_tune_missing(const heed_context_t *context)
+{
+    return context && context->tune_why[0] ? context->tune_why : NULL;
+}
+
 const char *heed_isa_names(uint64_t isa, char *text, size_t size)
 {
     static const char *const names[] = {
@@ -55,7 +78,7 @@ const char *heed_isa_names(uint64_t isa, char *text, size_t size)
         return "";
     hd_text_t out = hd_text(text, size);
     for (int i = 0; i < HD_COUNT(names); i++)
-        if (isa >> i & 1)
+        if (names[i] && isa >> i & 1)
             hd_text_add(&out, "%s%s", out.length ? " " : "", names[i]);
     if (out.length == 0)
         hd_text_add(&out, "scalar");

@@ -6,31 +6,15 @@
  * begin as empty states. Plans are made once and shared by pieces of equal shape. */
 #include "dilated.h"
 #include "op.h"
+#include "steps.h"
 
-#include "attention.h"
-#include "loop.h"
-
-#include <math.h>
 #include <string.h>
-
-/* One call of attention: a plan and where its operands begin, in bytes. */
-typedef struct step {
-    heed_plan_t *plan;
-    bool owns; /* the plan is this step's, not an earlier one's */
-    int64_t at[HEED_DILATED_OPERANDS];
-    heed_attention_desc_t desc; /* to find equal ones; its shapes and strides are these */
-    hd_axes_t axes[HEED_DILATED_OPERANDS];
-} step_t;
 
 typedef struct schedule {
     const heed_dilated_desc_t *desc;
-    heed_tensor_t lse; /* the caller's, or one in the workspace */
-    hd_axes_t lse_axes;
-    size_t lse_bytes; /* 0: the caller's */
-    size_t workspace; /* of one step at most */
+    hd_state_t state; /* in the workspace, as far as it is not the caller's */
     bool starts_empty;
-    step_t *steps;
-    int64_t count, room;
+    hd_steps_t steps;
 } schedule_t;
 
 /* ---- pieces ---------------------------------------------------------------------------------- */
@@ -42,112 +26,59 @@ typedef struct block {
 } block_t;
 
 static void set_view(const heed_tensor_t *from, const block_t *block, const hd_piece_t *piece,
-                     int64_t head, int64_t heads, int64_t step, hd_axes_t *axes, heed_tensor_t *to,
-                     int64_t *at)
+                     int64_t group, int operand, hd_step_t *step)
 {
     const int64_t *strides = from->strides;
-    memcpy(axes->shape, (int64_t[]){block->segments, block->rows, heads, from->shape[3]},
+    hd_axes_t *axes = &step->axes[operand];
+    memcpy(axes->shape,
+           (int64_t[]){block->segments, block->rows, block->key_heads * group, from->shape[3]},
            4 * sizeof(int64_t));
     memcpy(axes->strides,
-           (int64_t[]){piece->segment * strides[1], piece->rate * strides[1], step * strides[2],
-                       strides[3]},
+           (int64_t[]){piece->segment * strides[1], piece->rate * strides[1],
+                       block->step * strides[2], strides[3]},
            4 * sizeof(int64_t));
-    *to = heed_tensor(NULL, from->dtype, 4, axes->shape, axes->strides);
-    *at = block->batch * strides[0] + (block->first + piece->offset) * strides[1] +
-          head * strides[2];
-    *at *= (int64_t)heed_dtype_size(from->dtype);
+    *hd_step_tensor(step, operand) = heed_tensor(NULL, from->dtype, 4, axes->shape, axes->strides);
+    step->at[operand] = block->batch * strides[0] + (block->first + piece->offset) * strides[1] +
+                        block->key_head * group * strides[2];
+    step->at[operand] *= (int64_t)heed_dtype_size(from->dtype);
 }
 
-static void set_lse(const schedule_t *schedule, const block_t *block, const hd_piece_t *piece,
-                    int64_t head, int64_t heads, int64_t step, step_t *to)
+static void set_lse(const heed_tensor_t *from, const block_t *block, const hd_piece_t *piece,
+                    int64_t group, hd_step_t *step)
 {
-    const int64_t *strides = schedule->lse.strides;
-    hd_axes_t *axes = &to->axes[HEED_DILATED_LSE];
-    memcpy(axes->shape, (int64_t[]){block->segments, heads, block->rows}, 3 * sizeof(int64_t));
-    memcpy(axes->strides,
-           (int64_t[]){piece->segment * strides[2], step * strides[1], piece->rate * strides[2]},
+    const int64_t *strides = from->strides;
+    hd_axes_t *axes = &step->axes[HEED_ATTENTION_LSE];
+    memcpy(axes->shape, (int64_t[]){block->segments, block->key_heads * group, block->rows},
            3 * sizeof(int64_t));
-    to->desc.lse = heed_tensor(NULL, HEED_F32, 3, axes->shape, axes->strides);
-    to->at[HEED_DILATED_LSE] = (block->batch * strides[0] + head * strides[1] +
-                                (block->first + piece->offset) * strides[2]) *
-                               4;
-}
-
-static bool same_plan(const step_t *a, const step_t *b)
-{
-    return memcmp(a->axes, b->axes, sizeof(a->axes)) == 0 && a->desc.merge == b->desc.merge;
-}
-
-static heed_status_t make_plan(heed_context_t *context, schedule_t *schedule, step_t *step)
-{
-    for (int64_t i = 0; i < schedule->count; i++) {
-        if (schedule->steps[i].owns && same_plan(&schedule->steps[i], step)) {
-            step->plan = schedule->steps[i].plan;
-            return HEED_OK;
-        }
-    }
-    size_t bytes, alignment;
-    HD_TRY(heed_plan_create(context, "attention", &step->desc, &step->plan));
-    step->owns = true;
-    HD_TRY(heed_plan_workspace(step->plan, &bytes, &alignment));
-    if (bytes > schedule->workspace)
-        schedule->workspace = bytes;
-    return HEED_OK;
-}
-
-static heed_status_t grow(heed_context_t *context, schedule_t *schedule)
-{
-    if (schedule->count < schedule->room)
-        return HEED_OK;
-    int64_t room = hd_max(2 * schedule->room, 8);
-    step_t *steps = hd_alloc(context, (size_t)room * sizeof(*steps));
-    if (!steps)
-        return hd_fail(HEED_ERROR_OUT_OF_MEMORY, "no memory for %lld steps of a schedule",
-                       (long long)room);
-    if (schedule->count)
-        memcpy(steps, schedule->steps, (size_t)schedule->count * sizeof(*steps));
-    hd_free(context, schedule->steps);
-    schedule->steps = steps;
-    schedule->room = room;
-    for (int64_t i = 0; i < schedule->count; i++) { /* tensors point into their step */
-        step_t *step = &steps[i];
-        heed_tensor_t *tensors[] = {&step->desc.q, &step->desc.k, &step->desc.v, &step->desc.out,
-                                    &step->desc.lse};
-        for (int t = 0; t < HEED_DILATED_OPERANDS; t++) {
-            tensors[t]->shape = step->axes[t].shape;
-            tensors[t]->strides = step->axes[t].strides;
-        }
-    }
-    return HEED_OK;
+    memcpy(axes->strides,
+           (int64_t[]){piece->segment * strides[2], block->step * strides[1],
+                       piece->rate * strides[2]},
+           3 * sizeof(int64_t));
+    step->desc.lse = heed_tensor(NULL, HEED_F32, 3, axes->shape, axes->strides);
+    step->at[HEED_ATTENTION_LSE] =
+        4 * (block->batch * strides[0] + block->key_head * group * strides[1] +
+             (block->first + piece->offset) * strides[2]);
 }
 
 static heed_status_t add_step(heed_context_t *context, schedule_t *schedule,
                               const hd_piece_t *piece, const block_t *block, bool merge)
 {
     const heed_dilated_desc_t *desc = schedule->desc;
+    int64_t group = desc->q.shape[2] / desc->k.shape[2];
     if (block->segments == 0 || block->rows == 0 || block->key_heads == 0)
         return HEED_OK;
-    HD_TRY(grow(context, schedule));
-    step_t *step = &schedule->steps[schedule->count];
-    memset(step, 0, sizeof(*step));
-    step->desc = heed_attention_desc();
+    hd_step_t *step = hd_steps_new(context, &schedule->steps);
+    if (!step)
+        return HEED_ERROR_OUT_OF_MEMORY;
     step->desc.causal = desc->causal;
     step->desc.scale = desc->scale;
     step->desc.merge = merge;
-    int64_t group = desc->q.shape[2] / desc->k.shape[2], head = block->key_head * group;
-    int64_t heads = block->key_heads * group;
-    set_view(&desc->q, block, piece, head, heads, block->step, &step->axes[0], &step->desc.q,
-             &step->at[0]);
-    set_view(&desc->k, block, piece, block->key_head, block->key_heads, block->step,
-             &step->axes[1], &step->desc.k, &step->at[1]);
-    set_view(&desc->v, block, piece, block->key_head, block->key_heads, block->step,
-             &step->axes[2], &step->desc.v, &step->at[2]);
-    set_view(&desc->out, block, piece, head, heads, block->step, &step->axes[3], &step->desc.out,
-             &step->at[3]);
-    set_lse(schedule, block, piece, head, heads, block->step, step);
-    HD_TRY(make_plan(context, schedule, step));
-    schedule->count++;
-    return HEED_OK;
+    set_view(&desc->q, block, piece, group, HEED_ATTENTION_Q, step);
+    set_view(&desc->k, block, piece, 1, HEED_ATTENTION_K, step);
+    set_view(&desc->v, block, piece, 1, HEED_ATTENTION_V, step);
+    set_view(&schedule->state.out, block, piece, group, HEED_ATTENTION_OUT, step);
+    set_lse(&schedule->state.lse, block, piece, group, step);
+    return hd_steps_plan(context, &schedule->steps);
 }
 
 /* Whole segments together, then the rest of the tokens. */
@@ -205,12 +136,17 @@ static heed_status_t add_branch(heed_context_t *context, schedule_t *schedule, i
     for (piece.offset = 0; piece.offset < hd_min(rate, heads); piece.offset++) {
         piece.first = paper ? piece.offset : piece.offset * run;
         piece.step = paper ? rate : 1;
-        piece.count = paper ? hd_lattice_count(heads, rate, piece.offset)
-                            : hd_min(run, heads - piece.first);
+        piece.count =
+            paper ? hd_lattice_count(heads, rate, piece.offset) : hd_min(run, heads - piece.first);
         if (piece.count > 0)
             HD_TRY(add_piece(context, schedule, &piece, merge));
     }
     return HEED_OK;
+}
+
+static size_t state_bytes(const schedule_t *schedule)
+{
+    return schedule->state.lse_bytes; /* out is the caller's */
 }
 
 /* ---- preparing ------------------------------------------------------------------------------- */
@@ -220,10 +156,7 @@ static void release(heed_context_t *context, void *state)
     schedule_t *schedule = state;
     if (!schedule)
         return;
-    for (int64_t i = 0; i < schedule->count; i++)
-        if (schedule->steps[i].owns)
-            heed_plan_destroy(schedule->steps[i].plan);
-    hd_free(context, schedule->steps);
+    hd_steps_free(context, &schedule->steps);
     hd_free(context, schedule);
 }
 
@@ -251,70 +184,33 @@ static heed_status_t prepare(heed_context_t *context, const void *desc, void **s
         return hd_fail(HEED_ERROR_OUT_OF_MEMORY, "no memory for a schedule");
     memset(schedule, 0, sizeof(*schedule));
     schedule->desc = desc;
-    schedule->lse = schedule->desc->lse;
-    if (!schedule->lse.ndim) {
-        const int64_t *q = schedule->desc->q.shape;
-        memcpy(schedule->lse_axes.shape, (int64_t[]){q[0], q[2], q[1]}, 3 * sizeof(int64_t));
-        hd_dense_strides(3, schedule->lse_axes.shape, schedule->lse_axes.strides);
-        schedule->lse = heed_tensor(NULL, HEED_F32, 3, schedule->lse_axes.shape,
-                                    schedule->lse_axes.strides);
-        schedule->lse_bytes = hd_round_up((size_t)hd_tensor_elements(&schedule->lse) * 4, 64);
-    }
+    hd_state_describe(&schedule->desc->out, &schedule->desc->lse, false, -1, &schedule->state);
     heed_status_t status = add_branches(context, schedule);
     if (status != HEED_OK) {
         release(context, schedule);
         return status;
     }
     *state = schedule;
-    *workspace = schedule->lse_bytes + schedule->workspace;
+    *workspace = state_bytes(schedule) + schedule->steps.workspace;
     return HEED_OK;
 }
 
 /* ---- running --------------------------------------------------------------------------------- */
 
-typedef struct empty {
-    const schedule_t *schedule;
-    hd_view_t out;
-    char *lse;
-} empty_t;
-
-/* The rows of one head: out 0, lse -inf. */
-static void make_empty(void *at, int worker, int64_t item)
-{
-    const empty_t *empty = at;
-    const heed_dilated_desc_t *desc = empty->schedule->desc;
-    const int64_t *strides = empty->schedule->lse.strides;
-    int64_t heads = desc->q.shape[2], b = item / heads, h = item % heads;
-    const float none = -INFINITY;
-    (void)worker;
-    for (int64_t i = 0; i < desc->q.shape[1]; i++) {
-        char *row = hd_view_row(&empty->out, b, i, h);
-        for (int64_t c = 0; c < desc->v.shape[3]; c++)
-            memset(row + c * empty->out.elem, 0, heed_dtype_size(desc->out.dtype));
-        memcpy(empty->lse + (b * strides[0] + h * strides[1] + i * strides[2]) * 4, &none, 4);
-    }
-}
-
 static heed_status_t run(const heed_launch_t *launch)
 {
     const schedule_t *schedule = launch->state;
-    const heed_dilated_desc_t *desc = schedule->desc;
-    char *workspace = (char *)launch->workspace + schedule->lse_bytes;
-    char *lse = schedule->lse_bytes ? launch->workspace : launch->buffers[HEED_DILATED_LSE];
-    if (schedule->starts_empty) {
-        empty_t empty = {schedule, hd_view(&desc->out, launch->buffers[HEED_DILATED_OUT]), lse};
-        hd_loop(launch->threads, desc->q.shape[0] * desc->q.shape[2], make_empty, &empty);
-    }
-    for (int64_t i = 0; i < schedule->count; i++) {
-        const step_t *step = &schedule->steps[i];
-        void *buffers[HEED_DILATED_OPERANDS];
-        for (int n = 0; n < HEED_DILATED_OPERANDS; n++)
-            buffers[n] = (n == HEED_DILATED_LSE ? lse : (char *)launch->buffers[n]) + step->at[n];
-        HD_TRY(heed_plan_execute(step->plan, buffers, HEED_DILATED_OPERANDS,
-                                 schedule->workspace ? workspace : NULL, schedule->workspace,
-                                 NULL));
-    }
-    return HEED_OK;
+    const hd_state_t *state = &schedule->state;
+    char *buffers[HD_STEP_OPERANDS], *memory = launch->workspace;
+    for (int n = HEED_ATTENTION_Q; n <= HEED_ATTENTION_V; n++)
+        buffers[n] = launch->buffers[n];
+    hd_state_buffers(state, launch->buffers[HEED_DILATED_OUT], launch->buffers[HEED_DILATED_LSE],
+                     memory, &buffers[HEED_ATTENTION_OUT], &buffers[HEED_ATTENTION_LSE]);
+    if (schedule->starts_empty)
+        hd_state_clear(state, buffers[HEED_ATTENTION_OUT], buffers[HEED_ATTENTION_LSE],
+                       launch->threads);
+    return hd_steps_run(&schedule->steps, 0, schedule->steps.count, buffers,
+                        memory + state_bytes(schedule));
 }
 
 /* As blocked attention: 80 % of 3 GHz and 16 operations a cycle, and some microseconds a step. */
@@ -339,8 +235,8 @@ const heed_impl_t hd_impl_dilated_improved = {
     .name = "cpu:improved",
     .about = "attention on strided views, branches merged by lse",
     .device_type = HEED_DEVICE_CPU,
-    .features = HEED_DILATED_CAN_ALL &
-                ~(HEED_DILATED_CAN_TORCHSCALE | HEED_DILATED_CAN_GROUPED_FKODOM),
+    .features =
+        HEED_DILATED_CAN_ALL & ~(HEED_DILATED_CAN_TORCHSCALE | HEED_DILATED_CAN_GROUPED_FKODOM),
     .estimate = estimate,
     .run = run,
     .prepare = prepare,

@@ -17,7 +17,17 @@ static const char *const fallback_names[] = {"deny", "warn", "allow"};
 
 #define ISA_NAME(name, bit, text, about) " | " text
 
-enum { VERBOSE, IMPL, SKIP_IMPL, MAX_CPU_ISA, NUM_THREADS, DEVICE, FALLBACK, PLUGIN_PATH };
+enum {
+    VERBOSE,
+    IMPL,
+    SKIP_IMPL,
+    MAX_CPU_ISA,
+    NUM_THREADS,
+    DEVICE,
+    FALLBACK,
+    PLUGIN_PATH,
+    TUNE_FILE
+};
 
 static const heed_env_info_t variables[] = {
     [VERBOSE] = {"HEED_VERBOSE", "none | error | warn | select | exec | all",
@@ -32,6 +42,8 @@ static const heed_env_info_t variables[] = {
     [FALLBACK] = {"HEED_FALLBACK", "deny | warn | allow", "when that device cannot be used", NULL},
     [PLUGIN_PATH] = {"HEED_PLUGIN_PATH", "an absolute path | none",
                      "the CUDA backend's file, in place of the one beside libheed", NULL},
+    [TUNE_FILE] = {"HEED_TUNE_FILE", "an absolute path | none",
+                   "the figures of heed tune, in place of the file in the user's cache", NULL},
 };
 
 int heed_env_info(int index, heed_env_info_t *info)
@@ -145,7 +157,7 @@ static heed_status_t read_isa(const heed_context_config_t *config, hd_settings_t
         const char *name;
         uint64_t mask;
     } caps[] = {{"scalar", 0},
-#define CAP(isa, bit, text, about) {text, (UINT64_C(2) << bit) - 1},
+#define CAP(isa, bit, text, about) {text, (UINT64_C(2) << bit) - (UINT64_C(1) << bit / 8 * 8)},
                 HEED_ISA_LIST(CAP)
 #undef CAP
     };
@@ -175,6 +187,25 @@ static heed_status_t read_list(const heed_context_config_t *config, const char *
     return HEED_OK;
 }
 
+static heed_status_t read_tune_file(const heed_context_config_t *config, hd_settings_t *settings)
+{
+    setting_t setting;
+    settings->tune_file[0] = '\0';
+    if (!setting_of(config, config->tune_file, "config.tune_file", TUNE_FILE, &setting)) {
+        settings->tune_default = !config->ignore_environment;
+        return HEED_OK;
+    }
+    if (strcmp(setting.value, "none") == 0)
+        return HEED_OK;
+    if (setting.value[0] != '/')
+        return bad_value(&setting, TUNE_FILE);
+    if (strlen(setting.value) >= sizeof(settings->tune_file))
+        return hd_fail(setting.bad, "%s is longer than %zu characters", setting.source,
+                       sizeof(settings->tune_file) - 1);
+    strcpy(settings->tune_file, setting.value);
+    return HEED_OK;
+}
+
 heed_status_t hd_settings_read(const heed_context_config_t *config, hd_settings_t *settings)
 {
     HD_TRY(read_verbose(config, settings));
@@ -182,6 +213,7 @@ heed_status_t hd_settings_read(const heed_context_config_t *config, hd_settings_
     HD_TRY(read_fallback(config, settings));
     HD_TRY(read_device(config, settings));
     HD_TRY(read_isa(config, settings));
+    HD_TRY(read_tune_file(config, settings));
     HD_TRY(read_list(config, config->impl, "config.impl", IMPL, settings->impl,
                      sizeof(settings->impl)));
     return read_list(config, config->skip_impl, "config.skip_impl", SKIP_IMPL, settings->skip_impl,

@@ -12,6 +12,11 @@
 #else
 #define HD_X86 0
 #endif
+#if defined(__aarch64__)
+#define HD_ARM 1
+#else
+#define HD_ARM 0
+#endif
 
 #define HD_COUNT(array)      ((int)(sizeof(array) / sizeof((array)[0])))
 #define HD_PRINTF(at, first) __attribute__((format(printf, at, first)))
@@ -86,7 +91,7 @@ void hd_dense_strides(int ndim, const int64_t *shape, int64_t *strides);
 
 int64_t hd_tensor_elements(const heed_tensor_t *tensor);
 
-/* ---- the machine (topology.c, cpuid.c) ------------------------------------------------------- */
+/* ---- the machine (topology.c, cpuid.c, cpu_arm.c) -------------------------------------------- */
 
 /* Fills all fields of *info but isa and threads: packages, cores, caches, NUMA nodes, memory within
  * the affinity mask and control group of this process; HWLOC_SYNTHETIC and HWLOC_XMLFILE are
@@ -98,6 +103,18 @@ uint64_t hd_cpuid_isa(void);
 
 /* The CPU's own name, "" where it has none. */
 void hd_cpuid_name(char *name, size_t size);
+
+/* ---- what the machine reaches (tune.c) ---------------------------------------------------------
+ */
+
+/* Writes the path of this CPU's file in the user's folder for caches, "" where there is none such:
+ * .../heed/amd-epyc-9654-96-core-processor-0.1.0.txt. */
+void hd_tune_default(const char *cpu, char *path, size_t size);
+
+/* Fills info->peaks with assumptions, then with the figures of `file` ("": none) if they are good.
+ * `why` gets the sentence why they are not in use, "" where they are. Returns whether there was
+ * something in the file's place that cannot be used. */
+bool hd_tune_read(const char *file, heed_device_info_t *info, char *why, size_t size);
 
 /* ---- environment (env.c) --------------------------------------------------------------------- */
 
@@ -111,6 +128,8 @@ typedef struct hd_settings {
     uint64_t isa_cap;     /* mask of allowed HEED_ISA_* */
     char impl[512];       /* [op=]pattern lists, "" for none */
     char skip_impl[512];
+    char tune_file[512]; /* absolute, "" for none */
+    bool tune_default;   /* the file in the user's cache */
 } hd_settings_t;
 
 /* Reads config and environment. Errors: VALUE (config), ENVIRONMENT. */
@@ -131,6 +150,7 @@ struct heed_context {
     int device_count;
     const struct hd_backend *backend; /* NULL: none (backend.h) */
     char backend_why[384];            /* what it lacks, or why there is none; "" if all is well */
+    char tune_why[768];               /* why the assumed peaks serve; "" where they are measured */
     heed_impl_t **user_impls;
     int user_impl_count;
 };

@@ -1,6 +1,6 @@
-/* Instruction sets from the words that CPUID and XGETBV answer, and CPU names made readable. Not
- * called cpuid.h: the compiler has a header of that name, which a folder on the include path would
- * hide. */
+/* Instruction sets from the words that CPUID and XGETBV answer, or the kernel's HWCAP on ARM, and
+ * CPU names made readable. Not called cpuid.h: the compiler has a header of that name, which a
+ * folder on the include path would hide. */
 #ifndef HD_ISA_H
 #define HD_ISA_H
 
@@ -17,6 +17,7 @@ typedef struct hd_cpuid {
     uint32_t ext0_eax; /* highest extended leaf */
     uint32_t ext1_ecx;
     uint64_t xcr0; /* register files that the operating system saves; read only with OSXSAVE */
+    uint32_t leaf7_ecx;
 } hd_cpuid_t;
 
 /* HEED_ISA_* that such a CPU may run. */
@@ -24,5 +25,12 @@ uint64_t hd_cpuid_levels(const hd_cpuid_t *cpuid);
 
 /* Copies a name without leading, trailing and repeated blanks and control characters. */
 void hd_cpuid_tidy(const char *from, char *to, size_t size);
+
+/* HEED_ISA_* of a 64-bit ARM system with that word in its auxiliary vector, AT_HWCAP. cpu_arm.c */
+uint64_t hd_hwcap_levels(uint64_t hwcap);
+
+/* The name of an ARM core by its main ID register, "Arm Neoverse N1"; its numbers where it is not
+ * known here. cpu_arm.c */
+void hd_midr_name(uint64_t midr, char *name, size_t size);
 
 #endif

@@ -83,15 +83,15 @@ static inline hd_view_t hd_pair_view(const heed_tensor_t *tensor, void *data)
     return view;
 }
 
-/* data: by operand, NULL for sizes alone. Then presence is told by desc alone. */
+/* data: by operand, NULL for sizes alone; a dtype of 0 tells absence then as well. */
 static inline hd_modifiers_t hd_modifiers(const heed_attention_desc_t *desc, void *const *data)
 {
     hd_modifiers_t m = {.softcap = desc->softcap, .off_by_one = desc->off_by_one != 0};
     const heed_tensor_t *slopes = &desc->alibi_slopes;
+    m.bias = hd_pair_view(&desc->bias, data ? data[HEED_ATTENTION_BIAS] : NULL);
+    m.mask = hd_pair_view(&desc->mask, data ? data[HEED_ATTENTION_MASK] : NULL);
     if (!data)
         return m;
-    m.bias = hd_pair_view(&desc->bias, data[HEED_ATTENTION_BIAS]);
-    m.mask = hd_pair_view(&desc->mask, data[HEED_ATTENTION_MASK]);
     m.slopes.data = (char *)data[HEED_ATTENTION_ALIBI_SLOPES];
     m.sinks.data = (char *)data[HEED_ATTENTION_SINKS];
     if (slopes->ndim) {

@@ -361,7 +361,8 @@ heed_status_t heed_plan_execute(const heed_plan_t *plan, void *const *buffers, i
                             .threads = plan->info.threads,
                             .user = plan->impl->user,
                             .tiles = plan->placed,
-                            .state = plan->state};
+                            .state = plan->state,
+                            .device = hd_device_find(plan->context, plan->info.device)};
     if (stream)
         launch.stream = *stream;
     if (!hd_logs(plan->context, HEED_LOG_EXEC))

@@ -15,7 +15,7 @@ typedef struct hd_view {
 } hd_view_t;
 
 /* No kernel of the CUDA backend takes ragged or paged views: there they would cost registers. */
-#if defined(__CUDACC__) || defined(HD_EMULATED)
+#if defined(__CUDACC__) || (defined(HD_EMULATED) && defined(__cplusplus))
 #define HD_PLAIN_VIEWS 1
 #else
 #define HD_PLAIN_VIEWS 0

@@ -1,22 +1,19 @@
-/* cpu:cast_avx2: the loops of cast_line.h for AVX2, f16 through F16C, large outputs written past
- * the caches. */
-#include "vec_avx2.h"
+/* cpu:cast_avx2: the loops of cast_blocks.h, 32 elements at a time, for AVX2 and F16C. */
+#include "cast_vec_avx2.h"
 
-#include "cast_vec.h"
-
-#include "cast_line.h"
+#include "cast_line_blocks.h"
 
 static double estimate(const void *desc, const heed_device_info_t *device, int32_t threads)
 {
-    (void)device;
-    return cast_estimate_at((const heed_cast_desc_t *)desc, threads, 4);
+    static const cast_rates_t rates = {12, 1.3, 1.2};
+    return cast_estimate_at((const heed_cast_desc_t *)desc, device, threads, &rates);
 }
 
 const heed_impl_t hd_impl_cast_avx2 = {
     .struct_size = sizeof(heed_impl_t),
     .op = "cast",
     .name = "cpu:cast_avx2",
-    .about = "eight elements at a time; AVX2 and F16C",
+    .about = "thirty-two elements at a time; AVX2 and F16C",
     .device_type = HEED_DEVICE_CPU,
     .required_isa = HEED_ISA_AVX2,
     .features = HEED_CAST_CAN_ALL,

@@ -13,126 +13,17 @@
 #ifndef HD_CAST_BODY_H
 #define HD_CAST_BODY_H
 
-#include "../common/casting.h"
-#include "parallel.h"
-
-#include <fenv.h>
-#include <string.h>
+#include "../common/peaks.h"
+#include "cast_across.h"
 
 enum {
-    CAST_CHUNK = 1 << 14,
-    CAST_SERIAL = 1 << 16,      /* elements that are not worth a team */
-    CAST_OWN_GROUP = 1 << 18,   /* elements of a group that one member reads twice */
-    CAST_STREAM_BYTES = 8 << 20 /* of output: beyond the caches of most machines */
+    CAST_SERIAL = 1 << 16,   /* elements that are not worth a team */
+    CAST_OWN_GROUP = 1 << 18 /* elements of a group that one member reads twice */
 };
 
 static void cast_line(const hd_cast_t *cast, const char *from, char *to, int64_t n,
                       uint32_t multiplier, int64_t index, bool stream, hd_cast_stats_t *stats);
 static uint32_t cast_line_amax(const hd_cast_t *cast, const char *from, int64_t n);
-
-typedef struct cast_job {
-    hd_cast_t cast;
-    const heed_cast_desc_t *desc;
-    uint32_t *multipliers, *amax; /* [groups] of the workspace */
-    int64_t counts[HEED_CAST_COUNTS_SIZE];
-    int64_t rows, row_pieces; /* of a group, the largest */
-    int64_t elements;
-    char *transposed;
-    bool stream, by_group, by_column;
-} cast_job_t;
-
-/* A piece of one line of one group. */
-typedef struct cast_unit {
-    const char *from;
-    char *to;
-    int64_t n, index;
-} cast_unit_t;
-
-/* ---- the floating-point environment ------------------------------------------------------------
- */
-
-#if defined(__x86_64__)
-typedef unsigned cast_environment_t;
-static inline cast_environment_t cast_environment_enter(void)
-{
-    unsigned before = __builtin_ia32_stmxcsr();
-    __builtin_ia32_ldmxcsr(0x1f80);
-    return before;
-}
-static inline void cast_environment_leave(cast_environment_t before)
-{
-    __builtin_ia32_ldmxcsr(before);
-}
-#else
-typedef fenv_t cast_environment_t;
-static inline cast_environment_t cast_environment_enter(void)
-{
-    fenv_t before;
-    fegetenv(&before);
-    fesetenv(FE_DFL_ENV);
-    return before;
-}
-static inline void cast_environment_leave(cast_environment_t before)
-{
-    fesetenv(&before);
-}
-#endif
-
-/* ---- units -------------------------------------------------------------------------------------
- */
-
-/* Where a group lies. */
-typedef struct cast_group {
-    int64_t number;
-    int64_t first[HEED_MAX_NDIM], extent[HEED_MAX_NDIM];
-    int64_t rows; /* lines: indices of all axes but the last */
-} cast_group_t;
-
-static cast_group_t cast_find_group(const hd_cast_t *cast, int64_t number)
-{
-    cast_group_t group = {.number = number, .rows = 1};
-    for (int i = cast->ndim - 1; i >= 0; i--) {
-        group.first[i] = number % cast->groups[i] * cast->block[i];
-        group.extent[i] = hd_min(cast->block[i], cast->shape[i] - group.first[i]);
-        number /= cast->groups[i];
-        if (i < cast->ndim - 1)
-            group.rows *= group.extent[i];
-    }
-    return group;
-}
-
-/* Piece `piece` of line `row`; n is 0 where a group at an edge has none. */
-static cast_unit_t cast_find_unit(const hd_cast_t *cast, const cast_group_t *group, int64_t row,
-                                  int64_t piece)
-{
-    int last = cast->ndim - 1;
-    int64_t at[HEED_MAX_NDIM], from = 0, to = 0, index = 0;
-    cast_unit_t unit = {0};
-    at[last] = group->first[last] + piece * CAST_CHUNK;
-    int64_t left = group->extent[last] - piece * CAST_CHUNK;
-    if (row >= group->rows || left <= 0)
-        return unit;
-    for (int i = last - 1; i >= 0; i--) {
-        at[i] = group->first[i] + row % group->extent[i];
-        row /= group->extent[i];
-    }
-    for (int i = 0; i <= last; i++) {
-        from += at[i] * cast->src_stride[i];
-        to += at[i] * cast->dst_stride[i];
-        index = index * cast->shape[i] + at[i];
-    }
-    unit.from = cast->src + from * hd_dtype_bytes(cast->src_dtype);
-    unit.to = cast->dst + to * hd_dtype_bytes(cast->dst_dtype);
-    unit.n = hd_min(left, CAST_CHUNK);
-    unit.index = index;
-    return unit;
-}
-
-static bool cast_is_line(const hd_cast_t *cast)
-{
-    int last = cast->ndim - 1;
-    return cast->src_stride[last] == 1 && cast->dst_stride[last] == 1;
-}
 
 static void cast_unit(const cast_job_t *job, const cast_unit_t *unit, uint32_t multiplier,
                       hd_cast_stats_t *stats)
@@ -163,50 +54,6 @@ static uint32_t cast_unit_amax(const hd_cast_t *cast, const cast_unit_t *unit)
         amax = magnitude > amax ? magnitude : amax;
     }
     return amax;
-}
-
-/* ---- what is shared ----------------------------------------------------------------------------
- */
-
-static void cast_raise(uint32_t *at, uint32_t value)
-{
-    uint32_t now = __atomic_load_n(at, __ATOMIC_RELAXED);
-    while (value > now && !__atomic_compare_exchange_n(at, &now, value, false, __ATOMIC_RELAXED,
-                                                       __ATOMIC_RELAXED)) {
-    }
-}
-
-static void cast_add_counts(cast_job_t *job, const hd_cast_stats_t *stats)
-{
-    for (int i = 0; i < HEED_CAST_COUNTS_SIZE; i++)
-        if (stats->counts[i])
-            __atomic_fetch_add(&job->counts[i], stats->counts[i], __ATOMIC_RELAXED);
-}
-
-/* The multiplier of a group, from its given scale or from its amax; a computed one is stored. */
-static uint32_t cast_settle(const cast_job_t *job, int64_t number, hd_cast_stats_t *stats)
-{
-    const hd_cast_t *cast = &job->cast;
-    hd_scale_t scale;
-    if (cast->scale) {
-        const char *at = cast->scale + hd_cast_group_offset(cast, cast->scale_stride, number) *
-                                           hd_dtype_bytes(cast->scale_dtype);
-        scale = hd_scale_given(cast->scale_dtype, at, cast->use);
-    } else {
-        scale = hd_scale_computed(job->amax[number], cast->largest, cast->amax_floor, cast->form,
-                                  cast->use);
-        hd_scale_store(cast, number, scale);
-    }
-    stats->counts[HEED_COUNT_BAD_SCALES] += scale.bad;
-    job->multipliers[number] = scale.multiplier;
-    return scale.multiplier;
-}
-
-static void cast_store_amax(const cast_job_t *job, int64_t number)
-{
-    const hd_cast_t *cast = &job->cast;
-    uint32_t amax = job->amax[number] > HD_F32_INF ? (uint32_t)HD_F32_NAN : job->amax[number];
-    memcpy(cast->amax + hd_cast_group_offset(cast, cast->amax_stride, number), &amax, sizeof(amax));
 }
 
 /* ---- the ways through --------------------------------------------------------------------------
@@ -268,77 +115,6 @@ static void cast_units(cast_job_t *job, const hd_team_t *team, bool only_amax,
                 cast_unit(job, &unit, multiplier, stats);
         }
         cast_raise(&job->amax[group.number], only_amax ? amax : stats->amax);
-    }
-}
-
-/* Groups that are columns: lines along the last axis, each element of another group. */
-static void cast_columns(cast_job_t *job, const hd_team_t *team, bool only_amax,
-                         hd_cast_stats_t *stats)
-{
-    const hd_cast_t *cast = &job->cast;
-    int last = cast->ndim - 1;
-    int64_t from_step = cast->src_stride[last] * hd_dtype_bytes(cast->src_dtype);
-    int64_t to_step = cast->dst_stride[last] * hd_dtype_bytes(cast->dst_dtype);
-    hd_cast_t lines = *cast; /* the same tensor as one group of lines */
-    memcpy(lines.block, lines.shape, sizeof(lines.block));
-    for (int i = 0; i < cast->ndim; i++)
-        lines.groups[i] = 1;
-    cast_group_t all = cast_find_group(&lines, 0);
-    int64_t begin = all.rows * team->rank / team->size;
-    int64_t end = all.rows * (team->rank + 1) / team->size;
-    for (int64_t row = begin; row < end; row++)
-        for (int64_t piece = 0; piece * CAST_CHUNK < cast->shape[last]; piece++) {
-            cast_unit_t unit = cast_find_unit(&lines, &all, row, piece);
-            int64_t first = unit.index % cast->shape[last];
-            for (int64_t i = 0; i < unit.n; i++) {
-                /* Other axes may be cut into groups, too. */
-                int64_t number = 0, index = unit.index / cast->shape[last], step = 1;
-                for (int axis = last - 1; axis >= 0; axis--) {
-                    number += index % cast->shape[axis] / cast->block[axis] * step;
-                    index /= cast->shape[axis];
-                    step *= cast->groups[axis];
-                }
-                number = number * cast->groups[last] + first + i;
-                stats->amax = 0;
-                if (only_amax)
-                    stats->amax =
-                        hd_cast_load(cast->src_dtype, unit.from + i * from_step) & HD_F32_MAGNITUDE;
-                else
-                    hd_cast_element(cast, unit.from + i * from_step, unit.to + i * to_step,
-                                    hd_cast_scaled(cast) ? job->multipliers[number] : 0,
-                                    unit.index + i, stats);
-                cast_raise(&job->amax[number], stats->amax);
-            }
-        }
-}
-
-/* Tiles of the result, from dst. */
-static void cast_transpose(const cast_job_t *job, const hd_team_t *team)
-{
-    enum { TILE = 64 };
-    const hd_cast_t *cast = &job->cast;
-    int last = cast->ndim - 1;
-    const int64_t *strides = job->desc->transposed.strides;
-    int64_t size = hd_dtype_bytes(cast->dst_dtype);
-    int64_t rows = cast->shape[last - 1], columns = cast->shape[last];
-    int64_t across = hd_ceil_div(columns, TILE), down = hd_ceil_div(rows, TILE);
-    int64_t matrices = job->elements / rows / columns, total = matrices * across * down;
-    int64_t end = total * (team->rank + 1) / team->size;
-    for (int64_t at = total * team->rank / team->size; at < end; at++) {
-        int64_t from = 0, to = 0, matrix = at / (across * down);
-        int64_t row = at / across % down * TILE, column = at % across * TILE;
-        for (int i = last - 2; i >= 0; i--) {
-            from += matrix % cast->shape[i] * cast->dst_stride[i];
-            to += matrix % cast->shape[i] * strides[i];
-            matrix /= cast->shape[i];
-        }
-        for (int64_t c = column; c < hd_min(column + TILE, columns); c++)
-            for (int64_t r = row; r < hd_min(row + TILE, rows); r++)
-                memcpy(job->transposed + (to + c * strides[last - 1] + r * strides[last]) * size,
-                       cast->dst +
-                           (from + r * cast->dst_stride[last - 1] + c * cast->dst_stride[last]) *
-                               size,
-                       (size_t)size);
     }
 }
 
@@ -422,7 +198,16 @@ static void cast_flatten(hd_cast_t *cast)
     cast->scale_stride[0] = cast->amax_stride[0] = 0;
 }
 
-static int cast_plan_work(cast_job_t *job, int threads)
+/* Bytes of the last cache; where the topology does not tell, what most machines have. */
+static int64_t cast_cache_bytes(const heed_device_info_t *device)
+{
+    int64_t bytes = 0;
+    for (int i = 0; device && i < device->cache_count; i++)
+        bytes = hd_max(bytes, device->caches[i].bytes);
+    return bytes > 0 ? bytes : 8 << 20;
+}
+
+static int cast_plan_work(cast_job_t *job, int threads, int64_t cache)
 {
     hd_cast_t *cast = &job->cast;
     int last = cast->ndim - 1;
@@ -434,8 +219,9 @@ static int cast_plan_work(cast_job_t *job, int threads)
     job->by_column = cast->block[last] == 1 && cast->shape[last] > 1;
     job->by_group = !job->by_column && size <= CAST_OWN_GROUP && cast->group_count >= 2 * threads;
     bool in_place = (const char *)cast->dst == cast->src;
-    int64_t bytes = job->elements * hd_dtype_bytes(cast->dst_dtype);
-    job->stream = !in_place && !job->transposed && bytes >= CAST_STREAM_BYTES;
+    /* Past the caches where source and result do not fit into the last one together. */
+    int64_t bytes = hd_dtype_bytes(cast->src_dtype) + hd_dtype_bytes(cast->dst_dtype);
+    job->stream = !in_place && !job->transposed && job->elements > cache / bytes;
     bool narrows = hd_dtype_bytes(cast->dst_dtype) < hd_dtype_bytes(cast->src_dtype);
     return job->elements < CAST_SERIAL || (in_place && narrows) ? 1 : threads;
 }
@@ -469,22 +255,50 @@ static heed_status_t cast_run(const heed_launch_t *launch)
     if (job.elements > 0) {
         if (!job.transposed)
             cast_flatten(&job.cast);
-        hd_parallel(cast_plan_work(&job, launch->threads), cast_work, &job);
+        hd_parallel(cast_plan_work(&job, launch->threads, cast_cache_bytes(launch->device)),
+                    cast_work, &job);
     }
     cast_store_counts(&job);
     return HEED_OK;
 }
 
-/* Memory alone: 10 GB/s a core, or `elements_per_ns` where the arithmetic is slower. */
-static double cast_estimate_at(const heed_cast_desc_t *desc, int threads, double elements_per_ns)
+/* ---- the estimate -------------------------------------------------------------------------------
+ */
+
+/* Elements a nanosecond of one thread where data lies in the first cache, measured on a core with
+ * 46 GFLOP/s of 16-byte multiplications and additions. */
+typedef struct cast_rates {
+    double wide;   /* between f32, bf16, f16 */
+    double encode; /* to FP8 */
+    double decode; /* from FP8 */
+} cast_rates_t;
+
+static bool cast_is_byte(heed_dtype_t dtype)
+{
+    return hd_dtype_bytes(dtype) == 1;
+}
+
+/* The slower of arithmetic and of copying as many bytes where they lie; what is computed from a
+ * tensor's own maximum takes reading it once more. */
+static double cast_estimate_at(const heed_cast_desc_t *desc, const heed_device_info_t *device,
+                               int threads, const cast_rates_t *rates)
 {
     double elements = 1;
     for (int i = 0; i < desc->src.ndim; i++)
         elements *= (double)desc->src.shape[i];
-    double bytes =
-        elements * (double)(hd_dtype_bytes(desc->src.dtype) + hd_dtype_bytes(desc->dst.dtype));
-    double memory = bytes / 10, compute = elements / elements_per_ns;
-    return (memory > compute ? memory : compute) / threads + (threads > 1 ? 5000.0 : 200.0);
+    if (elements < CAST_SERIAL)
+        threads = 1;
+    double src = elements * (double)hd_dtype_bytes(desc->src.dtype);
+    double dst = elements * (double)hd_dtype_bytes(desc->dst.dtype);
+    double rate = cast_is_byte(desc->dst.dtype)   ? rates->encode
+                  : cast_is_byte(desc->src.dtype) ? rates->decode
+                                                  : rates->wide;
+    double peak = hd_rate(&device->peaks, device->peaks.f32_portable, threads);
+    double compute = elements / (rate * peak / 46);
+    double memory =
+        (src + dst * (desc->transposed.ndim ? 2 : 1)) / hd_copy_rate(device, src + dst, threads);
+    double first = desc->scale_out.ndim ? src / hd_read_rate(device, src + dst, threads) : 0;
+    return (memory > compute ? memory : compute) + first + hd_region_ns(device, threads) + 200;
 }
 
 #endif

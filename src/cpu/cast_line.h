@@ -11,9 +11,7 @@
  * depend on the data.
  *
  * Rounding is to nearest even: cast_body.h sets that mode. What has no loop here (other roundings,
- * other formats, scales that are 0 or not finite) goes element by element.
- *
- * A file may define CAST_STREAM(to, from, bytes) to write past the caches. */
+ * other formats, scales that are 0 or not finite) goes element by element. */
 #ifndef HD_CAST_LINE_H
 #define HD_CAST_LINE_H
 
@@ -55,7 +53,6 @@ CAST_INLINE void cast_widen_fp8(const uint8_t *from, float *to, int64_t n, const
     }
 }
 
-#ifndef CAST_HAS_F16
 CAST_INLINE void cast_widen_f16(const uint16_t *from, float *to, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) {
@@ -65,7 +62,6 @@ CAST_INLINE void cast_widen_f16(const uint16_t *from, float *to, int64_t n)
         to[i] = hd_from_bits(sign | cast_select(rest > 0x7c00, nan, bits));
     }
 }
-#endif
 
 CAST_INLINE void cast_widen_bf16(const uint16_t *from, float *to, int64_t n)
 {
@@ -100,26 +96,6 @@ CAST_INLINE uint32_t cast_narrow_one(uint32_t magnitude, const int mantissa, con
     return hd_to_bits(sum) - power + ((e - (emin << 23)) >> (23 - mantissa));
 }
 
-/* The bits of f32 magnitudes that matter to a type: its largest, the first that rounds beyond, the
- * last that rounds to 0. To nearest. */
-typedef struct cast_limits {
-    uint32_t largest, beyond, zero;
-} cast_limits_t;
-
-CAST_INLINE cast_limits_t cast_limits(heed_dtype_t dtype)
-{
-    const cast_limits_t e4m3 = {0x43e00000, 0x43e80001, 0x3a800000};
-    const cast_limits_t e5m2 = {0x47600000, 0x47700000, 0x37000000};
-    const cast_limits_t f16 = {0x477fe000, 0x477ff000, 0x33000000};
-    const cast_limits_t bf16 = {0x7f7f0000, 0x7f7f8000, 0x00008000};
-    const cast_limits_t f32 = {0x7f7fffff, 0x7f800000, 0};
-    return dtype == HEED_E4M3   ? e4m3
-           : dtype == HEED_E5M2 ? e5m2
-           : dtype == HEED_F16  ? f16
-           : dtype == HEED_BF16 ? bf16
-                                : f32;
-}
-
 CAST_INLINE void cast_narrow_fp8(const float *from, uint8_t *to, int64_t n,
                                  const heed_dtype_t dtype, hd_fp8_rule_t rule)
 {
@@ -141,7 +117,6 @@ CAST_INLINE void cast_narrow_fp8(const float *from, uint8_t *to, int64_t n,
     }
 }
 
-#ifndef CAST_HAS_F16
 CAST_INLINE void cast_narrow_f16(const float *from, uint16_t *to, int64_t n)
 {
     const cast_limits_t limits = cast_limits(HEED_F16);
@@ -154,7 +129,6 @@ CAST_INLINE void cast_narrow_f16(const float *from, uint16_t *to, int64_t n)
         to[i] = (uint16_t)(code | (bits >> 16 & 0x8000));
     }
 }
-#endif
 
 CAST_INLINE void cast_narrow_bf16(const float *from, uint16_t *to, int64_t n)
 {
@@ -227,30 +201,8 @@ static void cast_count(const float *from, const float *product, int64_t n, heed_
 /* ---- lines
  * --------------------------------------------------------------------------------------- */
 
-static bool cast_has_loop(heed_dtype_t dtype)
-{
-    return dtype == HEED_F32 || dtype == HEED_BF16 || dtype == HEED_F16 || dtype == HEED_E4M3 ||
-           dtype == HEED_E5M2;
-}
-
-static bool cast_line_is_fast(const hd_cast_t *cast, uint32_t multiplier)
-{
-    uint32_t magnitude = multiplier & HD_F32_MAGNITUDE;
-    return cast->rule.rounding == HEED_ROUND_NEAREST && cast_has_loop(cast->src_dtype) &&
-           cast_has_loop(cast->dst_dtype) &&
-           (!hd_cast_scaled(cast) || (magnitude != 0 && magnitude < HD_F32_INF));
-}
-
-static void cast_elements(const hd_cast_t *cast, const char *from, char *to, int64_t n,
-                          uint32_t multiplier, int64_t index, hd_cast_stats_t *stats)
-{
-    int64_t from_step = hd_dtype_bytes(cast->src_dtype), to_step = hd_dtype_bytes(cast->dst_dtype);
-    for (int64_t i = 0; i < n; i++)
-        hd_cast_element(cast, from + i * from_step, to + i * to_step, multiplier, index + i, stats);
-}
-
 static void cast_piece(const hd_cast_t *cast, const char *from, char *to, int64_t n,
-                       uint32_t multiplier, bool stream, hd_cast_stats_t *stats)
+                       uint32_t multiplier, hd_cast_stats_t *stats)
 {
     __attribute__((aligned(64))) float wide[CAST_PIECE], scaled[CAST_PIECE];
     const float *x = wide, *product = wide;
@@ -269,21 +221,13 @@ static void cast_piece(const hd_cast_t *cast, const char *from, char *to, int64_
     }
     if (cast->counts)
         cast_count(x, product, n, cast->dst_dtype, stats->counts);
-#if defined(CAST_STREAM)
-    if (stream) {
-        __attribute__((aligned(64))) char out[CAST_PIECE * sizeof(float)];
-        cast_narrow(cast->dst_dtype, cast->rule, product, out, n);
-        CAST_STREAM(to, out, n * hd_dtype_bytes(cast->dst_dtype));
-        return;
-    }
-#endif
-    (void)stream;
     cast_narrow(cast->dst_dtype, cast->rule, product, to, n);
 }
 
 static void cast_line(const hd_cast_t *cast, const char *from, char *to, int64_t n,
                       uint32_t multiplier, int64_t index, bool stream, hd_cast_stats_t *stats)
 {
+    (void)stream;
     if (!cast_line_is_fast(cast, multiplier)) {
         cast_elements(cast, from, to, n, multiplier, index, stats);
         return;
@@ -291,7 +235,7 @@ static void cast_line(const hd_cast_t *cast, const char *from, char *to, int64_t
     for (int64_t i = 0; i < n; i += CAST_PIECE)
         cast_piece(cast, from + i * hd_dtype_bytes(cast->src_dtype),
                    to + i * hd_dtype_bytes(cast->dst_dtype), hd_min(CAST_PIECE, n - i), multiplier,
-                   stream, stats);
+                   stats);
 }
 
 static uint32_t cast_line_amax(const hd_cast_t *cast, const char *from, int64_t n)

@@ -4,8 +4,8 @@
 
 static double estimate(const void *desc, const heed_device_info_t *device, int32_t threads)
 {
-    (void)device;
-    return cast_estimate_at((const heed_cast_desc_t *)desc, threads, 1);
+    static const cast_rates_t rates = {4, 0.65, 0.9};
+    return cast_estimate_at((const heed_cast_desc_t *)desc, device, threads, &rates);
 }
 
 const heed_impl_t hd_impl_cast_scalar = {

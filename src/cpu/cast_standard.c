@@ -4,10 +4,8 @@
 static void cast_line(const hd_cast_t *cast, const char *from, char *to, int64_t n,
                       uint32_t multiplier, int64_t index, bool stream, hd_cast_stats_t *stats)
 {
-    int64_t from_step = hd_dtype_bytes(cast->src_dtype), to_step = hd_dtype_bytes(cast->dst_dtype);
     (void)stream;
-    for (int64_t i = 0; i < n; i++)
-        hd_cast_element(cast, from + i * from_step, to + i * to_step, multiplier, index + i, stats);
+    cast_elements(cast, from, to, n, multiplier, index, stats);
 }
 
 static uint32_t cast_line_amax(const hd_cast_t *cast, const char *from, int64_t n)
@@ -24,8 +22,8 @@ static uint32_t cast_line_amax(const hd_cast_t *cast, const char *from, int64_t 
 
 static double estimate(const void *desc, const heed_device_info_t *device, int32_t threads)
 {
-    (void)device;
-    return cast_estimate_at((const heed_cast_desc_t *)desc, threads, 0.05);
+    static const cast_rates_t rates = {0.18, 0.13, 0.14};
+    return cast_estimate_at((const heed_cast_desc_t *)desc, device, threads, &rates);
 }
 
 const heed_impl_t hd_impl_cast_standard = {

@@ -141,8 +141,7 @@ static void torchscale_row(const job_t *job, int64_t b, int64_t i, int64_t h)
         all.most = top;
         all.sum = all.sum * old + weight;
         for (int c = 0; c < job->dv; c++)
-            all.out[c] =
-                all.out[c] * old + (one.sum > 0 ? weight * (one.out[c] / one.sum) : 0);
+            all.out[c] = all.out[c] * old + (one.sum > 0 ? weight * (one.out[c] / one.sum) : 0);
     }
     store(job, &all, b, i, h);
 }
@@ -150,7 +149,8 @@ static void torchscale_row(const job_t *job, int64_t b, int64_t i, int64_t h)
 /* ---- dilated-attention-pytorch --------------------------------------------------------------- */
 
 /* The branch's own row i, divided; false where it has none. */
-static bool branch_row(const job_t *job, state_t *state, int64_t b, int64_t i, int64_t h, int branch)
+static bool branch_row(const job_t *job, state_t *state, int64_t b, int64_t i, int64_t h,
+                       int branch)
 {
     int64_t first, end;
     hd_dilated_group(job->desc, branch, &first, &end);

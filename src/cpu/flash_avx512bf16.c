@@ -14,9 +14,10 @@ const heed_impl_t HD_IMPL_NAME(flash_avx512bf16) = {
     .about = "blocked, online softmax, queries in lanes; AVX-512 bf16 dot product",
     .device_type = HEED_DEVICE_CPU,
     .required_isa = HEED_ISA_AVX512BF16,
-    .features = HEED_ATTENTION_CAN_PLAIN &
+    .features = HEED_ATTENTION_CAN_ALL &
                 ~(HEED_ATTENTION_CAN_F32 | HEED_ATTENTION_CAN_F16 | HEED_ATTENTION_CAN_E4M3 |
-                  HEED_ATTENTION_CAN_EXACT_E4M3),
+                  HEED_ATTENTION_CAN_EXACT_E4M3 | HEED_ATTENTION_CAN_KV_DTYPE |
+                  HEED_ATTENTION_CAN_KV_SCALE),
     .estimate = flash_estimate,
     .workspace = flash_workspace,
     .run = flash_run,

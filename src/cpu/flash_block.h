@@ -31,12 +31,14 @@ typedef struct flash_task {
     float *s, *o;
     flash_row_t row[FLASH_VECTORS];
     uint64_t masks[STEP_KEYS];
+    flash_modify_t modify;
 } flash_task_t;
 
 /* Where the cells of K and V of a step are. */
 typedef struct flash_block {
     const char *k, *v;
     int64_t k_row, v_row;
+    int64_t key; /* the first */
     int count;
 } flash_block_t;
 
@@ -52,7 +54,8 @@ static flash_block_t find_block(flash_task_t *task, int64_t key, int count)
     const flash_sizes_t *z = &job->z;
     int64_t slot = task->b * a->key_heads + task->key_head - job->wave_first;
     const char *packed = job->packed + slot * (z->k_head + z->v_head);
-    flash_block_t block = {.count = count, .k_row = packed_k_row(a), .v_row = packed_v_row(a)};
+    flash_block_t block = {
+        .key = key, .count = count, .k_row = packed_k_row(a), .v_row = packed_v_row(a)};
     if (z->pack_k) {
         block.k = packed + key * block.k_row;
     } else if (z->tile_k) {
@@ -74,9 +77,10 @@ static flash_block_t find_block(flash_task_t *task, int64_t key, int count)
     return block;
 }
 
+/* Modified scores are scaled already. */
 static vec_t score_scale(const hd_attention_t *a)
 {
-    return vec_set1(fabsf(a->scale) * 1.44269504088896340736f);
+    return hd_modifies(&a->modifiers) ? vec_set1(1) : raw_scale(a);
 }
 
 /* The maximum of scaled scores from that of the raw ones. */
@@ -167,14 +171,20 @@ static void attend_tile(flash_task_t *task, const flash_block_t *block, int tile
     int steps = task->job->z.steps, low = FLASH_TILE, high = 0;
     const char *q = task->q + (int64_t)tile * steps * LANES * 4;
     flash_row_t *row = task->row + tile * FLASH_TILE;
-    vec_t most[FLASH_TILE], from[FLASH_TILE], corr[FLASH_TILE];
+    vec_t most[FLASH_TILE], raw[FLASH_TILE], from[FLASH_TILE], corr[FLASH_TILE];
+    const bool modifies = hd_modifies(&a->modifiers);
     for (int r = 0; r < FLASH_TILE; r++)
-        most[r] = vec_set1(-INFINITY);
+        most[r] = raw[r] = vec_set1(-INFINITY);
     for (int i = 0; i < count; i++) {
         const flash_segment_t *s = &segments[i];
         int at = s->from * VEC_LANES;
         qk_keys(s->vectors, block->k, block->k_row, s->first, s->end, q + at * 4, steps,
-                task->s + at, most + s->from, s->masked ? task->masks : NULL, tile * LANES + at);
+                task->s + at, (modifies ? raw : most) + s->from, s->masked ? task->masks : NULL,
+                tile * LANES + at);
+        if (modifies)
+            flash_modify_scores(&task->modify, block->key, s->first, s->end, s->vectors,
+                                tile * LANES + at, task->s + at, most + s->from,
+                                s->masked ? task->masks : NULL);
         low = (int)hd_min(low, s->from);
         high = (int)hd_max(high, s->from + s->vectors);
     }
@@ -218,6 +228,11 @@ static void attend_careful(flash_task_t *task, const flash_block_t *block, int c
     flash_row_t *row = task->row + vector;
     vec_t most = vec_set1(-INFINITY), low;
     qk_keys(1, block->k, block->k_row, 0, count, q, steps, task->s, &most, task->masks, shift);
+    if (hd_modifies(&a->modifiers)) {
+        most = vec_set1(-INFINITY);
+        flash_modify_scores(&task->modify, block->key, 0, count, 1, shift, task->s, &most,
+                            task->masks);
+    }
     vec_t corr = flash_raise(row, scaled_most(a, most), &low);
     flash_exponentials(1, task->s, task->p, 0, count, &low, score_scale(a), row, task->masks,
                        shift);
@@ -230,6 +245,7 @@ static void attend_careful(flash_task_t *task, const flash_block_t *block, int c
 /* Fills task->masks: those of the walk, once for each head of the task. */
 static void make_masks(flash_task_t *task, const hd_walk_t *walk, const hd_block_t *at)
 {
+    const hd_attention_t *a = &task->job->a;
     if (at->full) {
         memset(task->masks, 0xff, sizeof(task->masks));
         return;
@@ -242,6 +258,9 @@ static void make_masks(flash_task_t *task, const hd_walk_t *walk, const hd_block
             all |= once << g * task->rows;
         task->masks[j] = all;
     }
+    if (flash_masks_pairs(a))
+        flash_modify_masks(&task->modify, task->head, task->first, task->rows, task->lanes, at->key,
+                           at->count, task->masks);
 }
 
 static void attend_block(flash_task_t *task, const hd_walk_t *walk, const hd_block_t *at,

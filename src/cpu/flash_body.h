@@ -1,10 +1,11 @@
 /* Flash attention on the CPU: one body for every instruction set. A tiles_ISA.h file defines
  *
- *     FLASH_ISA_FLOPS  multiply-add flops a core does in a cycle, for the estimate
+ *     FLASH_ISA_FLOPS  multiply-add flops a core does in a cycle
  *     FLASH_PAIRS      1: cells are pairs of bf16 and flash_dot takes them
  *     FLASH_TILE       vectors of queries in a wide tile
  *     FLASH_VECTORS    vectors of queries in a task, at most 64 lanes
  *     FLASH_KEYS, FLASH_COLUMNS, FLASH_NARROW   see flash_tile.h
+ *     FLASH_BY_ELEMENT 1, if at all: see flash_element.h
  *
  * and flash_weight, flash_store_weights (with pairs also flash_dot, flash_interleave). A
  * flash_ISA.c includes it, then this file, and names its heed_impl_t.
@@ -27,6 +28,7 @@
 #ifndef HD_FLASH_BODY_H
 #define HD_FLASH_BODY_H
 
+#include "flash_estimate.h"
 #include "flash_task.h"
 #include "parallel.h"
 
@@ -46,8 +48,13 @@ static void set_task(flash_task_t *task, int64_t b, int64_t key_head, int64_t in
     task->head = key_head * a->group + fold;
     task->heads = (int)hd_min(z->fold, a->group - fold);
     task->first = block * ROWS;
-    task->rows = (int)hd_min(ROWS, a->queries - task->first);
+    task->modify.a = a;
+    task->modify.b = b;
+    task->modify.visible = hd_visible(a, b);
+    task->rows = (int)hd_min(ROWS, task->modify.visible.queries - task->first);
     task->lanes = task->heads * task->rows;
+    if (task->rows > 0 && (hd_modifies(&a->modifiers) || hd_has_sinks(&a->modifiers)))
+        flash_modify_begin(&task->modify, task->head, task->first, task->rows, task->lanes);
 }
 
 static void pack_wave(const hd_team_t *team, const flash_job_t *job)
@@ -59,7 +66,7 @@ static void pack_wave(const hd_team_t *team, const flash_job_t *job)
         int64_t slot = at / blocks, key = at % blocks * HD_BLOCK_KEYS;
         int64_t b = (job->wave_first + slot) / a->key_heads;
         int64_t head = (job->wave_first + slot) % a->key_heads;
-        int count = (int)hd_min(HD_BLOCK_KEYS, a->keys - key);
+        int count = (int)hd_min(HD_BLOCK_KEYS, hd_keys(a, b) - key);
         char *packed = job->packed + slot * (z->k_head + z->v_head);
         if (z->pack_k)
             pack_k(a, b, head, key, count, packed + key * packed_k_row(a));
@@ -83,6 +90,7 @@ static void set_buffers(flash_task_t *tasks, const flash_job_t *job, char *at)
         tasks[t].staging = staging;
         tasks[t].k_tile = staging + z->staging;
         tasks[t].v_tile = tasks[t].k_tile + z->k_tile;
+        tasks[t].modify.addend = z->addend ? (float *)(void *)(tasks[t].v_tile + z->v_tile) : NULL;
     }
 }
 
@@ -90,9 +98,12 @@ static void run_turn(flash_task_t *tasks, int64_t head, int64_t turn)
 {
     const flash_sizes_t *z = &tasks[0].job->z;
     const hd_attention_t *a = &tasks[0].job->a;
-    int count = (int)hd_min(z->share, z->tasks - turn * z->share);
-    for (int t = 0; t < count; t++)
-        set_task(&tasks[t], head / a->key_heads, head % a->key_heads, turn * z->share + t);
+    int64_t end = hd_min(turn * z->share + z->share, z->tasks);
+    int count = 0;
+    for (int64_t at = turn * z->share; at < end; at++) {
+        set_task(&tasks[count], head / a->key_heads, head % a->key_heads, at);
+        count += tasks[count].rows > 0; /* a sequence may be shorter than others */
+    }
     run_tasks(tasks, count);
 }
 
@@ -123,10 +134,22 @@ static void work(const hd_team_t *team, void *arg)
     }
 }
 
+/* Ragged queries are as many a sequence as the longest has, which is known only now. */
+static void measure_tasks(const hd_attention_t *a, flash_sizes_t *z)
+{
+    int64_t longest = 0;
+    for (int64_t b = 0; b < a->batch; b++)
+        longest = hd_max(longest, hd_queries(a, b));
+    choose_tasks(a, longest, z);
+    z->turns = hd_ceil_div(z->tasks, z->share);
+}
+
 static heed_status_t flash_run(const heed_launch_t *launch)
 {
     flash_job_t job = {.a = hd_attention_of(launch)};
     job.z = flash_sizes(&job.a, launch->threads);
+    if (job.a.q.index)
+        measure_tasks(&job.a, &job.z);
     job.packed = launch->workspace;
     job.states = job.packed + job.z.wave * (job.z.k_head + job.z.v_head);
     atomic_init(&job.next, 0);
@@ -141,26 +164,6 @@ static size_t flash_workspace(const void *desc, const heed_device_info_t *device
     hd_attention_t a = hd_attention(desc, NULL);
     flash_sizes_t z = flash_sizes(&a, threads);
     return (size_t)(z.wave * (z.k_head + z.v_head)) + z.state * (size_t)z.threads;
-}
-
-/* A roofline of assumed figures, the same for every machine: 85 % of 3 GHz, 10 GB/s a core,
- * 5 us to start a team. */
-static double flash_estimate(const void *at, const heed_device_info_t *device, int32_t threads)
-{
-    (void)device;
-    hd_attention_t a = hd_attention(at, NULL);
-    flash_sizes_t z = flash_sizes(&a, threads);
-    double lanes = (double)hd_ceil_div(hd_min(a.queries * z.fold, ROWS), VEC_LANES) * VEC_LANES;
-    double fill = (double)hd_min(a.queries * z.fold, ROWS) / hd_max((int64_t)lanes, 1);
-    double pairs = (double)(a.batch * a.heads) * (double)a.queries * (double)a.keys;
-    if (!a.visible.tiles)
-        pairs = hd_band_pairs(&a.visible) * (double)(a.batch * a.heads);
-    double flops = 2 * pairs * (a.d + a.dv) / (fill > 0 ? fill : 1);
-    double bytes =
-        (double)(a.batch * a.key_heads * a.keys) * (a.d + a.dv) * (double)hd_dtype_bytes(a.k.dtype);
-    double compute = flops / (0.85 * 3 * FLASH_ISA_FLOPS * z.threads);
-    double memory = bytes / (10.0 * z.threads);
-    return hd_max((int64_t)compute, (int64_t)memory) + (z.threads > 1 ? 5000.0 : 200.0);
 }
 
 #endif

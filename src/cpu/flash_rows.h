@@ -1,28 +1,21 @@
 /* Rows in and out of flash attention: keys and values into the cells that the tiles read, queries
- * into Q^T, O^T back into rows of the caller's dtype. */
+ * into Q^T. */
 #ifndef HD_FLASH_ROWS_H
 #define HD_FLASH_ROWS_H
 
 #include "flash_softmax.h"
+#include "rows.h"
 
-#include "../common/attention.h"
-
-/* A row of n elements as f32. */
-HD_INLINE void row_to_f32(const hd_view_t *view, const char *row, int n, float *to)
+/* Multiplies a packed row with its scale. Kernels with pairs take none. */
+HD_INLINE void scale_row(const hd_view_t *scale, int64_t b, int64_t key, int64_t head, int n,
+                         char *row)
 {
-    int c = 0;
-    if (hd_view_is_plain(view, HEED_F32)) {
-        memcpy(to, row, (size_t)n * sizeof(float));
+    float *to = (float *)(void *)row, factor;
+    if (!scale->dtype)
         return;
-    }
-    if (hd_view_is_plain(view, HEED_BF16))
-        for (; c + VEC_LANES <= n; c += VEC_LANES)
-            vec_store(to + c, vec_load_bf16((const uint16_t *)(const void *)row + c));
-    if (hd_view_is_plain(view, HEED_F16))
-        for (; c + VEC_LANES <= n; c += VEC_LANES)
-            vec_store(to + c, vec_load_f16((const uint16_t *)(const void *)row + c));
-    for (; c < n; c++)
-        to[c] = hd_element_load(view->dtype, row + c * view->elem);
+    factor = hd_scale(scale, b, key, head);
+    for (int c = 0; c < n; c++)
+        to[c] *= factor;
 }
 
 #if FLASH_PAIRS
@@ -60,8 +53,10 @@ static inline int64_t packed_v_row(const hd_attention_t *a)
 HD_NOINLINE void pack_k(const hd_attention_t *a, int64_t b, int64_t head, int64_t key, int count,
                         char *to)
 {
-    for (int j = 0; j < count; j++)
+    for (int j = 0; j < count; j++) {
         row_to_cells(&a->k, hd_view_row(&a->k, b, key + j, head), a->d, to + j * packed_k_row(a));
+        scale_row(&a->k_scale, b, key + j, head, a->d, to + j * packed_k_row(a));
+    }
 }
 
 /* key is even with pairs; an odd count is filled up with a row of zeros. */
@@ -74,8 +69,10 @@ HD_NOINLINE void pack_v(const hd_attention_t *a, int64_t b, int64_t head, int64_
                          j + 1 < count ? hd_view_row(&a->v, b, key + j + 1, head) : NULL, a->v.elem,
                          a->dv, to + j / 2 * packed_v_row(a));
 #else
-    for (int j = 0; j < count; j++)
+    for (int j = 0; j < count; j++) {
         row_to_cells(&a->v, hd_view_row(&a->v, b, key + j, head), a->dv, to + j * packed_v_row(a));
+        scale_row(&a->v_scale, b, key + j, head, a->dv, to + j * packed_v_row(a));
+    }
 #endif
 }
 
@@ -111,26 +108,6 @@ HD_NOINLINE void pack_q(const hd_attention_t *a, const char *const *rows, char *
         for (int i = 0; i < VEC_LANES && c + i < steps; i++)
             vec_store(to + (c + i) * LANES * 4, x[i]);
     }
-}
-
-/* ---- results --------------------------------------------------------------------------------- */
-
-/* A row of n f32 to the caller's dtype. */
-HD_INLINE void row_from_f32(const hd_view_t *view, const float *from, int n, char *row)
-{
-    int c = 0;
-    if (hd_view_is_plain(view, HEED_F32)) {
-        memcpy(row, from, (size_t)n * sizeof(float));
-        return;
-    }
-    if (hd_view_is_plain(view, HEED_BF16))
-        for (; c + VEC_LANES <= n; c += VEC_LANES)
-            vec_store_bf16((uint16_t *)(void *)row + c, vec_load(from + c));
-    if (hd_view_is_plain(view, HEED_F16))
-        for (; c + VEC_LANES <= n; c += VEC_LANES)
-            vec_store_f16((uint16_t *)(void *)row + c, vec_load(from + c));
-    for (; c < n; c++)
-        hd_element_store(view->dtype, row + c * view->elem, from[c]);
 }
 
 #endif

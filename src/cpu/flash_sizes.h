@@ -3,6 +3,7 @@
 #ifndef HD_FLASH_SIZES_H
 #define HD_FLASH_SIZES_H
 
+#include "flash_modify.h"
 #include "flash_rows.h"
 
 enum { PACK_BYTES = 64 << 20, SERIAL_FLOPS = 2000000 };
@@ -30,6 +31,7 @@ typedef struct flash_sizes {
     int64_t wave;                               /* key heads packed at a time */
     int64_t staging_row;                        /* bytes */
     size_t q, s, p, o, staging, k_tile, v_tile; /* bytes of a thread's buffers */
+    size_t addend;                              /* those of a bias */
     size_t state;
     int threads;
 } flash_sizes_t;
@@ -40,15 +42,18 @@ static size_t padded(int64_t bytes)
     return hd_round_up((size_t)bytes, 64) + 192;
 }
 
-static bool is_readable(const hd_view_t *view, int size)
+/* Rows of pages are not all one stride apart, and codes with a scale are no cells. */
+static bool is_readable(const hd_view_t *view, const hd_view_t *scale, int size)
 {
-    return hd_view_is_plain(view, FLASH_PAIRS ? HEED_BF16 : HEED_F32) && size % CELL == 0;
+    return hd_view_is_plain(view, FLASH_PAIRS ? HEED_BF16 : HEED_F32) && size % CELL == 0 &&
+           !view->page && !scale->dtype;
 }
 
 static void choose_packing(const hd_attention_t *a, flash_sizes_t *z)
 {
     bool shared = z->turns > 1;
-    bool read_k = is_readable(&a->k, a->d), read_v = !FLASH_PAIRS && is_readable(&a->v, a->dv);
+    bool read_k = is_readable(&a->k, &a->k_scale, a->d);
+    bool read_v = !FLASH_PAIRS && is_readable(&a->v, &a->v_scale, a->dv);
     bool dense_k = a->k.row == packed_k_row(a), dense_v = a->v.row == packed_v_row(a);
     z->pack_k = shared && !(read_k && dense_k);
     z->pack_v = shared && !(read_v && dense_v);
@@ -72,13 +77,21 @@ static int choose_share(const hd_attention_t *a, const flash_sizes_t *z, int thr
     return share;
 }
 
+/* Tasks of a key head whose sequences have at most so many queries. What shares a task moves the
+ * last bits: with ragged batches it would depend on the batch. */
+static void choose_tasks(const hd_attention_t *a, int64_t queries, flash_sizes_t *z)
+{
+    z->fold = 1;
+    if (!a->visible.tiles && queries > 0 && !a->batch_invariant)
+        z->fold = (int)hd_max(hd_min(ROWS / hd_min(queries, ROWS), a->group), 1);
+    z->blocks = hd_ceil_div(queries, ROWS);
+    z->tasks = hd_ceil_div(a->group, z->fold) * z->blocks;
+}
+
 static flash_sizes_t flash_sizes(const hd_attention_t *a, int threads)
 {
-    flash_sizes_t z = {.steps = (a->d + CELL - 1) / CELL, .fold = 1};
-    if (!a->visible.tiles && a->queries > 0)
-        z.fold = (int)hd_max(hd_min(ROWS / hd_min(a->queries, ROWS), a->group), 1);
-    z.blocks = hd_ceil_div(a->queries, ROWS);
-    z.tasks = hd_ceil_div(a->group, z.fold) * z.blocks;
+    flash_sizes_t z = {.steps = (a->d + CELL - 1) / CELL};
+    choose_tasks(a, a->queries, &z);
     double work =
         2.0 * (double)(a->batch * a->heads) * (double)a->queries * (double)a->keys * (a->d + a->dv);
     z.threads = work < SERIAL_FLOPS ? 1 : threads;
@@ -99,7 +112,9 @@ static flash_sizes_t flash_sizes(const hd_attention_t *a, int threads)
     z.staging = padded(VEC_LANES * z.staging_row);
     z.k_tile = z.tile_k ? padded(STEP_KEYS * packed_k_row(a)) : 0;
     z.v_tile = z.tile_v ? padded(STEP_KEYS / CELL * packed_v_row(a)) : 0;
-    z.state = (size_t)z.share * (z.q + z.o) + z.s + z.p + z.staging + z.k_tile + z.v_tile;
+    z.addend = flash_has_bias(a) ? padded(HD_BLOCK_KEYS * ROWS * 4) : 0;
+    z.state =
+        (size_t)z.share * (z.q + z.o) + z.s + z.p + z.staging + z.k_tile + z.v_tile + z.addend;
     return z;
 }
 

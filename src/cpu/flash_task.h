@@ -3,6 +3,7 @@
 #define HD_FLASH_TASK_H
 
 #include "flash_block.h"
+#include "merge_row.h"
 
 static bool has_nan(const flash_task_t *task)
 {
@@ -25,7 +26,17 @@ typedef struct flash_steps {
     hd_walk_t walk;
     hd_block_t at, ahead;
     bool any, more; /* whether there is such a step, such a block */
+    bool pairs;     /* bias or mask decide what is visible */
 } flash_steps_t;
+
+/* With a bias or mask no block is known to be full. */
+static bool next_block(flash_steps_t *steps)
+{
+    if (!hd_walk_next(&steps->walk, &steps->ahead))
+        return false;
+    steps->ahead.full = steps->ahead.full && !steps->pairs;
+    return true;
+}
 
 /* Full blocks that follow each other make one step. */
 static void next_step(flash_steps_t *steps)
@@ -34,7 +45,7 @@ static void next_step(flash_steps_t *steps)
     steps->any = steps->more;
     *at = *ahead;
     while (steps->more) {
-        steps->more = hd_walk_next(&steps->walk, ahead);
+        steps->more = next_block(steps);
         if (!steps->more || !at->full || !ahead->full || ahead->key != at->key + at->count ||
             at->count + ahead->count > STEP_KEYS)
             return;
@@ -42,15 +53,29 @@ static void next_step(flash_steps_t *steps)
     }
 }
 
+/* A row sums nothing, or its sink, which it then starts from. */
+static flash_row_t first_row(const flash_task_t *task, int vector)
+{
+    const float *sink = task->modify.sink + vector * VEC_LANES;
+    float sum[VEC_LANES];
+    if (!hd_has_sinks(&task->job->a.modifiers))
+        return (flash_row_t){vec_set1(-INFINITY), vec_zero()};
+    for (int x = 0; x < VEC_LANES; x++)
+        sum[x] = sink[x] == -INFINITY ? 0 : 1;
+    return (flash_row_t){vec_load(sink), vec_load(sum)};
+}
+
 static void begin_keys(flash_task_t *task, flash_steps_t *steps)
 {
     const hd_attention_t *a = &task->job->a;
     memset(task->o, 0, (size_t)TILES * (size_t)a->dv * LANES * sizeof(float));
     for (int v = 0; v < FLASH_VECTORS; v++)
-        task->row[v] = (flash_row_t){vec_set1(-INFINITY), vec_zero()};
+        task->row[v] = first_row(task, v);
     task->cut = false;
-    hd_walk_begin(&steps->walk, &a->visible, task->b, task->head, task->first, task->rows);
-    steps->more = hd_walk_next(&steps->walk, &steps->ahead);
+    steps->pairs = flash_masks_pairs(a);
+    hd_walk_begin(&steps->walk, &task->modify.visible, task->b, task->head, task->first,
+                  task->rows);
+    steps->more = next_block(steps);
     next_step(steps);
 }
 
@@ -123,25 +148,6 @@ static void transpose_out(const flash_task_t *task, int vector, vec_t factor, ch
             vec_store(rows[i] + c * 4, x[i]);
         }
     }
-}
-
-/* Merges a finished row with the state that is there, and returns the new lse. */
-HD_NOINLINE double merge_row(const hd_attention_t *a, const char *out, const char *lse_at,
-                             float *row, double lse)
-{
-    float old_lse;
-    memcpy(&old_lse, lse_at, sizeof(old_lse));
-    if (old_lse == -INFINITY) /* nothing there: whatever out holds is not looked at */
-        return lse;
-    double top = fmax((double)old_lse, lse);
-    double old_weight = exp((double)old_lse - top), weight = exp(lse - top);
-    double sum = old_weight + weight;
-    for (int c = 0; c < a->dv; c++) {
-        double old = (double)hd_element_load(a->out.dtype, out + c * a->out.elem);
-        double now = weight == 0 ? 0 : weight * (double)row[c];
-        row[c] = (float)((old_weight * old + now) / sum);
-    }
-    return top + log(sum);
 }
 
 static char *result_row(const flash_task_t *task, const hd_view_t *view, int lane)

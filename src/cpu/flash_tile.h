@@ -33,6 +33,10 @@ HD_INLINE vec_t flash_dot(vec_t sum, vec_t a, vec_t b)
 }
 #endif
 
+#if FLASH_BY_ELEMENT
+#include "flash_element.h"
+#endif
+
 /* ---- how a range is cut into tiles ----------------------------------------------------------- */
 
 /* Broadcasts of a tile `vectors` wide. */
@@ -110,7 +114,11 @@ HD_INLINE void qk_tile(const int keys, const int vectors, const char *k, int64_t
             sum[i][r] = vec_zero();
         }
     }
-    HD_UNROLL_BY for (int step = 0; step < steps; step++)
+    int step = 0;
+#if FLASH_BY_ELEMENT
+    step = qk_elements(keys, vectors, k, k_row, q, steps, sum);
+#endif
+    HD_UNROLL_BY for (; step < steps; step++)
     {
         vec_t b[FLASH_TILE];
         HD_UNROLL

@@ -19,7 +19,11 @@ HD_INLINE void pv_tile(const int columns, const int vectors, const char *v, int6
                 sum[i][r] = vec_mul(sum[i][r], corr[r]);
         }
     }
-    HD_UNROLL_BY for (int step = 0; step < steps; step++)
+    int step = 0;
+#if FLASH_BY_ELEMENT
+    step = pv_elements(columns, vectors, v, v_row, p, steps, sum);
+#endif
+    HD_UNROLL_BY for (; step < steps; step++)
     {
         vec_t b[FLASH_TILE];
         HD_UNROLL

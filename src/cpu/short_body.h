@@ -19,6 +19,7 @@
 #include "short_tile.h"
 
 #include "../common/internal.h"
+#include "../common/peaks.h"
 
 #include <stdatomic.h>
 
@@ -300,24 +301,34 @@ static int short_supports(const void *desc, const heed_device_info_t *device, he
                      (long long)a.keys, SHORT_KEYS);
 }
 
-/* As that of flash attention, but that no lane is lost between 64 queries and less, and no team is
- * waited for between packing and work. */
+/* Efficiencies of the inner loops, and what else there is, as flops at the peak: a score's softmax,
+ * an element of Q in and of out, one of K or V that is packed. From profiles with AVX2. */
+static const struct {
+    double wide, narrow, score, element, packed;
+} short_cost = {.wide = 0.97, .narrow = 0.75, .score = 20, .element = 16, .packed = 25};
+
+/* A roofline, as that of flash attention (flash_estimate.h). */
 static double short_estimate(const void *at, const heed_device_info_t *device, int32_t threads)
 {
-    (void)device;
     hd_attention_t a = hd_attention(at, NULL);
     short_sizes_t z = short_sizes(&a, threads);
-    double lanes = (double)hd_round_up((size_t)hd_max(hd_min(a.queries, ROWS), 1), VEC_LANES);
-    double fill = (double)hd_max(hd_min(a.queries, ROWS), 1) / lanes;
-    double pairs = hd_band_pairs(&a.visible) * (double)(a.batch * a.heads);
-    double flops = 2 * pairs * (a.d + a.dv) / fill;
-    double bytes =
-        (double)(a.batch * a.key_heads * a.keys) * (a.d + a.dv) * (double)hd_dtype_bytes(a.k.dtype);
-    double reached =
-        a.queries > VEC_LANES ? 0.9 : 0.75; /* one vector a tile: bound by broadcasts */
-    double compute = flops / (reached * 3 * FLASH_ISA_FLOPS * z.threads);
-    double memory = bytes / (10.0 * z.threads);
-    return fmax(compute, memory) + (z.threads > 1 ? 5000.0 : 150.0);
+    if (a.queries == 0)
+        return 200;
+    bool cut = a.visible.right < a.keys || a.visible.left < a.keys;
+    double heads = (double)(a.batch * a.heads), width = a.d + a.dv;
+    double keys = hd_band_pairs(&a.visible) / (double)a.queries + (cut ? VEC_LANES / 2 : 0);
+    double rows = heads * (double)hd_round_up((size_t)a.queries, VEC_LANES);
+    double reached = a.queries > VEC_LANES ? short_cost.wide : short_cost.narrow;
+    double flops = rows * (keys * (2 * width + short_cost.score) / reached);
+    flops += rows * width * short_cost.element;
+    double elements = (double)(a.batch * a.key_heads * a.keys);
+    flops += elements * short_cost.packed * ((z.pack_k ? a.d : 0) + (z.pack_v ? a.dv : 0));
+    double bytes = elements * width * (double)hd_dtype_bytes(a.k.dtype) +
+                   heads * (double)a.queries * width * (double)hd_dtype_bytes(a.q.dtype);
+    double peak = FLASH_PAIRS ? hd_rate(&device->peaks, device->peaks.dot_bf16, z.threads)
+                              : hd_f32_rate(&device->peaks, VEC_LANES, z.threads);
+    return flops / peak + bytes / hd_read_rate(device, bytes, z.threads) +
+           hd_region_ns(device, z.threads) + 200;
 }
 
 #endif

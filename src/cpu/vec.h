@@ -43,6 +43,12 @@
 #define HD_OPAQUE(x)
 #endif
 
+/* 2^f for |f| <= 1/2, highest power first: degree 5, minimax, 2.1e-7. */
+#define VEC_EXP2_POLYNOMIAL                                                                    \
+    {                                                                                          \
+        0.00132764722f, 0.00967554133f, 0.0555071327f, 0.240221197f, 0.693146967f, 1.00000007f \
+    }
+
 /* The emulated twin of a kernel, built for the tests, goes by another name. */
 #if defined(HD_EMULATED)
 #define HD_IMPL_NAME(name) hd_impl_emu_##name

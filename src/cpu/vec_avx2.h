@@ -69,11 +69,10 @@ HD_INLINE vec_t vec_select(uint32_t bits, vec_t a, vec_t b)
     return _mm256_blendv_ps(b, a, _mm256_castsi256_ps(_mm256_cmpeq_epi32(set, lane)));
 }
 
-/* 2^t = 2^n 2^f, n the nearest integer, f by a polynomial of degree 5 (minimax, 2.1e-7). */
+/* 2^t = 2^n 2^f, n the nearest integer, f by a polynomial. */
 HD_INLINE void vec_exp2_all(vec_t *t, const int count)
 {
-    static const float coefficients[] = {0.00132764722f, 0.00967554133f, 0.0555071327f,
-                                         0.240221197f,   0.693146967f,   1.00000007f};
+    static const float coefficients[] = VEC_EXP2_POLYNOMIAL;
     const vec_t magic = vec_set1(12582912.0f); /* 1.5 * 2^23: the sum's low bits are the integer */
     vec_t z[VEC_EXP2_MOST], p[VEC_EXP2_MOST];
     HD_UNROLL

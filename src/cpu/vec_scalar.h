@@ -74,18 +74,17 @@ HD_INLINE vec_t vec_select(uint32_t bits, vec_t a, vec_t b)
     return vec_blend((all & lane) == lane, a, b);
 }
 
-/* 2^t = 2^n 2^f, n the nearest integer, f by a polynomial of degree 5 (minimax, 2.1e-7). */
+/* 2^t = 2^n 2^f, n the nearest integer, f by a polynomial. */
 HD_INLINE vec_t vec_exp2(vec_t t)
 {
+    static const float coefficients[] = VEC_EXP2_POLYNOMIAL;
     const vec_t magic = vec_set1(12582912.0f); /* 1.5 * 2^23: the sum's low bits are the integer */
     t = vec_max(vec_set1(-126.0f), t);
-    vec_t z = t + magic, f = t - (z - magic);
-    vec_t p = vec_set1(0.00132764722f);
-    p = p * f + vec_set1(0.00967554133f);
-    p = p * f + vec_set1(0.0555071327f);
-    p = p * f + vec_set1(0.240221197f);
-    p = p * f + vec_set1(0.693146967f);
-    p = p * f + vec_set1(1.00000007f);
+    vec_t z = t + magic, f = t - (z - magic), p = vec_set1(coefficients[0]);
+    HD_UNROLL
+    for (int c = 1; c < 6; c++) {
+        p = p * f + vec_set1(coefficients[c]);
+    }
     return (vec_t)((vec_int_t)p + ((vec_int_t)z << 23));
 }
 

@@ -209,6 +209,26 @@ void hd_cuda_restore(const hd_cuda_scope_t *scope)
         (void)cudaSetDevice(scope->before);
 }
 
+int hd_cuda_has_mark(heed_device_t device, const void *mark, const char *code, heed_why_t *why)
+{
+    struct cudaFuncAttributes attributes;
+    hd_cuda_scope_t scope;
+    if (hd_cuda_use(device.id, "asking for a kernel", &scope) != HEED_OK)
+        return hd_cuda_refuse(why, HEED_ERROR_DEVICE, "cuda:%d cannot be used", device.id);
+    cudaError_t error = cudaFuncGetAttributes(&attributes, mark);
+    hd_cuda_restore(&scope);
+    if (error == cudaSuccess && attributes.maxThreadsPerBlock == HD_CUDA_MARK_THREADS)
+        return 1;
+    (void)cudaGetLastError();
+    if (error != cudaSuccess && error != cudaErrorNoKernelImageForDevice)
+        return hd_cuda_refuse(why, HEED_ERROR_DEVICE, "asking cuda:%d for a kernel: %s", device.id,
+                              cudaGetErrorString(error));
+    return hd_cuda_refuse(why, HEED_ERROR_UNSUPPORTED,
+                          "needs machine code for %s, which cuda:%d would not load: this library "
+                          "was built without, or the driver is told to compile PTX",
+                          code, device.id);
+}
+
 /* ---- launching ------------------------------------------------------------------------------- */
 
 /* Whether a kernel on the device may use this address. */

@@ -23,6 +23,12 @@ heed_status_t hd_cuda_fail(heed_status_t status, const char *format, ...)
 /* Of the card; 1 where it cannot be asked. */
 int hd_cuda_multiprocessors(heed_device_t device);
 
+/* Beside kernels whose body only some architecture has lies an empty one, a mark, whose launch
+ * bound is this where they have it. Whether the card would load that code; 0 with the reason, in
+ * which `code` names the architecture. */
+enum { HD_CUDA_MARK_THREADS = 64 };
+int hd_cuda_has_mark(heed_device_t device, const void *mark, const char *code, heed_why_t *why);
+
 /* What hd_cuda_enter changed, for hd_cuda_leave. */
 typedef struct hd_cuda_scope {
     int before; /* the thread's current device */

@@ -19,13 +19,14 @@
  * addresses are known too late for that, and are left to decode_sm80.
  *
  * Has run in the emulator only, never on a card. */
-#include "simt.cuh"
+#include "sm90.cuh"
 #include "ptx.cuh"
-
-#define HD_SM90 (HD_EMULATED || __CUDA_ARCH_FEAT_SM90_ALL)
 
 #include "decode.cuh"
 #include "tensor_map.h"
+
+namespace decode_sm90
+{
 
 enum {
     THREADS = 32 * DECODE_WARPS,
@@ -232,7 +233,11 @@ static __global__ void __launch_bounds__(THREADS, DIM == 256 ? 1 : 2)
 #endif
 }
 
+} // namespace decode_sm90
+
 /* ---- the host's side ------------------------------------------------------------------------- */
+
+using namespace decode_sm90;
 
 extern "C" const heed_impl_t hd_impl_decode_sm80;
 
@@ -321,10 +326,6 @@ static int bad_axis(const heed_tensor_t *tensor)
 static int supports(const void *at, const heed_device_info_t *device, heed_why_t *why)
 {
     const heed_attention_desc_t *desc = (const heed_attention_desc_t *)at;
-    if (device->compute_major != 9)
-        return hd_cuda_refuse(why, HEED_ERROR_UNSUPPORTED,
-                              "needs compute capability 9.0: this card has %d.%d",
-                              device->compute_major, device->compute_minor);
     const heed_tensor_t *tensors[] = {&desc->k, &desc->v};
     for (int i = 0; i < 2; i++) {
         int axis = bad_axis(tensors[i]);
@@ -333,7 +334,7 @@ static int supports(const void *at, const heed_device_info_t *device, heed_why_t
                                   "%s.strides[%d]=%lld: TMA takes multiples of 8 elements",
                                   i ? "v" : "k", axis, (long long)tensors[i]->strides[axis]);
     }
-    return decode_supports(desc, device, why);
+    return decode_supports(desc, device, why) && hd_sm90_takes(device, why);
 }
 
 /* Enough for decode_sm80 too. */

@@ -3,7 +3,7 @@
 #ifndef HD_FLASH_SM90_CONFIG_CUH
 #define HD_FLASH_SM90_CONFIG_CUH
 
-#include "simt.cuh"
+#include "sm90.cuh"
 #include "ptx.cuh"
 #include "tensor_map.h"
 

@@ -13,7 +13,7 @@
 
 #include "flash_sm90_host.cuh"
 
-#if __CUDA_ARCH_FEAT_SM90_ALL || HD_EMULATED
+#if HD_SM90
 #include "flash_sm90_fp8_math.cuh"
 #include "flash_sm90_fp8_store.cuh"
 #include "flash_sm90_fp8_turn.cuh"
@@ -43,6 +43,8 @@ struct roles<fp8_config<DIM, KEYS, GROUPS, PIECE, FLUSH, POLY, PING, TILES>> {
 
 } // namespace flash_sm90
 #endif
+
+extern "C" const heed_impl_t hd_impl_flash_simt;
 
 using namespace flash_sm90;
 
@@ -74,6 +76,9 @@ static heed_status_t run(const heed_launch_t *at)
     p.a = hd_attention_of(at);
     if (p.a.batch * p.a.heads * p.a.queries == 0)
         return HEED_OK;
+    /* Addresses are not known to a plan. flash_simt needs no workspace either. */
+    if (!is_aligned(&p.a))
+        return hd_impl_flash_simt.run(at);
     hd_cuda_scope_t scope;
     heed_status_t status =
         hd_cuda_enter(at, desc->q.device, operands, HEED_ATTENTION_LSE + 1, &scope);

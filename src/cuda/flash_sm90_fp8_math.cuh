@@ -100,7 +100,6 @@ template <class C> struct fp8_worker : worker<C> {
     HD_INLINE void advance()
     {
         step_ring(&ring);
-        base::k ^= base::k_step;
         t ^= t_step;
     }
 

@@ -32,6 +32,12 @@ static inline bool is_mappable(const heed_tensor_t *tensor)
     return good;
 }
 
+/* Whether the operands begin where the copy engine can fetch them: if not, another kernel does. */
+static inline bool is_aligned(const hd_attention_t *a)
+{
+    return ((uintptr_t)a->q.data | (uintptr_t)a->k.data | (uintptr_t)a->v.data) % PIECE == 0;
+}
+
 /* A map of [B,S,H,D] in boxes of `rows` rows by 128 bytes. */
 static inline heed_status_t make_map(hd_tensor_map_t *map, const hd_view_t *view,
                                      const heed_tensor_t *tensor, int rows, const char *name)
@@ -111,10 +117,6 @@ static int supports(const void *at, const heed_device_info_t *device, heed_why_t
     const heed_tensor_t *inputs[] = {&desc->q, &desc->k, &desc->v};
     const int64_t *q = desc->q.shape, *k = desc->k.shape, *v = desc->v.shape;
     enum { SHARED_BYTES = 227 * 1024 };
-    if (device->compute_major != 9 || device->compute_minor != 0)
-        return hd_cuda_refuse(why, HEED_ERROR_UNSUPPORTED,
-                              "needs compute capability 9.0: this card has %d.%d",
-                              device->compute_major, device->compute_minor);
     if (device->shared_bytes < SHARED_BYTES)
         return hd_cuda_refuse(why, HEED_ERROR_UNSUPPORTED,
                               "needs %d bytes of shared memory: this card has %d", SHARED_BYTES,
@@ -134,7 +136,7 @@ static int supports(const void *at, const heed_device_info_t *device, heed_why_t
         return hd_cuda_refuse(why, HEED_ERROR_UNSUPPORTED,
                               "q.shape, k.shape: Sq=%lld, Sk=%lld, B*H=%lld are beyond 2^30",
                               (long long)q[1], (long long)k[1], (long long)(q[0] * q[2]));
-    return 1;
+    return hd_sm90_takes(device, why);
 }
 
 /* A launch; then full rounds of tiles at two thirds of the tensor cores' peak. A guess until it is

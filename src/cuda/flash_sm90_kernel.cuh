@@ -4,7 +4,7 @@
 
 #include "flash_sm90_config.cuh"
 
-#if __CUDA_ARCH_FEAT_SM90_ALL || HD_EMULATED
+#if HD_SM90
 
 #include "flash_sm90_load.cuh"
 #include "flash_sm90_math.cuh"
@@ -204,7 +204,7 @@ namespace flash_sm90
 template <class C>
 static __global__ void __launch_bounds__(C::THREADS, 1) attend(const __grid_constant__ params_t p)
 {
-#if __CUDA_ARCH_FEAT_SM90_ALL || HD_EMULATED
+#if HD_SM90
     HD_SHARED(shared);
     if (threadIdx.x == 0)
         start_barriers<C>(shared, &p);

@@ -28,12 +28,12 @@ HD_INLINE int same_in_warp(int x)
 template <class C> struct worker {
     const params_t *p;
     barriers_t *bars;
-    int group;        /* number of this warpgroup */
-    int row0;         /* of the tile: the thread's first row, the second is 8 further */
-    bool leads;       /* one thread of the warpgroup */
-    ring_t ring;      /* of the next K; V is one block behind */
-    uint64_t q, k, v; /* wgmma descriptors of Q, of K at `ring`, of V at the other stage */
-    uint64_t k0, v0, k_step, v_step;
+    int group;     /* number of this warpgroup */
+    int row0;      /* of the tile: the thread's first row, the second is 8 further */
+    bool leads;    /* one thread of the warpgroup */
+    ring_t ring;   /* of the next K; V is one block behind */
+    uint64_t q, v; /* wgmma descriptors of Q, of V at the other stage than `ring` */
+    uint64_t k0, v0, v_step;
     state<C> x;
 
     HD_INLINE void begin(const params_t *params, unsigned char *shared, int number)
@@ -45,10 +45,9 @@ template <class C> struct worker {
         leads = (threadIdx.x & 127) == 0;
         ring.stage = ring.parity = 0;
         q = hd_wgmma_descriptor(shared + group * C::Q_BYTES, 16, 1024);
-        /* There are two stages: an exclusive or leads from each to the other. */
         k0 = hd_wgmma_descriptor(shared + C::K_AT, 16, 1024);
         v0 = hd_wgmma_descriptor(shared + C::V_AT, C::KEYS * SLAB_BYTES, 1024);
-        k_step = k0 ^ (k0 + (C::K_BYTES >> 4));
+        /* There are two stages: an exclusive or leads from each to the other. */
         v_step = v0 ^ (v0 + (C::K_BYTES >> 4));
     }
 
@@ -56,7 +55,6 @@ template <class C> struct worker {
     {
         ring.stage = __any_sync(~0u, ring.stage) ? 1 : 0;
         ring.parity = __any_sync(~0u, ring.parity) ? 1 : 0;
-        k = ring.stage ? k0 ^ k_step : k0;
         v = ring.stage ? v0 : v0 ^ v_step;
     }
 
@@ -64,6 +62,10 @@ template <class C> struct worker {
 
     HD_INLINE void start_scores()
     {
+        /* K at `ring`, by a vote: the compiler then forms the descriptors in uniform registers. One
+         * that is carried from block to block it keeps in the threads' registers, and moves for
+         * each product: 2 more instructions a score element at head size 256. */
+        uint64_t k = __any_sync(~0u, ring.stage) ? k0 + (C::K_BYTES >> 4) : k0;
         hd_wgmma_fence();
 #pragma unroll
         for (int i = 0; i < C::DIM / C::STEP; i++)
@@ -119,7 +121,6 @@ template <class C> struct worker {
     HD_INLINE void advance()
     {
         step_ring(&ring);
-        k ^= k_step;
         v ^= v_step;
     }
 

@@ -95,10 +95,14 @@ template <class C> struct state {
 
     HD_INLINE void pack()
     {
-        if constexpr (C::TYPE == HD_MMA_E4M3) {
+        if constexpr (C::TYPE == HD_MMA_E4M3)
             pack_e4m3();
-            return;
-        }
+        else
+            pack_16();
+    }
+
+    HD_INLINE void pack_16()
+    {
 #pragma unroll
         for (int i = 0; i < SCORES / 2; i++)
             p[i / 4][i % 4] = C::TYPE == HD_MMA_BF16 ? hd_pack_bf16(s[2 * i], s[2 * i + 1])

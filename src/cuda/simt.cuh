@@ -67,8 +67,8 @@ static cudaError_t hd_simt_launch(void (*kernel)(Params), dim3 grid, dim3 block,
     hd_simt_launch_dependent(kernel, grid, block, shared_bytes, (cudaStream_t)(stream), params)
 
 template <class Params>
-cudaError_t hd_simt_launch_dependent(void (*kernel)(Params), dim3 grid, dim3 block,
-                                     size_t shared_bytes, cudaStream_t stream, Params params)
+static cudaError_t hd_simt_launch_dependent(void (*kernel)(Params), dim3 grid, dim3 block,
+                                            size_t shared_bytes, cudaStream_t stream, Params params)
 {
     void *arguments[] = {&params};
     cudaLaunchAttribute early = {};

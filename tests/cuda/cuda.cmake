@@ -51,6 +51,7 @@ if(heed_cuda_built)
   target_include_directories(heed_fake_machine PRIVATE
     "${heed_include}" "${PROJECT_SOURCE_DIR}/src/common" "${PROJECT_SOURCE_DIR}/src/cuda")
   target_include_directories(heed_fake_machine SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS})
+  target_compile_definitions(heed_fake_machine PRIVATE ${heed_cuda_definitions})
   set_target_properties(heed_fake_machine PROPERTIES POSITION_INDEPENDENT_CODE ON
                                                      C_VISIBILITY_PRESET hidden)
   set(heed_fake_machine_objects $<TARGET_OBJECTS:heed_cuda_objects>
@@ -104,8 +105,10 @@ endif()
 
 heed_test(cuda.gpu_sh cuda sh "${PROJECT_SOURCE_DIR}/bench/gpu.sh" --dry-run
           --build "${CMAKE_CURRENT_BINARY_DIR}/gpu" --output "${CMAKE_CURRENT_BINARY_DIR}/gpu")
-set_tests_properties(cuda.gpu_sh PROPERTIES
-  PASS_REGULAR_EXPRESSION "heed-check --device cuda:0.*gpu_peers.py.*--tune")
+set(heed_gpu_sh "heed-check --device cuda:0" gpu_peers.py HEED_CUDA_TUNE=ON
+                "heed-check.*flash_sm90_tune" gpu_peers.py /tune/libheed.so -- --tune)
+list(JOIN heed_gpu_sh ".*" heed_gpu_sh)
+set_tests_properties(cuda.gpu_sh PROPERTIES PASS_REGULAR_EXPRESSION "${heed_gpu_sh}")
 
 # ---- what the compiler made of the kernels -------------------------------------------------------
 

@@ -368,6 +368,15 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr which, int id
     }
 }
 
+cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes *attributes, const void *function)
+{
+    (void)function;
+    CALLED(0);
+    memset(attributes, 0, sizeof(*attributes));
+    attributes->maxThreadsPerBlock = fake.block_threads;
+    return cudaSuccess;
+}
+
 cudaError_t cudaGetDevice(int *id)
 {
     *id = fake.current;

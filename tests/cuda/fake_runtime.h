@@ -16,6 +16,7 @@ typedef struct fake_machine {
     int cards, driver;
     int major[FAKE_CARDS], minor[FAKE_CARDS];
     int no_pools;        /* 1: no stream-ordered allocation */
+    int block_threads;   /* that a block of any kernel may have */
     size_t memory;       /* bytes that a card has */
     const char *failing; /* function that fails, NULL: none */
     cudaError_t failure; /* how */

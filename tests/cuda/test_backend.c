@@ -158,6 +158,32 @@ static void launch_errors_have_statuses(void **state)
     }
 }
 
+/* A kernel whose body the card would not load is refused with a reason, not run empty. */
+static void a_kernel_without_a_body_is_refused(void **state)
+{
+    static const heed_device_t second = {HEED_DEVICE_CUDA, 1};
+    static const int kernel = 0;
+    heed_why_t why = {0};
+    (void)state;
+    fake.block_threads = HD_CUDA_MARK_THREADS;
+    assert_int_equal(hd_cuda_has_mark(second, &kernel, "sm_90a", &why), 1);
+    assert_int_equal(fake.switches, 2);
+    fake.block_threads = HD_CUDA_MARK_THREADS / 2;
+    assert_int_equal(hd_cuda_has_mark(second, &kernel, "sm_90a", &why), 0);
+    assert_int_equal(why.status, HEED_ERROR_UNSUPPORTED);
+    expect_sentence(why.text, "needs machine code for sm_90a, which cuda:1 would not load");
+    assert_int_equal(hd_cuda_has_mark(second, &kernel, "sm_90a", NULL), 0);
+    fake.failing = "cudaFuncGetAttributes";
+    fake.failure = cudaErrorNoKernelImageForDevice;
+    assert_int_equal(hd_cuda_has_mark(second, &kernel, "sm_90a", &why), 0);
+    expect_sentence(why.text, "needs machine code for sm_90a");
+    fake.failure = cudaErrorUnknown;
+    assert_int_equal(hd_cuda_has_mark(second, &kernel, "sm_90a", &why), 0);
+    assert_int_equal(why.status, HEED_ERROR_DEVICE);
+    expect_sentence(why.text, "asking cuda:1 for a kernel: words of the runtime");
+    assert_int_equal(fake.current, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -166,6 +192,7 @@ int main(void)
         cmocka_unit_test_setup(operands_must_lie_on_the_device, reset),
         cmocka_unit_test_setup(the_current_device_comes_back, reset),
         cmocka_unit_test_setup(launch_errors_have_statuses, reset),
+        cmocka_unit_test_setup(a_kernel_without_a_body_is_refused, reset),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

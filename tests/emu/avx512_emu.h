@@ -223,6 +223,66 @@ EMU_REDUCE(emu_reduce_max, EMU_MAX)
 #undef _mm512_reduce_max_ps
 #define _mm512_reduce_max_ps(x) emu_reduce_max(x)
 
+/* ---- comparing ------------------------------------------------------------------------------- */
+
+EMU_INLINE uint32_t emu_above_16(simde__m512i x, simde__m512i y)
+{
+    EMU_LANES(int16_t, a, x);
+    EMU_LANES(int16_t, b, y);
+    uint32_t mask = 0;
+    for (int i = 0; i < 32; i++)
+        mask |= (uint32_t)(a[i] > b[i]) << i;
+    return mask;
+}
+
+#undef _mm512_cmpgt_epi16_mask
+#define _mm512_cmpgt_epi16_mask(a, b) emu_above_16(a, b)
+
+/* ---- stores past the caches: stores -----------------------------------------------------------
+ */
+
+#undef _mm512_stream_si512
+#define _mm512_stream_si512(at, x) memcpy(at, &(x), sizeof(x))
+
+/* ---- small integers -------------------------------------------------------------------------- */
+
+EMU_INLINE simde__mmask32 emu_equal_epi16(simde__m512i x, simde__m512i y)
+{
+    EMU_LANES(uint16_t, a, x);
+    EMU_LANES(uint16_t, b, y);
+    uint32_t mask = 0;
+    for (int i = 0; i < 32; i++)
+        mask |= (uint32_t)(a[i] == b[i]) << i;
+    return mask;
+}
+
+EMU_INLINE simde__m512i emu_from_epi8(simde__m128i x)
+{
+    EMU_LANES(int8_t, from, x);
+    int32_t to[16];
+    for (int i = 0; i < 16; i++)
+        to[i] = from[i];
+    EMU_VECTOR(simde__m512i, result, to);
+    return result;
+}
+
+EMU_INLINE simde__m512 emu_int_to_float(simde__m512i x)
+{
+    EMU_LANES(int32_t, from, x);
+    float to[16];
+    for (int i = 0; i < 16; i++)
+        to[i] = (float)from[i];
+    EMU_VECTOR(simde__m512, result, to);
+    return result;
+}
+
+#undef _mm512_cvtepi32_ps
+#define _mm512_cvtepi32_ps(x) emu_int_to_float(x)
+#undef _mm512_cmpeq_epi16_mask
+#define _mm512_cmpeq_epi16_mask(x, y) emu_equal_epi16(x, y)
+#undef _mm512_cvtepi8_epi32
+#define _mm512_cvtepi8_epi32(x) emu_from_epi8(x)
+
 /* ---- masked memory --------------------------------------------------------------------------- */
 
 #define EMU_MASKED(bits, element, vector)                                                \

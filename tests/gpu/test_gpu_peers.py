@@ -183,8 +183,15 @@ def main():
         assert by_name[problem.text(), "torch cudnn"]["why"] == (
             "fails: RuntimeError: No available kernel.")
     assert "1.00x the best peer" in text and "copy_gbps 1.0" in text, text
-    code, results, _ = run(["--tune"], problems[:1])
+    code, results, text = run(["--tune"], problems)
     names = {r["name"] for r in results["results"]}
+    table = results["table"]
+    assert {f"heed {row['name']}" for row in table} <= names and len(table) > 1, table
+    shape = gpu_peers.short(problems[0])
+    want = problems[0].flops() / 0.5 / 1e9
+    assert all(abs(row[shape] - want) < 1e-9 for row in table if shape in row), table
+    lines = [line for line in text.splitlines() if line.startswith(table[0]["name"])]
+    assert f"{want:.1f}*" in lines[-1] and "* the best of its shape" in text, text
     assert not any(name.startswith("torch") or name.endswith("simt") for name in names), names
     assert gpu_peers.Problem("bf16", 1, 4, 4, 1, 1, 8, 1).flops() == 4 * 8 * 10
     print("gpu_peers.py does what it should")

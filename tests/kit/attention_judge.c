@@ -36,6 +36,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define U    0x1p-24
 #define UNIT 0x1p-13 /* of tensor cores with e4m3 */
@@ -60,6 +61,8 @@ typedef struct row {
     double scores;   /* |scale| |q_i| max |k_j| */
     double v_max;    /* of visible values and of the old state */
     double cut;      /* what a score may lose in tensor cores */
+    double addend;   /* the largest that is added to a score */
+    double sink;     /* -inf: none */
     double out, lse; /* bounds; out without its final rounding */
     double exact_lse;
 } row_t;
@@ -67,6 +70,12 @@ typedef struct row {
 static double gamma_of(double n)
 {
     return n * U / (1 - n * U);
+}
+
+/* Whether keys or values are codes that are multiplied with a scale. */
+static bool scaled(const heed_attention_desc_t *desc)
+{
+    return desc->k_scale.ndim || desc->v_scale.ndim;
 }
 
 static double exp_error(const heed_attention_desc_t *desc)
@@ -127,6 +136,18 @@ static double cut_off(const double *q, const double *k, int64_t d)
     return coherent + 5 * sqrt(squares);
 }
 
+/* |bias| + |slope * distance|. */
+static double size_of_addend(const judged_t *judged, int64_t b, int64_t h, int64_t i, int64_t j)
+{
+    if (!judged->x.bias && !judged->x.slopes)
+        return 0;
+    kit_attention_t alone = judged->x;
+    alone.slopes = NULL;
+    double bias = kit_attention_addend(judged->desc, &alone, b, h, i, j);
+    double both = kit_attention_addend(judged->desc, &judged->x, b, h, i, j);
+    return fabs(bias) + fabs(both - bias);
+}
+
 /* The largest |scale| |q_i| |k_j| and the largest |v_j| that a row sees. */
 static void find_sizes(const judged_t *judged, row_t *row)
 {
@@ -136,7 +157,7 @@ static void find_sizes(const judged_t *judged, row_t *row)
     for (int64_t d = 0; d < n->d; d++)
         square += q[d] * q[d];
     row->finite = isfinite(square);
-    row->keys = kit_attention_sees(judged->desc, row->b, row->h, row->i, judged->sees);
+    row->keys = kit_attention_sees(judged->desc, &judged->x, row->b, row->h, row->i, judged->sees);
     for (int64_t j = 0; j < n->sk; j++) {
         if (!judged->sees[j])
             continue;
@@ -146,6 +167,7 @@ static void find_sizes(const judged_t *judged, row_t *row)
         if (judged->x.e4m3_weights)
             row->cut = fmax(row->cut, cut_off(q, judged->x.k + at * n->d, n->d));
         row->v_max = fmax(row->v_max, judged->v_max[at]);
+        row->addend = fmax(row->addend, size_of_addend(judged, row->b, row->h, row->i, j));
     }
     row->cut *= fabs(kit_attention_scale(judged->desc));
     row->scores = row->keys ? fabs(kit_attention_scale(judged->desc)) * sqrt(square) * k_norm : 0;
@@ -156,13 +178,14 @@ static void merge_bound(const judged_t *judged, row_t *row)
 {
     const kit_sizes_t *n = &judged->n;
     int64_t at = kit_at(row->b, row->i, row->h, n->sq, n->h, n->dv);
-    double e = exp_error(judged->desc),
-           new_lse = row->keys ? row->scores + log((double)row->keys) : 0;
+    double e = exp_error(judged->desc), sink = row->sink == -INFINITY ? 0 : fabs(row->sink);
+    bool empty = row->keys == 0 && row->sink == -INFINITY;
+    double new_lse = empty ? 0 : fmax(row->scores + row->addend, sink) + log((double)row->keys + 1);
     double old_max = 0;
     for (int64_t d = 0; d < n->dv; d++)
         old_max = fmax(old_max, fabs(judged->x.old_out[at + d]));
     double logs = 8 * U * (new_lse + fmin(fabs(row->old_lse), new_lse + 200));
-    double moved = row->keys ? row->lse + logs + e : 8 * U;
+    double moved = empty ? 8 * U : row->lse + logs + e;
     row->v_max = fmax(row->v_max, old_max);
     row->out = fmin(row->out + fmin(2, expm1(moved)), 2);
     row->lse += logs + e;
@@ -170,18 +193,33 @@ static void merge_bound(const judged_t *judged, row_t *row)
         row->lse += 8 * U * fabs(row->old_lse);
 }
 
+/* What a score may be off by. */
+static double score_error(const judged_t *judged, row_t *row)
+{
+    const heed_attention_desc_t *desc = judged->desc;
+    double cap = (double)desc->softcap;
+    double error = gamma_of((double)judged->n.d + (scaled(desc) ? 8 : 4)) * row->scores + row->cut;
+    if (cap > 0) {
+        error = fmin(error, 2 * cap) + 16 * U * cap;
+        row->scores = fmin(row->scores, cap);
+    }
+    if (row->addend > 0)
+        error += 6 * U * (row->scores + row->addend);
+    return error;
+}
+
 static void find_bound(const judged_t *judged, row_t *row)
 {
-    double score = gamma_of((double)judged->n.d + 4) * row->scores;
-    score += row->cut;
-    double sums = gamma_of((double)row->keys * 17 / 16 + 8);
+    double score = score_error(judged, row);
+    row->sink = kit_attention_sink(judged->desc, &judged->x, row->h);
+    double sums = gamma_of((double)row->keys * 17 / 16 + (scaled(judged->desc) ? 12 : 8));
     double e = exp_error(judged->desc), weight = expm1(2 * score) + 2 * sums + 2 * e;
     if (judged->desc->q.dtype == HEED_BF16)
         weight += 0x1p-8;
     if (judged->desc->q.dtype == HEED_F16)
         weight += 0x1p-11 + (double)row->keys * 0x1p-25;
     row->out = row->keys ? fmin(weight, 2) : 0;
-    row->lse = row->keys ? score + sums + e : 0;
+    row->lse = row->keys || row->sink != -INFINITY ? score + sums + e : 0;
     row->old_lse = -INFINITY;
     if (!judged->x.old_lse)
         return;
@@ -195,7 +233,7 @@ static void find_bound(const judged_t *judged, row_t *row)
 
 static bool is_empty(const row_t *row)
 {
-    return row->keys == 0 && row->old_lse == -INFINITY;
+    return row->keys == 0 && row->old_lse == -INFINITY && row->sink == -INFINITY;
 }
 
 /* Half the smallest step of a type, and what flushing subnormal numbers may lose on the way. */
@@ -239,7 +277,7 @@ static void compute_row(const judged_t *judged, row_t *row)
 {
     const kit_sizes_t *n = &judged->n;
     const double *q = judged->x.q + kit_at(row->b, row->i, row->h, n->sq, n->h, n->d);
-    double *weight = judged->exact + n->dv, most = row->old_lse, sum = 0;
+    double *weight = judged->exact + n->dv, most = fmax(row->old_lse, row->sink), sum = 0;
     int64_t group = row->h / (n->h / n->hk), at;
     for (int64_t j = 0; j < n->sk; j++) {
         weight[j] = -INFINITY;
@@ -249,7 +287,7 @@ static void compute_row(const judged_t *judged, row_t *row)
         double dot = 0;
         for (int64_t d = 0; d < n->d; d++)
             dot += q[d] * judged->x.k[at + d];
-        weight[j] = dot * kit_attention_scale(judged->desc);
+        weight[j] = kit_attention_score(judged->desc, &judged->x, row->b, row->h, row->i, j, dot);
         most = fmax(most, weight[j]);
     }
     double old = row->old_lse == -INFINITY ? 0 : exp(row->old_lse - most);
@@ -265,6 +303,7 @@ static void compute_row(const judged_t *judged, row_t *row)
             judged->exact[d] += p * judged->x.v[at + d];
         sum += p;
     }
+    sum += exp(row->sink - most);
     for (int64_t d = 0; d < n->dv; d++)
         judged->exact[d] /= sum + old;
     row->exact_lse = most + log(sum + old);
@@ -304,6 +343,8 @@ static void judge_rows(const judged_t *judged)
     int64_t rows = n->b * n->h * n->sq, every = rows / 3 + 1;
     for (int64_t r = 0; r < rows; r++) {
         row_t row = {.b = r / (n->h * n->sq), .h = r / n->sq % n->h, .i = r % n->sq};
+        if (row.i >= judged->x.batch.sq[row.b])
+            continue;
         find_sizes(judged, &row);
         find_bound(judged, &row);
         find_rounding(judged, &row);
@@ -353,7 +394,7 @@ void kit_attention_judge_arrays(const heed_attention_desc_t *desc, const kit_att
 {
     judged_t judged = {.desc = desc, .verdict = verdict, .x = *arrays};
     *verdict = (kit_verdict_t){0};
-    judged.n = kit_attention_sizes(desc);
+    judged.n = arrays->batch.n;
     if (find_norms(&judged))
         judge_rows(&judged);
     else
@@ -365,41 +406,78 @@ void kit_attention_judge_arrays(const heed_attention_desc_t *desc, const kit_att
     free(judged.rounding);
 }
 
-static double *gather(heed_problem_t *problem, int index, void *const *data)
+/* An output's rows, NULL where it is absent. */
+static double *gather(const heed_attention_desc_t *desc, const kit_batch_t *batch, int operand,
+                      void *const *inputs, void *output)
 {
-    const heed_tensor_t *tensor = heed_problem_tensor(problem, index);
-    return tensor && tensor->ndim ? kit_gather(tensor, data[index]) : NULL;
+    void *data[HEED_ATTENTION_OPERANDS];
+    if (operand == HEED_ATTENTION_LSE && !desc->lse.ndim)
+        return NULL;
+    memcpy(data, inputs, sizeof(data));
+    data[operand] = output;
+    return kit_rows_gather(desc, batch, operand, data);
+}
+
+/* Rows that are of no sequence, which packed operands may have, are left as they were. */
+static bool others_intact(const heed_attention_desc_t *desc, const kit_buffers_t *buffers)
+{
+    const heed_tensor_t *out = &desc->out, *starts = &desc->cu_seqlens_q;
+    if (!starts->ndim || !kit_elements(out))
+        return true;
+    const int32_t *start = buffers->data[HEED_ATTENTION_CU_SEQLENS_Q];
+    double *now = kit_gather(out, buffers->data[HEED_ATTENTION_OUT]);
+    double *before = kit_gather(out, buffers->before[HEED_ATTENTION_OUT]);
+    int64_t row = out->shape[2] * out->shape[3];
+    bool intact = now && before;
+    for (int64_t i = 0; intact && i < kit_elements(out); i++)
+        if (i / row < start[0] || i / row >= start[starts->shape[0] - 1])
+            intact = memcmp(&now[i], &before[i], sizeof(now[i])) == 0;
+    free(now);
+    free(before);
+    return intact;
+}
+
+static bool gather_all(const heed_attention_desc_t *desc,
+                       const heed_attention_desc_t *reference_desc, const kit_buffers_t *buffers,
+                       const kit_buffers_t *reference, kit_attention_t *x)
+{
+    enum { OUT = HEED_ATTENTION_OUT, LSE = HEED_ATTENTION_LSE };
+    const kit_batch_t *batch = &x->batch;
+    void *const *inputs = buffers->data;
+    if (!kit_attention_gather(desc, inputs, x))
+        return false;
+    x->out = gather(desc, batch, OUT, inputs, buffers->data[OUT]);
+    x->lse = gather(desc, batch, LSE, inputs, buffers->data[LSE]);
+    x->want_out = gather(reference_desc, batch, OUT, inputs, reference->data[OUT]);
+    x->want_lse = gather(reference_desc, batch, LSE, inputs, reference->data[LSE]);
+    if (desc->merge) {
+        x->old_out = gather(desc, batch, OUT, inputs, buffers->before[OUT]);
+        x->old_lse = gather(desc, batch, LSE, inputs, buffers->before[LSE]);
+    }
+    return x->out && x->want_out && !x->lse == !x->want_lse && !desc->merge == !x->old_lse &&
+           !desc->merge == !x->old_out;
 }
 
 void kit_attention_judge(uint64_t features, heed_problem_t *problem, const kit_buffers_t *buffers,
                          heed_problem_t *reference_problem, const kit_buffers_t *reference,
                          kit_verdict_t *verdict)
 {
-    void *at = NULL, *unused;
-    bool made = heed_problem_desc(problem, &at) == HEED_OK &&
-                heed_problem_desc(reference_problem, &unused) == HEED_OK;
-    const heed_attention_desc_t *desc = at;
-    kit_attention_t x = {.q = gather(problem, HEED_ATTENTION_Q, buffers->data),
-                         .k = gather(problem, HEED_ATTENTION_K, buffers->data),
-                         .v = gather(problem, HEED_ATTENTION_V, buffers->data),
-                         .out = gather(problem, HEED_ATTENTION_OUT, buffers->data),
-                         .lse = gather(problem, HEED_ATTENTION_LSE, buffers->data),
-                         .want_out = gather(reference_problem, HEED_ATTENTION_OUT, reference->data),
-                         .want_lse =
-                             gather(reference_problem, HEED_ATTENTION_LSE, reference->data)};
-    if (made && desc->merge) {
-        x.old_out = gather(problem, HEED_ATTENTION_OUT, buffers->before);
-        x.old_lse = gather(problem, HEED_ATTENTION_LSE, buffers->before);
-    }
-    if (made && desc->q.dtype == HEED_E4M3)
-        x.e4m3_weights = !(features & HEED_ATTENTION_CAN_EXACT_E4M3);
+    void *desc = NULL, *reference_desc = NULL;
+    kit_attention_t x = {0};
     *verdict = (kit_verdict_t){0};
-    if (made && x.q && x.k && x.v && x.out && x.want_out && !x.lse == !x.want_lse &&
-        !desc->merge == !x.old_lse && !desc->merge == !x.old_out)
-        kit_attention_judge_arrays(desc, &x, verdict);
-    else
+    if (heed_problem_desc(problem, &desc) != HEED_OK ||
+        heed_problem_desc(reference_problem, &reference_desc) != HEED_OK ||
+        !gather_all(desc, reference_desc, buffers, reference, &x)) {
         no_memory(verdict);
-    double *arrays[] = {x.q, x.k, x.v, x.out, x.lse, x.want_out, x.want_lse, x.old_out, x.old_lse};
-    for (size_t i = 0; i < sizeof(arrays) / sizeof(arrays[0]); i++)
-        free(arrays[i]);
+    } else {
+        const heed_attention_desc_t *at = desc;
+        x.e4m3_weights = at->q.dtype == HEED_E4M3 && !(features & HEED_ATTENTION_CAN_EXACT_E4M3);
+        kit_attention_judge_arrays(at, &x, verdict);
+        if (!verdict->sentence[0] && !others_intact(at, buffers)) {
+            verdict->worst_ratio = INFINITY;
+            snprintf(verdict->sentence, sizeof(verdict->sentence),
+                     "wrote to rows of out that are of no sequence");
+        }
+    }
+    kit_attention_free(&x);
 }

@@ -40,7 +40,7 @@ static int64_t find_weights(const heed_attention_desc_t *desc, const kit_attenti
                             int64_t h, int64_t i, const uint8_t *sees, weight_t *weights,
                             double *sum)
 {
-    kit_sizes_t n = kit_attention_sizes(desc);
+    kit_sizes_t n = x->batch.n;
     const double *q = x->q + kit_at(b, i, h, n.sq, n.h, n.d);
     int64_t count = 0;
     for (int64_t j = 0; j < n.sk; j++) {
@@ -50,7 +50,8 @@ static int64_t find_weights(const heed_attention_desc_t *desc, const kit_attenti
         double dot = 0;
         for (int64_t d = 0; d < n.d; d++)
             dot += q[d] * k[d];
-        weights[count++] = (weight_t){dot * kit_attention_scale(desc) * 1.4426950408889634, j};
+        double score = kit_attention_score(desc, x, b, h, i, j, dot);
+        weights[count++] = (weight_t){score * 1.4426950408889634, j};
     }
     qsort(weights, (size_t)count, sizeof(*weights), by_size);
     *sum = 0;
@@ -82,7 +83,7 @@ static double cut_off(double count, double sum, double deviation, double sizes, 
 bool kit_attention_rounding(const heed_attention_desc_t *desc, const kit_attention_t *x, int64_t b,
                             int64_t h, int64_t i, const uint8_t *sees, double *bound)
 {
-    kit_sizes_t n = kit_attention_sizes(desc);
+    kit_sizes_t n = x->batch.n;
     weight_t *weights = malloc((size_t)(n.sk + 1) * sizeof(*weights));
     double *term = calloc((size_t)n.dv * 5, sizeof(*term)), *squares = term + n.dv, sum;
     double *out = squares + n.dv, *spread = out + n.dv, *same = spread + n.dv;

@@ -3,19 +3,6 @@
 #include <math.h>
 #include <string.h>
 
-kit_sizes_t kit_attention_sizes(const heed_attention_desc_t *desc)
-{
-    kit_sizes_t sizes;
-    sizes.b = desc->q.shape[0];
-    sizes.sq = desc->q.shape[1];
-    sizes.sk = desc->k.shape[1];
-    sizes.h = desc->q.shape[2];
-    sizes.hk = desc->k.shape[2];
-    sizes.d = desc->q.shape[3];
-    sizes.dv = desc->v.shape[3];
-    return sizes;
-}
-
 double kit_attention_scale(const heed_attention_desc_t *desc)
 {
     return desc->scale != 0 ? (double)desc->scale : 1 / sqrt((double)desc->q.shape[3]);
@@ -47,20 +34,65 @@ static void mark_tiles(const heed_tile_list_t *tiles, int64_t b, int64_t h, int6
     }
 }
 
-int64_t kit_attention_sees(const heed_attention_desc_t *desc, int64_t b, int64_t h, int64_t i,
-                           uint8_t *sees)
+/* Position of query i on the axis of keys. */
+static int64_t position_of(const heed_attention_desc_t *desc, const kit_batch_t *batch, int64_t b,
+                           int64_t i)
 {
-    int64_t sq = desc->q.shape[1], sk = desc->k.shape[1], count = 0;
-    int64_t position = desc->align == HEED_ALIGN_TOP_LEFT ? i : i + sk - sq;
+    return desc->align == HEED_ALIGN_TOP_LEFT ? i : i + batch->sk[b] - batch->sq[b];
+}
+
+/* Number of a pair in a bias or mask whose axes of length 1 serve all. */
+static int64_t pair_at(const heed_tensor_t *tensor, int64_t b, int64_t h, int64_t i, int64_t j)
+{
+    const int64_t *shape = tensor->shape;
+    int64_t at = shape[0] == 1 ? 0 : b;
+    at = at * shape[1] + (shape[1] == 1 ? 0 : h);
+    at = at * shape[2] + (shape[2] == 1 ? 0 : i);
+    return at * shape[3] + j;
+}
+
+int64_t kit_attention_sees(const heed_attention_desc_t *desc, const kit_attention_t *x, int64_t b,
+                           int64_t h, int64_t i, uint8_t *sees)
+{
+    int64_t sk = x->batch.sk[b], position = position_of(desc, &x->batch, b, i), count = 0;
+    memset(sees, 0, (size_t)x->batch.n.sk);
     memset(sees, !desc->tiles, (size_t)sk);
     if (desc->tiles)
         mark_tiles(desc->tiles, b, h, i, sk, sees);
     for (int64_t j = 0; j < sk; j++) {
         int64_t after = j - position;
         if ((desc->causal && after > 0) || (desc->window_left >= 0 && -after > desc->window_left) ||
-            (desc->window_right >= 0 && after > desc->window_right))
+            (desc->window_right >= 0 && after > desc->window_right) ||
+            (x->mask && x->mask[pair_at(&desc->mask, b, h, i, j)] == 0) ||
+            (x->bias && x->bias[pair_at(&desc->bias, b, h, i, j)] == -INFINITY))
             sees[j] = 0;
         count += sees[j];
     }
     return count;
+}
+
+double kit_attention_addend(const heed_attention_desc_t *desc, const kit_attention_t *x, int64_t b,
+                            int64_t h, int64_t i, int64_t j)
+{
+    double sum = x->bias ? x->bias[pair_at(&desc->bias, b, h, i, j)] : 0;
+    if (x->slopes) {
+        int64_t row = desc->alibi_slopes.ndim == 2 ? b * x->batch.n.h : 0;
+        sum -= x->slopes[row + h] * fabs((double)(position_of(desc, &x->batch, b, i) - j));
+    }
+    return sum;
+}
+
+double kit_attention_score(const heed_attention_desc_t *desc, const kit_attention_t *x, int64_t b,
+                           int64_t h, int64_t i, int64_t j, double dot)
+{
+    double score = dot * kit_attention_scale(desc), cap = (double)desc->softcap;
+    if (cap > 0)
+        score = cap * tanh(score / cap);
+    return score + kit_attention_addend(desc, x, b, h, i, j);
+}
+
+double kit_attention_sink(const heed_attention_desc_t *desc, const kit_attention_t *x, int64_t h)
+{
+    double sink = x->sinks ? x->sinks[h] : -INFINITY;
+    return !desc->off_by_one ? sink : fmax(sink, 0) + log(exp(-fabs(sink)) + 1);
 }

@@ -95,8 +95,46 @@ static uint8_t e4m3_bits(double value)
     return (uint8_t)(sign | round_bits((bits & 0x7fffff) | 0x800000, shift));
 }
 
+/* e5m2 is the upper half of f16. */
+static double e5m2_value(uint8_t bits)
+{
+    return f16_value((uint16_t)(bits << 8));
+}
+
+/* What is larger than 57344 after rounding is infinite. */
+static uint8_t e5m2_bits(double value)
+{
+    uint32_t bits = bits_of(round_to_odd(value)), sign = bits >> 24 & 0x80;
+    bits &= 0x7fffffff;
+    if (isnan(value))
+        return (uint8_t)(sign | 0x7e);
+    if (bits >= 0x47700000) /* 61440 and above */
+        return (uint8_t)(sign | 0x7c);
+    if (bits >= 0x38800000) /* 2^-14: the smallest normal number */
+        return (uint8_t)(sign | round_bits(bits - 0x38000000, 21));
+    int shift = 134 - (int)(bits >> 23); /* subnormals count units of 2^-16 */
+    if (shift > 25)
+        return (uint8_t)sign;
+    return (uint8_t)(sign | round_bits((bits & 0x7fffff) | 0x800000, shift));
+}
+
+static int8_t i8_of(double value)
+{
+    return isnan(value) ? -128 : (int8_t)fmax(-128, fmin(127, nearbyint(value)));
+}
+
 double kit_load(heed_dtype_t dtype, const void *data, int64_t index)
 {
+    if (dtype == HEED_F64)
+        return ((const double *)data)[index];
+    if (dtype == HEED_I32)
+        return ((const int32_t *)data)[index];
+    if (dtype == HEED_I8)
+        return ((const int8_t *)data)[index];
+    if (dtype == HEED_BOOL)
+        return ((const uint8_t *)data)[index] != 0;
+    if (dtype == HEED_E5M2)
+        return e5m2_value(((const uint8_t *)data)[index]);
     if (dtype == HEED_F32)
         return (double)((const float *)data)[index];
     if (dtype == HEED_E4M3)
@@ -111,6 +149,14 @@ void kit_store(heed_dtype_t dtype, void *data, int64_t index, double value)
         ((float *)data)[index] = (float)value;
     else if (dtype == HEED_E4M3)
         ((uint8_t *)data)[index] = e4m3_bits(value);
+    else if (dtype == HEED_E5M2)
+        ((uint8_t *)data)[index] = e5m2_bits(value);
+    else if (dtype == HEED_I8)
+        ((int8_t *)data)[index] = i8_of(value);
+    else if (dtype == HEED_I32)
+        ((int32_t *)data)[index] = (int32_t)value;
+    else if (dtype == HEED_BOOL)
+        ((uint8_t *)data)[index] = value != 0;
     else
         ((uint16_t *)data)[index] = dtype == HEED_F16 ? f16_bits(value) : bf16_bits(value);
 }

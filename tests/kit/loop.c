@@ -10,7 +10,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { TEAMS = 3, TEXT = 512, MOST_FAILURES = 3 };
+enum { TEAMS = 3, TEXT = 1024, MOST_FAILURES = 3 };
 
 typedef struct loop {
     const char *program;

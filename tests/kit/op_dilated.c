@@ -47,9 +47,8 @@ static void draw(kit_random_t *random, uint64_t features, char *text, size_t siz
     int64_t n = mode == 3 ? longest * kit_random_int(random, 1, 3) : kit_random_int(random, 1, 130);
     bool divides = mode >= 2; /* heads, among branches: as many key heads */
     int64_t hk = divides ? branches + kit_random_int(random, 0, 3) : kit_random_int(random, 1, 5);
-    int64_t group = divides || !(features & HEED_DILATED_CAN_GROUPED_HEADS)
-                        ? 1
-                        : kit_random_int(random, 1, 3);
+    int64_t group =
+        divides || !(features & HEED_DILATED_CAN_GROUPED_HEADS) ? 1 : kit_random_int(random, 1, 3);
     snprintf(text, size,
              "dilated dtype=%s b=%d n=%lld hq=%lld hk=%lld d=%lld dv=%lld segments=%s rates=%s "
              "mode=%s offset-rule=%s causal=%s lse=%s out=%s",

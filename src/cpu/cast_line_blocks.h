@@ -1,0 +1,185 @@
+/* cast_line for instruction sets: pieces that stay in the first-level cache go through the loops of
+ * cast_blocks.h, and through those here for the largest magnitude and the counts. */
+#ifndef HD_CAST_LINE_BLOCKS_H
+#define HD_CAST_LINE_BLOCKS_H
+
+#include "cast_blocks.h"
+
+/* ---- the largest magnitude
+ * ----------------------------------------------------------------------- */
+
+/* Magnitudes of every type rise with their bits, NaN is above all: integers of the type's own size
+ * are enough. */
+HD_INLINE uint32_t cast_most(const int bytes, const char *from, int64_t n)
+{
+    enum { VECTOR = 4 * CAST_LANES };
+    const cast_vec_t mask = cast_set(bytes == 4   ? HD_F32_MAGNITUDE
+                                     : bytes == 2 ? 0x7fff7fffu
+                                                  : 0x7f7f7f7fu);
+    cast_vec_t most[2] = {cast_set(0), cast_set(0)};
+    char last[2 * VECTOR] = {0};
+    int64_t size = n * bytes, i = 0;
+    for (;; i += 2 * VECTOR) {
+        const char *at = from + i;
+        for (int line = 0; line < 2 * VECTOR; line += CAST_LINE)
+            __builtin_prefetch(at + line + CAST_AHEAD, 0, 3);
+        if (i + 2 * VECTOR > size) {
+            memcpy(last, at, (size_t)(size - i));
+            at = last;
+        }
+        HD_UNROLL
+        for (int k = 0; k < 2; k++) {
+            const cast_vec_t x = cast_and(cast_load(at + k * VECTOR), mask);
+            most[k] = bytes == 4   ? cast_max(most[k], x)
+                      : bytes == 2 ? cast_max_16(most[k], x)
+                                   : cast_max_8(most[k], x);
+        }
+        if (at == last)
+            break;
+    }
+    memcpy(last, most, sizeof(last));
+    uint32_t top = 0;
+    for (int k = 0; k < 2 * VECTOR; k += bytes) {
+        uint32_t x = 0;
+        memcpy(&x, last + k, (size_t)bytes);
+        top = x > top ? x : top;
+    }
+    return top;
+}
+
+static uint32_t cast_line_amax(const hd_cast_t *cast, const char *from, int64_t n)
+{
+    heed_dtype_t dtype = cast->src_dtype;
+    if (cast_type_number(dtype) < 0) {
+        uint32_t most = 0;
+        for (int64_t i = 0; i < n; i++) {
+            uint32_t bits = hd_cast_load(dtype, from + i * hd_dtype_bytes(dtype));
+            bits &= HD_F32_MAGNITUDE;
+            most = bits > most ? bits : most;
+        }
+        return most;
+    }
+    if (dtype == HEED_F32)
+        return cast_most(4, from, n);
+    uint32_t most = hd_dtype_bytes(dtype) == 2 ? cast_most(2, from, n) : cast_most(1, from, n);
+    return hd_cast_load(dtype, (const char *)&most) & HD_F32_MAGNITUDE;
+}
+
+/* ---- counts
+ * -------------------------------------------------------------------------------------- */
+
+enum {
+    COUNT_CLIPPED,
+    COUNT_OVERFLOWED,
+    COUNT_NOT_LOST,
+    COUNT_NAN,
+    COUNT_SPECIAL,
+    COUNT_NOT_ZERO,
+    COUNT_VECTORS
+};
+
+/* x: the source, y: what is rounded to dst. Where x is not finite, y is above every limit: such
+ * elements are counted, and taken off afterwards. */
+HD_INLINE void cast_count_block(const cast_limits_t *limits, const cast_vec_t x[4],
+                                const cast_vec_t y[4], cast_vec_t sums[COUNT_VECTORS])
+{
+    const cast_vec_t mask = cast_set(HD_F32_MAGNITUDE);
+    HD_UNROLL
+    for (int k = 0; k < 4; k++) {
+        const cast_vec_t a = cast_and(x[k], mask), b = cast_and(y[k], mask);
+        sums[COUNT_CLIPPED] = cast_count_above(sums[COUNT_CLIPPED], b, cast_set(limits->largest));
+        sums[COUNT_OVERFLOWED] =
+            cast_count_above(sums[COUNT_OVERFLOWED], b, cast_set(limits->beyond - 1));
+        sums[COUNT_NOT_LOST] = cast_count_above(sums[COUNT_NOT_LOST], b, cast_set(limits->zero));
+        sums[COUNT_NAN] = cast_count_above(sums[COUNT_NAN], a, cast_set(HD_F32_INF));
+        sums[COUNT_SPECIAL] = cast_count_above(sums[COUNT_SPECIAL], a, cast_set(HD_F32_INF - 1));
+        sums[COUNT_NOT_ZERO] = cast_count_above(sums[COUNT_NOT_ZERO], a, cast_set(0));
+    }
+}
+
+HD_INLINE void cast_count_blocks(const heed_dtype_t src, const cast_limits_t *limits, bool scaled,
+                                 uint32_t bits, const char *from, int64_t n, int64_t *counts)
+{
+    const cast_vec_t multiplier = cast_set(bits);
+    const int64_t size = hd_dtype_bytes(src);
+    cast_vec_t sums[COUNT_VECTORS], x[4], y[4];
+    char last[4 * CAST_BLOCK] = {0};
+    int64_t all[COUNT_VECTORS] = {0};
+    for (int s = 0; s < COUNT_VECTORS; s++)
+        sums[s] = cast_set(0);
+    for (int64_t i = 0; i < n; i += CAST_BLOCK) {
+        const char *at = from + i * size;
+        if (i + CAST_BLOCK > n)
+            at = memcpy(last, at, (size_t)((n - i) * size));
+        cast_load_block(src, at, x);
+        for (int k = 0; k < 4; k++)
+            y[k] = scaled ? cast_float_mul(x[k], multiplier) : x[k];
+        cast_count_block(limits, x, y, sums);
+    }
+    for (int s = 0; s < COUNT_VECTORS; s++) {
+        uint32_t lanes[CAST_LANES];
+        memcpy(lanes, &sums[s], sizeof(lanes));
+        for (int k = 0; k < CAST_LANES; k++)
+            all[s] += lanes[k];
+    }
+    counts[HEED_COUNT_CLIPPED] += all[COUNT_CLIPPED] - all[COUNT_SPECIAL];
+    counts[HEED_COUNT_OVERFLOWED] += all[COUNT_OVERFLOWED] - all[COUNT_SPECIAL];
+    counts[HEED_COUNT_UNDERFLOWED] += all[COUNT_NOT_ZERO] - all[COUNT_NOT_LOST];
+    counts[HEED_COUNT_NAN] += all[COUNT_NAN];
+    counts[HEED_COUNT_INF] += all[COUNT_SPECIAL] - all[COUNT_NAN];
+}
+
+static void cast_count(const hd_cast_t *cast, const char *from, int64_t n, uint32_t multiplier,
+                       int64_t *counts)
+{
+    const cast_limits_t limits = cast_limits(cast->dst_dtype);
+    const bool scaled = hd_cast_scaled(cast);
+#define COUNT(src)                                                                   \
+    if (cast->src_dtype == HEED_##src) {                                             \
+        cast_count_blocks(HEED_##src, &limits, scaled, multiplier, from, n, counts); \
+        return;                                                                      \
+    }
+    COUNT(F32)
+    COUNT(BF16)
+    COUNT(F16)
+    COUNT(E4M3)
+    COUNT(E5M2)
+#undef COUNT
+}
+
+/* ---- a line
+ * -------------------------------------------------------------------------------------- */
+
+static void cast_line(const hd_cast_t *cast, const char *from, char *to, int64_t n,
+                      uint32_t multiplier, int64_t index, bool stream, hd_cast_stats_t *stats)
+{
+    if (!cast_line_is_fast(cast, multiplier)) {
+        cast_elements(cast, from, to, n, multiplier, index, stats);
+        return;
+    }
+    const bool scaled = hd_cast_scaled(cast), noted = cast->amax && !cast->scale_out;
+    const int64_t in = hd_dtype_bytes(cast->src_dtype), out = hd_dtype_bytes(cast->dst_dtype);
+    /* The largest magnitude comes with the loops of scaled numbers; else it takes one of its own.
+     */
+    const bool apart = noted && (!scaled || cast_is_fp8(cast->src_dtype));
+    const int64_t piece = apart || cast->counts ? CAST_PIECE : n;
+    const cast_rule_t rule = cast_rule(cast);
+    cast_run_of_t run = {
+        .rule = &rule, .multiplier = multiplier, .scaled = scaled, .stream = stream};
+    for (int64_t i = 0; i < n; i += piece) {
+        run.from = from + i * in;
+        run.to = to + i * out;
+        run.n = hd_min(piece, n - i);
+        uint32_t most = apart ? cast_line_amax(cast, run.from, run.n) : 0;
+        if (cast->counts)
+            cast_count(cast, run.from, run.n, multiplier, stats->counts);
+        if (!scaled && cast->src_dtype == HEED_F32 && cast->dst_dtype == HEED_F32)
+            memmove(run.to, run.from, (size_t)(run.n * in));
+        else
+            most |= cast_pair(cast, run);
+        if (noted)
+            stats->amax = most > stats->amax ? most : stats->amax;
+    }
+}
+
+#endif

@@ -1,0 +1,115 @@
+/* What a flash attention call is predicted to take: a roofline over the peaks of heed_peaks_t with
+ * the efficiencies that the tiles were measured to reach, and what small problems pay besides:
+ * lanes that no query fills, blocks that a mask cuts, packing, tasks that threads cannot share
+ * evenly, the start of a team. docs/tuning.md says how the figures were found. */
+#ifndef HD_FLASH_ESTIMATE_H
+#define HD_FLASH_ESTIMATE_H
+
+#include "flash_sizes.h"
+
+#include "../common/peaks.h"
+
+typedef struct flash_cost {
+    double wide, narrow; /* of the peak, in tiles of many vectors and of one */
+    double score;        /* a score's softmax, as flops at that rate */
+    double element;      /* the same for an element of Q in and of out */
+    double packed;       /* the same for an element of K or V that is packed */
+} flash_cost_t;
+
+static const flash_cost_t flash_cost = {
+    .wide = 0.95, .narrow = 0.6, .score = 28, .element = 40, .packed = 25};
+
+/* Keys that a query sees on average, as far as is known without walking a tile list. */
+static double flash_mean_keys(const hd_attention_t *a)
+{
+    if (a->queries == 0)
+        return 0;
+    return a->visible.tiles ? (double)a->keys : hd_band_pairs(&a->visible) / (double)a->queries;
+}
+
+/* Edges of a band that run through the tiles: the diagonal, and the other side of a window. */
+static int flash_edges(const hd_attention_t *a)
+{
+    const hd_visibility_t *v = &a->visible;
+    return (v->right < a->keys) + (v->left < a->keys);
+}
+
+/* Flops a nanosecond of what this kernel's arithmetic is bound by. */
+static double flash_peak(const heed_peaks_t *peaks, int threads)
+{
+    return FLASH_PAIRS ? hd_rate(peaks, peaks->dot_bf16, threads)
+                       : hd_f32_rate(peaks, VEC_LANES, threads);
+}
+
+static double flash_round(double count, int to)
+{
+    return ceil(count / to) * to;
+}
+
+/* Flops of one query and the keys that it sees: the tiles at the end of a block of keys, and of the
+ * value columns, take as long as full ones. */
+static double flash_row_flops(const hd_attention_t *a, double keys)
+{
+    double blocks = floor(keys / HD_BLOCK_KEYS), rest = keys - blocks * HD_BLOCK_KEYS;
+    /* Under a band `keys` is a mean, which ends nowhere. */
+    if (flash_edges(a) == 0)
+        rest = flash_round(rest, FLASH_KEYS);
+    double tiled = blocks * flash_round(HD_BLOCK_KEYS, FLASH_KEYS) + rest;
+    return 2 * tiled * flash_round(a->d, CELL) +
+           keys * (2 * flash_round(a->dv, FLASH_COLUMNS) + flash_cost.score);
+}
+
+/* Flops at the peak that one task of `lanes` queries takes as long as. */
+static double flash_task_flops(const hd_attention_t *a, int64_t lanes, double keys)
+{
+    const flash_cost_t *cost = &flash_cost;
+    int64_t vectors = hd_ceil_div(lanes, VEC_LANES), loose = vectors % FLASH_TILE;
+    double row = flash_row_flops(a, keys), row_key = keys > 0 ? row / keys : 0;
+    double wide = (double)((vectors - loose) * VEC_LANES) * row;
+    double narrow = (double)(loose * VEC_LANES) * row;
+    /* Half of the blocks at an edge, and half a vector of lanes. */
+    double cut = flash_edges(a) * (double)(lanes * (lanes + VEC_LANES)) / 2 * row_key;
+    cut = cut < wide ? cut : wide;
+    return (wide - cut) / cost->wide + (narrow + cut) / cost->narrow +
+           (double)lanes * (a->d + a->dv) * cost->element;
+}
+
+/* All that is packed, block by block or before the tasks. */
+static double flash_pack_flops(const hd_attention_t *a, const flash_sizes_t *z)
+{
+    double rows = (double)(a->batch * a->key_heads * a->keys);
+    return rows * flash_cost.packed *
+           ((z->pack_k || z->tile_k ? a->d : 0) + (z->pack_v || z->tile_v ? a->dv : 0));
+}
+
+/* Every operand once. */
+static double flash_bytes(const hd_attention_t *a)
+{
+    double keys = (double)(a->batch * a->key_heads * a->keys) * (double)hd_dtype_bytes(a->k.dtype);
+    double queries = (double)(a->batch * a->heads * a->queries);
+    return keys * (a->d + a->dv) + queries * (a->d * (double)hd_dtype_bytes(a->q.dtype) +
+                                              a->dv * (double)hd_dtype_bytes(a->out.dtype));
+}
+
+/* Arithmetic, and operands brought in from where they lie, one after the other: what little of the
+ * second the first hides does not show in short problems, which are those where it counts. */
+static double flash_estimate(const void *at, const heed_device_info_t *device, int32_t threads)
+{
+    hd_attention_t a = hd_attention(at, NULL);
+    flash_sizes_t z = flash_sizes(&a, threads);
+    int64_t lanes = a.queries * z.fold,
+            groups = a.batch * a.key_heads * (z.tasks / hd_max(z.blocks, 1));
+    if (a.queries == 0)
+        return 200;
+    double keys = flash_mean_keys(&a);
+    double full = flash_task_flops(&a, hd_min(lanes, ROWS), keys);
+    double last = flash_task_flops(&a, lanes - (z.blocks - 1) * ROWS, keys);
+    double flops = (double)groups * ((double)(z.blocks - 1) * full + last);
+    /* The last of a team's tasks, on average half done when the others find nothing left. */
+    flops += (z.threads - 1) * full / 2 + flash_pack_flops(&a, &z);
+    double bytes = flash_bytes(&a);
+    return flops / flash_peak(&device->peaks, z.threads) +
+           bytes / hd_read_rate(device, bytes, z.threads) + hd_region_ns(device, z.threads) + 200;
+}
+
+#endif
