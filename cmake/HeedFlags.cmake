@@ -21,7 +21,8 @@ set(HEED_KERNEL_FLAGS "$<$<NOT:$<CONFIG:Debug>>:-O3>" -fno-math-errno -fno-trapp
 # Instruction sets by the suffix of the file's name: flash_avx2.c gets those of avx2. Only these
 # files may hold vector code, and nothing calls them before the CPU was asked.
 set(HEED_ISAS avx2 avx512 avx512bf16 avx512vbmi)
-set(HEED_ARM_ISAS neon)
+set(HEED_ARM_ISAS neon neonbf16)
+set(HEED_ISA_FLAGS_neonbf16 -march=armv8.2-a+bf16)
 set(HEED_ISA_FLAGS_avx2 -mavx2 -mfma -mf16c -mbmi -mbmi2)
 set(HEED_ISA_FLAGS_avx512 ${HEED_ISA_FLAGS_avx2} -mavx512f -mavx512bw -mavx512dq -mavx512vl
                           -mprefer-vector-width=512)

@@ -145,6 +145,8 @@ static void variables_act(void **state)
     assert_int_equal(cpu.isa, cpu.isa_cpu & HEED_ISA_AVX2);
     expect_ok(with("HEED_MAX_CPU_ISA", "neon", &cpu)); /* nothing of another processor's */
     assert_int_equal(cpu.isa, cpu.isa_cpu & HEED_ISA_NEON);
+    expect_ok(with("HEED_MAX_CPU_ISA", "neonbf16", &cpu));
+    assert_int_equal(cpu.isa, cpu.isa_cpu & (HEED_ISA_NEON | HEED_ISA_NEONBF16));
     expect_ok(create(NULL, &cpu));
     assert_int_equal(cpu.isa, cpu.isa_cpu);
     assert_true(cpu.threads >= 1 && cpu.cores >= 1);

@@ -150,11 +150,18 @@ static void this_cpu(void **state)
 static void arm_systems(void **state)
 {
     (void)state;
-    assert_int_equal(hd_hwcap_levels(0), 0);
-    assert_int_equal(hd_hwcap_levels(1), 0); /* floating point without vectors */
-    assert_int_equal(hd_hwcap_levels(2), 0);
-    assert_int_equal(hd_hwcap_levels(3), HEED_ISA_NEON);
-    assert_int_equal(hd_hwcap_levels(0xff), HEED_ISA_NEON); /* a Cortex-A72 */
+    const uint64_t both = HEED_ISA_NEON | HEED_ISA_NEONBF16, bf16 = 1 << 14;
+    assert_int_equal(hd_hwcap_levels(0, bf16), 0);
+    assert_int_equal(hd_hwcap_levels(1, bf16), 0); /* floating point without vectors */
+    assert_int_equal(hd_hwcap_levels(2, bf16), 0);
+    assert_int_equal(hd_hwcap_levels(3, 0), HEED_ISA_NEON);
+    assert_int_equal(hd_hwcap_levels(3, bf16), HEED_ISA_NEON); /* bf16 without Armv8.1 */
+    assert_int_equal(hd_hwcap_levels(0xff, 0), HEED_ISA_NEON); /* a Cortex-A72 */
+    assert_int_equal(hd_hwcap_levels(0x11ff, bf16), both);
+    assert_int_equal(hd_hwcap_levels(0x11ff, ~bf16), HEED_ISA_NEON);
+    for (int bit = 0; bit < 13; bit++)
+        if (0x1183 >> bit & 1)
+            assert_int_not_equal(hd_hwcap_levels(0x11ff & ~(1 << bit), bf16), both);
 }
 
 static void arm_names(void **state)

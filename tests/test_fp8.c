@@ -1,32 +1,14 @@
-/* FP8: the definition of src/common/fp8.h against tables of others, against the kit's model in
- * doubles on every f16, bf16, code, value and midpoint, and the implementations against it in every
- * floating-point environment, at every alignment, at the end of memory, in place. */
+/* FP8: the definition of src/common/fp8.h against tables of others, and against the kit's model in
+ * doubles on every f16, bf16, code, value and midpoint. */
 #define _GNU_SOURCE
-#include "expect.h"
+#include "fp8_faults.h"
 
-#include "casting.h"
-#include "environment.h"
 #include "kit.h"
 #include "kit_fp8.h"
 #include "safetensors.h"
 
 #include <jansson.h>
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <sys/mman.h>
-#include <unistd.h>
-
-#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
-
-static const struct {
-    const char *name;
-    heed_dtype_t dtype;
-} formats[] = {{"e4m3fn", HEED_E4M3},
-               {"e5m2", HEED_E5M2},
-               {"e4m3fnuz", HEED_E4M3FNUZ},
-               {"e5m2fnuz", HEED_E5M2FNUZ},
-               {"e4m3_ieee", HEED_E4M3IEEE}};
 
 /* Whose tables are followed, and by which rule. onnxruntime has no preset: it is ONNX with 0x7f. */
 static const struct {
@@ -49,11 +31,6 @@ static hd_fp8_rule_t rule_of(heed_dtype_t dtype, size_t source)
     if (sources[source].signed_nan)
         desc.nan = HEED_NAN_SIGNED;
     return (hd_fp8_rule_t){desc.overflow, desc.nan, desc.rounding};
-}
-
-static uint8_t encode(heed_dtype_t dtype, uint32_t bits, hd_fp8_rule_t rule)
-{
-    return (uint8_t)hd_cast_round(dtype, bits, rule, 0);
 }
 
 static st_file_t *open_data(const char *name)
@@ -99,13 +76,6 @@ static void read_runs(const st_file_t *file, const char *table, uint8_t *codes)
     }
 }
 
-/* Inputs of 16 bits as f32. */
-static uint32_t widen(heed_dtype_t dtype, int bits)
-{
-    uint32_t word = (uint32_t)bits;
-    return hd_cast_load(dtype, (const char *)&word);
-}
-
 /* ---- tables of others --------------------------------------------------------------------------
  */
 
@@ -118,12 +88,11 @@ static void decoding_by_table(void **state)
         snprintf(name, sizeof(name), "%s_f32", formats[f].name);
         const uint32_t *want = st_find(file, name)->data;
         for (int code = 0; code < 256; code++)
-            assert_int_equal(hd_fp8_decode(hd_fp8_format(formats[f].dtype), (uint8_t)code),
-                             want[code]);
+            assert_int_equal(decode(formats[f].dtype, code), want[code]);
     }
     const uint32_t *want = st_find(file, "e8m0_f32")->data;
     for (int code = 0; code < 256; code++)
-        assert_int_equal(hd_e8m0_decode((uint8_t)code), want[code]);
+        assert_int_equal(decode(HEED_E8M0, code), want[code]);
     st_close(file);
 }
 
@@ -234,7 +203,7 @@ static void e8m0_by_table(void **state)
     for (size_t c = 0; c < COUNT(cases); c++) {
         read_runs(file, cases[c].table, codes);
         for (int i = 0; i < 65536; i++) {
-            uint8_t got = hd_e8m0_encode(widen(HEED_BF16, i), cases[c].rule);
+            uint8_t got = encode(HEED_E8M0, widen(HEED_BF16, i), cases[c].rule);
             /* The reference rounds what is at most 2^-127 up to 2^-126. */
             bool known = cases[c].up && (i & 0x7fff) > 0 && (i & 0x7fff) <= 0x40;
             if (got != codes[i] && !(known && got == 0 && codes[i] == 1))
@@ -260,6 +229,10 @@ static void check_bits(heed_dtype_t dtype, uint32_t bits, uint32_t random)
                 hd_fp8_rule_t rule = {overflow, nan, rounding};
                 desc.overflow = overflow, desc.nan = nan, desc.rounding = rounding;
                 uint8_t want = kit_fp8_round(&desc, dtype, value, random);
+                if (fault == FAULT_DOWN && rounding == HEED_ROUND_NEAREST)
+                    rule.rounding = HEED_ROUND_ZERO;
+                if (fault == FAULT_NAN)
+                    rule.nan = (nan + 1) % 3;
                 uint8_t got = hd_fp8_encode(hd_fp8_format(dtype), bits, rule, random);
                 if (got != want)
                     fail_msg("0x%08x to %s, rule %d %d %d, random 0x%08x: 0x%02x, should be 0x%02x",
@@ -296,7 +269,7 @@ static void codes_survive(void **state)
     for (size_t f = 0; f < COUNT(formats); f++)
         for (int code = 0; code < 256; code++) {
             hd_fp8_t format = hd_fp8_format(formats[f].dtype);
-            uint32_t bits = hd_fp8_decode(format, (uint8_t)code);
+            uint32_t bits = decode(formats[f].dtype, code);
             double want = kit_fp8_value(formats[f].dtype, (uint8_t)code);
             assert_true(isnan(want) ? isnan(hd_from_bits(bits))
                                     : (double)hd_from_bits(bits) == want);
@@ -315,7 +288,7 @@ static void exact_arithmetic(void **state)
         if (i % 3 == 0) /* the quotient and the product near the smallest numbers */
             a &= 0x80ffffff;
         volatile float x = hd_from_bits(a), y = hd_from_bits(b), product = x * y, quotient = x / y;
-        uint32_t got = hd_exact_multiply(a, b);
+        uint32_t got = hd_exact_multiply(a, b) + (fault == FAULT_LAST);
         assert_true(isnan(product) ? got == HD_F32_NAN : got == hd_to_bits(product));
         got = hd_exact_divide(a, b);
         assert_true(isnan(quotient) ? got == HD_F32_NAN : got == hd_to_bits(quotient));
@@ -333,7 +306,7 @@ static void philox(void **state)
     uint32_t counter[] = {~0u, ~0u, ~0u, ~0u};
     (void)state;
     for (unsigned i = 0; i < 4; i++)
-        assert_int_equal(hd_fp8_random(0, i), zeros[i]);
+        assert_int_equal(random_word(0, i), zeros[i]);
     hd_philox(counter, ~0u, ~0u);
     assert_memory_equal(counter, ones, sizeof(ones));
 }
@@ -352,7 +325,7 @@ static void stochastic_means(void **state)
             double sum = 0, squares = 0, value = (double)values[v];
             for (uint64_t i = 0; i < DRAWS; i++) {
                 uint8_t code =
-                    hd_fp8_encode(format, hd_to_bits(values[v]), rule, hd_fp8_random(v, i));
+                    hd_fp8_encode(format, hd_to_bits(values[v]), rule, random_word(v, i));
                 double got = kit_fp8_value(dtypes[f], code);
                 sum += got;
                 squares += (got - value) * (got - value);
@@ -370,363 +343,28 @@ static void stochastic_means(void **state)
                              code);
 }
 
-/* ---- implementations
- * ------------------------------------------------------------------------------ */
+static const control_t controls[] = {
+    {"decoding_by_table", FAULT_SUBNORMAL},
+    {"encoding_by_table", FAULT_DOWN},
+    {"encoding_by_table", FAULT_OVERFLOW},
+    {"encoding_by_table", FAULT_NAN},
+    {"probes_by_table", FAULT_DOWN},
+    {"probes_by_table", FAULT_OVERFLOW},
+    {"known_errors_of_onnxruntime", FAULT_DOWN},
+    {"e8m0_by_table", FAULT_DOWN},
+    {"encoding_by_model", FAULT_DOWN},
+    {"encoding_by_model", FAULT_NAN},
+    {"codes_survive", FAULT_SUBNORMAL},
+    {"exact_arithmetic", FAULT_LAST},
+    {"philox", FAULT_RANDOM},
+    {"stochastic_means", FAULT_RANDOM},
+};
 
-/* Calls check for each cast implementation that this machine can run. */
-static void for_each(void (*check)(heed_context_t *context))
+int main(int argc, char **argv)
 {
-    heed_context_t *all = expect_context(NULL);
-    const heed_impl_t *impl;
-    int checked = 0;
-    for (int i = 0; (impl = heed_impl_at(all, i)); i++) {
-        char only[128];
-        if (strcmp(impl->op, "cast") != 0 || impl->device_type != HEED_DEVICE_CPU ||
-            !heed_impl_usable(all, impl, NULL))
-            continue;
-        snprintf(only, sizeof(only), "cast=%s", impl->name);
-        heed_context_t *context = expect_context(only);
-        check(context);
-        heed_context_destroy(context);
-        checked++;
-    }
-    heed_context_destroy(all);
-    assert_true(checked >= 2);
-}
-
-static void cast(heed_context_t *context, heed_cast_desc_t desc, heed_dtype_t from, const void *src,
-                 heed_dtype_t to, void *dst, int64_t n)
-{
-    int64_t shape[] = {n};
-    desc.src = heed_tensor((void *)(uintptr_t)src, from, 1, shape, NULL);
-    desc.dst = heed_tensor(dst, to, 1, shape, NULL);
-    expect_ok(heed_cast(context, &desc));
-}
-
-static void in_any_environment(heed_context_t *context)
-{
-    static const heed_dtype_t dtypes[] = {HEED_E4M3, HEED_E5M2, HEED_F16, HEED_BF16};
-    static float source[65536];
-    static uint16_t got[65536], want[65536];
-    kit_random_t random = {21};
-    for (int i = 0; i < 65536; i++) {
-        uint32_t bits = i % 2 ? (uint32_t)kit_random_next(&random) : widen(HEED_F16, i) + 0x800;
-        memcpy(&source[i], &bits, sizeof(bits));
-    }
-    heed_context_t *reference = expect_context("cast=cpu:standard");
-    for (size_t t = 0; t < COUNT(dtypes); t++)
-        for (int scaled = 0; scaled < 2; scaled++) {
-            heed_cast_desc_t desc = heed_cast_desc();
-            float scale = 0x1.3579bep-3f;
-            int64_t one[] = {1};
-            desc.scaling = scaled ? HEED_SCALE_TENSOR : HEED_SCALE_NONE;
-            if (scaled)
-                desc.scale = heed_tensor(&scale, HEED_F32, 1, one, NULL);
-            cast(reference, desc, HEED_F32, source, dtypes[t], want, 65536);
-            for (int mode = 0; mode < ENVIRONMENTS; mode++) {
-                fenv_t before;
-                fegetenv(&before);
-                set_environment(mode);
-                int rounding = fegetround();
-                cast(context, desc, HEED_F32, source, dtypes[t], got, 65536);
-                int after = fegetround();
-                fesetenv(&before);
-                assert_int_equal(after, rounding);
-                assert_memory_equal(got, want, 65536 * heed_dtype_size(dtypes[t]));
-            }
-        }
-    heed_context_destroy(reference);
-}
-
-static void environments(void **state)
-{
-    (void)state;
-    for_each(in_any_environment);
-}
-
-/* Everything of 16 bits and of 8 through the implementations. */
-static void all_of(heed_context_t *context)
-{
-    static const heed_dtype_t wide[] = {HEED_F16, HEED_BF16};
-    static uint16_t source[65536];
-    static uint8_t got[65536];
-    static const hd_fp8_rule_t rules[] = {{HEED_OVERFLOW_SATURATE, HEED_NAN_POSITIVE, 0},
-                                          {HEED_OVERFLOW_NOSAT, HEED_NAN_SIGNED, 0},
-                                          {HEED_OVERFLOW_FINITE, HEED_NAN_QUIET, 0}};
-    for (int i = 0; i < 65536; i++)
-        source[i] = (uint16_t)i;
-    for (size_t w = 0; w < COUNT(wide); w++)
-        for (size_t f = 0; f < COUNT(formats); f++)
-            for (size_t r = 0; r < COUNT(rules); r++) {
-                heed_cast_desc_t desc = heed_cast_desc();
-                desc.overflow = rules[r].overflow, desc.nan = rules[r].nan;
-                cast(context, desc, wide[w], source, formats[f].dtype, got, 65536);
-                for (int i = 0; i < 65536; i++)
-                    assert_int_equal(got[i], encode(formats[f].dtype, widen(wide[w], i), rules[r]));
-            }
-}
-
-static void all_of_sixteen_bits(void **state)
-{
-    (void)state;
-    for_each(all_of);
-}
-
-static void all_codes(heed_context_t *context)
-{
-    static const heed_dtype_t results[] = {HEED_F32, HEED_BF16, HEED_F16, HEED_E5M2};
-    uint8_t codes[256];
-    for (int i = 0; i < 256; i++)
-        codes[i] = (uint8_t)i;
-    for (size_t f = 0; f <= COUNT(formats); f++)
-        for (size_t t = 0; t < COUNT(results); t++) {
-            uint32_t got[256];
-            heed_dtype_t from = f < COUNT(formats) ? formats[f].dtype : HEED_E8M0;
-            size_t size = heed_dtype_size(results[t]);
-            cast(context, heed_cast_desc(), from, codes, results[t], got, 256);
-            for (int i = 0; i < 256; i++) {
-                const hd_fp8_rule_t rule = {0, 0, 0};
-                uint32_t bits = hd_cast_load(from, (const char *)&codes[i]), word = 0;
-                memcpy(&word, (char *)got + (size_t)i * size, size);
-                assert_int_equal(word, hd_cast_round(results[t], bits, rule, 0));
-            }
-        }
-}
-
-static void all_of_eight_bits(void **state)
-{
-    (void)state;
-    for_each(all_codes);
-}
-
-/* Lengths 0 to 257 at each misalignment, the last element at the end of readable memory. */
-static void at_the_end_of_memory(heed_context_t *context)
-{
-    long page = sysconf(_SC_PAGESIZE);
-    char *maps[2];
-    static uint8_t want[300];
-    for (int i = 0; i < 2; i++) {
-        maps[i] = mmap(NULL, (size_t)page * 2, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-                       -1, 0);
-        assert_true(maps[i] != MAP_FAILED);
-        assert_int_equal(mprotect(maps[i] + page, (size_t)page, PROT_NONE), 0);
-    }
-    const hd_fp8_rule_t rule = {0, 0, 0};
-    for (int64_t n = 0; n <= 257; n++)
-        for (int aside = 0; aside < 8; aside++) {
-            float *src = (float *)(void *)(maps[0] + page) - n - (aside ? 3 * aside : 0);
-            uint8_t *dst = (uint8_t *)maps[1] + page - n - aside;
-            for (int64_t i = 0; i < n; i++) {
-                src[i] = (float)(i - 100) * 1.37f;
-                want[i] = encode(HEED_E4M3, hd_to_bits(src[i]), rule);
-            }
-            dst[-1] = 0xa5;
-            cast(context, heed_cast_desc(), HEED_F32, src, HEED_E4M3, dst, n);
-            assert_memory_equal(dst, want, (size_t)n);
-            assert_int_equal(dst[-1], 0xa5);
-            /* And back: a narrow source at the end. */
-            cast(context, heed_cast_desc(), HEED_E4M3, dst, HEED_F32, src, n);
-            for (int64_t i = 0; i < n; i++)
-                assert_int_equal(hd_to_bits(src[i]),
-                                 hd_fp8_decode(hd_fp8_format(HEED_E4M3), want[i]));
-        }
-    for (int i = 0; i < 2; i++)
-        munmap(maps[i], (size_t)page * 2);
-}
-
-static void lengths_and_alignments(void **state)
-{
-    (void)state;
-    for_each(at_the_end_of_memory);
-}
-
-static void onto_itself(heed_context_t *context)
-{
-    enum { ROWS = 500, COLUMNS = 400, N = ROWS * COLUMNS };
-    static float source[N], memory[N];
-    static uint8_t want[N];
-    static float scales[ROWS], other[ROWS];
-    kit_random_t random = {31};
-    for (int i = 0; i < N; i++)
-        source[i] = (float)kit_random_normal(&random);
-    for (int scaling = HEED_SCALE_NONE; scaling <= HEED_SCALE_ROW; scaling++) {
-        heed_cast_desc_t desc = heed_cast_desc();
-        int64_t groups[] = {scaling == HEED_SCALE_ROW ? ROWS : 1};
-        desc.scaling = scaling;
-        desc.src = HEED_TENSOR(source, HEED_F32, ROWS, COLUMNS);
-        desc.dst = HEED_TENSOR(want, HEED_E4M3, ROWS, COLUMNS);
-        if (scaling)
-            desc.scale_out = heed_tensor(scales, HEED_F32, 1, groups, NULL);
-        expect_ok(heed_cast(context, &desc));
-        memcpy(memory, source, sizeof(source));
-        desc.src.data = desc.dst.data = memory;
-        if (scaling)
-            desc.scale_out.data = other;
-        expect_ok(heed_cast(context, &desc));
-        assert_memory_equal(memory, want, N);
-        assert_memory_equal(other, scales, sizeof(scales));
-    }
-    /* Elements of one size. */
-    static uint16_t halves[N], wanted[N];
-    cast(context, heed_cast_desc(), HEED_F32, source, HEED_F16, halves, N);
-    cast(context, heed_cast_desc(), HEED_F16, halves, HEED_BF16, wanted, N);
-    cast(context, heed_cast_desc(), HEED_F16, halves, HEED_BF16, halves, N);
-    assert_memory_equal(halves, wanted, sizeof(halves));
-}
-
-static void in_place(void **state)
-{
-    (void)state;
-    for_each(onto_itself);
-}
-
-/* Outputs that are large enough to be written past the caches, at an odd address. */
-static void large(heed_context_t *context)
-{
-    enum { N = 9000001 };
-    float *source = malloc(N * sizeof(*source));
-    uint8_t *got = malloc(N + 3), *want = malloc(N);
-    float *back = malloc((N + 1) * sizeof(*back)), most = 0;
-    heed_context_t *reference = expect_context("cast=cpu:cast_scalar");
-    heed_cast_desc_t desc = heed_cast_desc();
-    int64_t one[] = {1};
-    assert_true(source && got && want && back);
-    for (int i = 0; i < N; i++)
-        source[i] = (float)(i % 70001 - 35000) * 0.0137f;
-    cast(reference, desc, HEED_F32, source, HEED_E4M3, want, N);
-    got[N + 2] = 0xa5;
-    desc.amax = heed_tensor(&most, HEED_F32, 1, one, NULL);
-    cast(context, desc, HEED_F32, source, HEED_E4M3, got + 2, N);
-    assert_memory_equal(got + 2, want, N);
-    assert_true(got[N + 2] == 0xa5 && most == 35000 * 0.0137f);
-    cast(context, heed_cast_desc(), HEED_E4M3, got + 2, HEED_F32, back + 1, N);
-    for (int i = 0; i < N; i++)
-        assert_int_equal(hd_to_bits(back[i + 1]), hd_fp8_decode(hd_fp8_format(HEED_E4M3), want[i]));
-    heed_context_destroy(reference);
-    free(source);
-    free(got);
-    free(want);
-    free(back);
-}
-
-static void large_outputs(void **state)
-{
-    (void)state;
-    for_each(large);
-}
-
-/* ---- what is refused
- * ------------------------------------------------------------------------------ */
-
-typedef struct bad {
-    heed_context_t *context;
-    heed_cast_desc_t desc;
-    int64_t shape[2], groups[2], swapped[2], counts[1];
-    float source[12], scale[12], scale_out[12], amax[12];
-    uint8_t codes[12], transposed[12];
-    int64_t counted[HEED_CAST_COUNTS_SIZE];
-} bad_t;
-
-static void bad_init(bad_t *b, heed_context_t *context)
-{
-    *b = (bad_t){.context = context,
-                 .shape = {3, 4},
-                 .groups = {3, 1},
-                 .swapped = {4, 3},
-                 .counts = {HEED_CAST_COUNTS_SIZE}};
-    b->desc = heed_cast_desc();
-    b->desc.src = heed_tensor(b->source, HEED_F32, 2, b->shape, NULL);
-    b->desc.dst = heed_tensor(b->codes, HEED_E4M3, 2, b->shape, NULL);
-    b->desc.scaling = HEED_SCALE_ROW;
-    b->desc.scale = heed_tensor(b->scale, HEED_F32, 2, b->groups, NULL);
-    b->desc.amax = heed_tensor(b->amax, HEED_F32, 2, b->groups, NULL);
-    b->desc.counts = heed_tensor(b->counted, HEED_I64, 1, b->counts, NULL);
-    b->desc.transposed = heed_tensor(b->transposed, HEED_E4M3, 2, b->swapped, NULL);
-}
-
-#define REFUSED(change, status, words)                            \
-    do {                                                          \
-        bad_init(&b, context);                                    \
-        change;                                                   \
-        expect_fails(heed_cast(context, &b.desc), status, words); \
-    } while (0)
-
-static void bad_descriptors(void **state)
-{
-    heed_context_t *context = expect_context(NULL);
-    heed_cast_preset_t preset;
-    bad_t b;
-    (void)state;
-    bad_init(&b, context);
-    expect_ok(heed_cast(context, &b.desc));
-    REFUSED(b.groups[0] = 4, HEED_ERROR_SHAPE, "scale.shape[0]=4, but there are 3 groups");
-    REFUSED(b.desc.scale.ndim = 1; b.groups[0] = 2, HEED_ERROR_SHAPE, "there are 3 groups");
-    REFUSED(b.desc.scale.dtype = HEED_F64, HEED_ERROR_DTYPE, "scale is f64: it takes f32, e8m0");
-    REFUSED(b.desc.scaling = 0, HEED_ERROR_VALUE, "scaling=0, none, but there is a scale");
-    REFUSED(b.desc.scale.ndim = 0, HEED_ERROR_VALUE, "takes scale or scale_out, here are neither");
-    REFUSED(b.desc.scale_out = b.desc.scale, HEED_ERROR_VALUE, "here are both");
-    REFUSED(b.desc.scaling = HEED_SCALE_BLOCK, HEED_ERROR_VALUE, "block=0,0");
-    REFUSED(b.desc.scale_form = HEED_SCALE_FORM_MX; b.desc.scale_out = b.desc.scale;
-            b.desc.scale.ndim = 0, HEED_ERROR_DTYPE, "scale_out is f32: scale_form=2 makes e8m0");
-    REFUSED(b.desc.overflow = 3, HEED_ERROR_VALUE, "overflow=3 is not 0 to 2");
-    REFUSED(b.desc.rounding = HEED_ROUND_UP, HEED_ERROR_VALUE, "is for dst e8m0, but dst is e4m3");
-    REFUSED(b.desc.dst.dtype = HEED_E8M0; b.desc.rounding = HEED_ROUND_STOCHASTIC, HEED_ERROR_VALUE,
-                                          "is for fp8, but dst is e8m0");
-    REFUSED(b.desc.amax_floor = NAN, HEED_ERROR_VALUE, "amax_floor=nan");
-    REFUSED(b.desc.amax.dtype = HEED_F16, HEED_ERROR_DTYPE, "amax is f16: it takes f32");
-    REFUSED(b.desc.counts.dtype = HEED_I32, HEED_ERROR_DTYPE, "counts is i32: it takes i64");
-    REFUSED(b.counts[0] = 5, HEED_ERROR_SHAPE, "it takes [6]");
-    REFUSED(b.desc.transposed.dtype = HEED_E5M2, HEED_ERROR_DTYPE, "transposed is e5m2, but dst");
-    REFUSED(b.swapped[0] = 3, HEED_ERROR_SHAPE, "transposed.shape[0]=3, but src.shape[1]=4");
-    REFUSED(b.shape[0] = INT64_C(1) << 62, HEED_ERROR_SHAPE, "too many elements");
-    expect_fails(heed_cast_apply_preset(&b.desc, HEED_CAST_PRESETS), HEED_ERROR_VALUE, "preset=9");
-    expect_fails(heed_cast_apply_preset(NULL, HEED_CAST_TORCH), HEED_ERROR_NULL, "desc");
-    expect_fails(heed_cast_preset_parse("tpu", &preset), HEED_ERROR_VALUE, "ocp_sat, ocp_nosat");
-    for (int i = 0; i < HEED_CAST_PRESETS; i++) {
-        expect_ok(heed_cast_preset_parse(heed_cast_preset_name((heed_cast_preset_t)i), &preset));
-        assert_int_equal(preset, i);
-    }
-    heed_context_destroy(context);
-}
-
-static void overlaps(void **state)
-{
-    heed_context_t *context = expect_context(NULL);
-    bad_t b;
-    (void)state;
-    REFUSED(b.desc.dst.data = (uint8_t *)b.source + 1, HEED_ERROR_VALUE, "dst at");
-    REFUSED(b.desc.dst.data = b.source, HEED_ERROR_VALUE, "does not work in place");
-    REFUSED(b.desc.dst.data = (uint8_t *)b.scale + 11, HEED_ERROR_VALUE, "overlaps dst at");
-    REFUSED(b.desc.amax.data = b.source + 11, HEED_ERROR_VALUE, "amax at");
-    REFUSED(b.desc.amax.data = b.scale, HEED_ERROR_VALUE, "overlaps scale at");
-    REFUSED(b.desc.transposed.data = b.codes + 11, HEED_ERROR_VALUE, "transposed at");
-    heed_context_destroy(context);
-}
-
-/* Bad scales are used as they are, and counted. */
-static void bad_scales(heed_context_t *context)
-{
-    bad_t b;
-    bad_init(&b, context);
-    const float source[12] = {1, -2, 3, 0, 1, -2, 3, 0, 1, -2, 3, NAN};
-    memcpy(b.source, source, sizeof(source));
-    b.scale[0] = 0, b.scale[1] = INFINITY, b.scale[2] = NAN;
-    expect_ok(heed_cast(context, &b.desc));
-    const uint8_t want[12] = {0, 0x80, 0, 0, 0x7e, 0xfe, 0x7e, 0x7f, 0x7f, 0x7f, 0x7f, 0x7f};
-    const int64_t counts[] = {3, 3, 3, 1, 0, 3};
-    assert_memory_equal(b.codes, want, sizeof(want));
-    assert_memory_equal(b.counted, counts, sizeof(counts));
-    assert_true(b.amax[0] == 3 && b.amax[1] == 3 && isnan(b.amax[2]));
-}
-
-static void scales_that_are_bad(void **state)
-{
-    (void)state;
-    for_each(bad_scales);
-}
-
-int main(void)
-{
+    int status;
+    if (use_arguments(argc, argv, controls, COUNT(controls), &status))
+        return status;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(decoding_by_table),
         cmocka_unit_test(encoding_by_table),
@@ -738,15 +376,6 @@ int main(void)
         cmocka_unit_test(exact_arithmetic),
         cmocka_unit_test(philox),
         cmocka_unit_test(stochastic_means),
-        cmocka_unit_test(environments),
-        cmocka_unit_test(all_of_sixteen_bits),
-        cmocka_unit_test(all_of_eight_bits),
-        cmocka_unit_test(lengths_and_alignments),
-        cmocka_unit_test(in_place),
-        cmocka_unit_test(large_outputs),
-        cmocka_unit_test(bad_descriptors),
-        cmocka_unit_test(overlaps),
-        cmocka_unit_test(scales_that_are_bad),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -41,7 +41,7 @@ static const struct argp_option options[] = {
      "how numbers beyond the range, Inf and NaN are encoded: ocp_sat (default), ocp_nosat, "
      "cuda_satfinite, cuda_nosat, torch, ml_dtypes, onnx_sat, onnx_nosat",
      0},
-    {"quiet", KEY_QUIET, 0, 0, "no report", 0},
+    {"quiet", KEY_QUIET, 0, 0, "no report, and none of the work for it", 0},
     {0},
 };
 
@@ -201,7 +201,8 @@ static bool convert_all(const arguments_t *arguments, heed_context_t *context,
     for (int i = 0; good && i < list->job_count; i++) {
         const convert_job_t *job = &list->jobs[i];
         progress(totals->done, totals->all, job->from->name);
-        good = convert_tensor(context, &arguments->target, job, writer, &buffers, &report, error);
+        good = convert_tensor(context, &arguments->target, job, writer, &buffers,
+                              arguments->quiet ? NULL : &report, error);
         totals->done += (double)job->from->bytes;
         *(job->cast ? &totals->cast : &totals->copied) += 1;
         if (good && job->cast && !arguments->quiet) {

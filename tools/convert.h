@@ -65,7 +65,7 @@ typedef struct convert_buffers {
 } convert_buffers_t;
 void convert_buffers_free(convert_buffers_t *buffers);
 
-/* Casts or copies one tensor into the output. */
+/* Casts or copies one tensor into the output; what it did is measured where report is not NULL. */
 bool convert_tensor(heed_context_t *context, const convert_target_t *target,
                     const convert_job_t *job, st_writer_t *writer, convert_buffers_t *buffers,
                     convert_report_t *report, st_error_t *error);

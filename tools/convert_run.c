@@ -10,7 +10,7 @@
 #include <string.h>
 
 /* Elements that are compared at a time, so that they stay in cache. */
-enum { PIECE = 1 << 18 };
+enum { PIECE = 1 << 15 };
 
 static void *grow(void **memory, size_t *have, size_t need)
 {
@@ -132,7 +132,8 @@ static heed_status_t encode(heed_context_t *context, const convert_target_t *tar
     heed_status_t status = heed_cast_apply_preset(&part.desc, target->preset);
     if (status != HEED_OK)
         return status;
-    part.desc.counts = heed_tensor(counts, HEED_I64, 1, &size, NULL);
+    if (report)
+        part.desc.counts = heed_tensor(counts, HEED_I64, 1, &size, NULL);
     if (part.groups > 0) {
         part.desc.scale_use = HEED_SCALE_DIVIDES;
         part.desc.scale_form = mx ? HEED_SCALE_FORM_MX : HEED_SCALE_FORM_F32;
@@ -140,6 +141,8 @@ static heed_status_t encode(heed_context_t *context, const convert_target_t *tar
             heed_tensor(buffers->scales, mx ? HEED_E8M0 : HEED_F32, 1, &part.groups, NULL);
     }
     status = heed_cast(context, &part.desc);
+    if (!report)
+        return status;
     report->clipped = counts[HEED_COUNT_CLIPPED];
     report->nans = counts[HEED_COUNT_NAN];
     report->infinities = counts[HEED_COUNT_INF];
@@ -148,26 +151,18 @@ static heed_status_t encode(heed_context_t *context, const convert_target_t *tar
 
 /* ---- comparing ------------------------------------------------------------------------------- */
 
-/* Eight sums each, so that they can be kept in vector registers. Not finite: left out. */
-static void compare(const float *values, const float *decoded, int64_t count,
-                    convert_report_t *report)
+static heed_status_t compare(float *values, float *decoded, int64_t count, convert_report_t *report)
 {
-    enum { LANES = 8 };
-    double signal[LANES] = {0}, noise[LANES] = {0};
-    float worst[LANES] = {0};
-    for (int64_t i = 0; i < count; i++) {
-        int lane = (int)(i % LANES);
-        float value = values[i], error = decoded[i] - value;
-        float kept = fabsf(error) < INFINITY ? error : 0;
-        signal[lane] += fabsf(error) < INFINITY ? (double)value * (double)value : 0;
-        noise[lane] += (double)kept * (double)kept;
-        worst[lane] = fmaxf(worst[lane], fabsf(kept));
-    }
-    for (int lane = 0; lane < LANES; lane++) {
-        report->signal += signal[lane];
-        report->noise += noise[lane];
-        report->worst = fmax(report->worst, (double)worst[lane]);
-    }
+    heed_error_statistics_t statistics;
+    heed_tensor_t x = heed_tensor(values, HEED_F32, 1, &count, NULL);
+    heed_tensor_t y = heed_tensor(decoded, HEED_F32, 1, &count, NULL);
+    heed_status_t status = heed_error_statistics(&x, &y, &statistics);
+    if (status != HEED_OK)
+        return status;
+    report->signal += statistics.reference_squares;
+    report->noise += statistics.error_squares;
+    report->worst = fmax(report->worst, statistics.max_error);
+    return HEED_OK;
 }
 
 static heed_status_t judge(heed_context_t *context, const convert_target_t *target,
@@ -191,7 +186,7 @@ static heed_status_t judge(heed_context_t *context, const convert_target_t *targ
             status = decode(context, grid, row, rows, buffers->codes, target->dtype->heed,
                             buffers->scales, scale_dtype, decoded);
         if (status == HEED_OK)
-            compare(values, decoded, rows * grid->columns, report);
+            status = compare(values, decoded, rows * grid->columns, report);
     }
     free(pieces);
     return status;
@@ -204,7 +199,8 @@ bool convert_tensor(heed_context_t *context, const convert_target_t *target,
                     convert_report_t *report, st_error_t *error)
 {
     const st_tensor_t *from = job->from;
-    *report = (convert_report_t){0};
+    if (report)
+        *report = (convert_report_t){0};
     if (!job->cast)
         return st_append(writer, job->output, from->data, from->bytes, error);
     heed_dtype_t dtype;
@@ -218,7 +214,7 @@ bool convert_tensor(heed_context_t *context, const convert_target_t *target,
         !grow(&buffers->scales, &buffers->scale_bytes, scale_bytes))
         return st_fail(error, "%.200s: out of memory for %zu bytes", from->name, bytes);
     if (encode(context, target, job, values, dtype, buffers, report) != HEED_OK ||
-        judge(context, target, job, values, dtype, buffers, report) != HEED_OK)
+        (report && judge(context, target, job, values, dtype, buffers, report) != HEED_OK))
         return fail_status(error, from);
     if (!st_append(writer, job->output, buffers->codes, bytes, error))
         return false;

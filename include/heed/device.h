@@ -17,7 +17,8 @@ extern "C" {
     X(AVX512, 1, "avx512", "AVX-512 F, BW, DQ, VL")            \
     X(AVX512BF16, 2, "avx512bf16", "AVX-512 bf16 dot product") \
     X(AVX512VBMI, 3, "avx512vbmi", "AVX-512 byte permutes")    \
-    X(NEON, 8, "neon", "Advanced SIMD of 64-bit ARM")
+    X(NEON, 8, "neon", "Advanced SIMD of 64-bit ARM")          \
+    X(NEONBF16, 9, "neonbf16", "bf16 dot product of ARM")
 
 enum {
 #define HEED_ISA_ENUM_(name, bit, text, about) HEED_ISA_##name = 1 << bit,

@@ -10,9 +10,9 @@
  *     attention.h  attention                         problem.h    problems as text
  *     cast.h       casts                             memory.h     memory and streams of a device
  *     dilated.h    dilated attention                 tiles.h      tile lists: sparse attention
- *     scaling.h    scales over time, error statistics
  *     ring.h       streaming and ring attention      comm.h       ranks and their messages
- *     merge.h      merging of partial states */
+ *     merge.h      merging of partial states         kv.h         appending to a cache of keys
+ *     scaling.h    scales over time, errors */
 #ifndef HEED_HEED_H
 #define HEED_HEED_H
 
@@ -29,6 +29,7 @@
 #include "attention.h"
 #include "cast.h"
 #include "merge.h"
+#include "kv.h"
 #include "tiles.h"
 #include "dilated.h"
 #include "comm.h"

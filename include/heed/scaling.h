@@ -74,6 +74,8 @@ typedef struct heed_error_statistics {
     double relative_rms;  /* sqrt(sum error^2 / sum reference^2) */
     double max_error;     /* largest absolute error */
     double cosine;        /* of the two as vectors; 1 where both are 0 */
+    /* Sums over the elements compared, from which those of parts can be put together. */
+    double reference_squares, error_squares;
 } heed_error_statistics_t;
 
 /* Compares two tensors of one shape and any float dtypes, both on the CPU, with their own strides

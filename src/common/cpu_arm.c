@@ -8,12 +8,25 @@
 #endif
 
 /* Linux: Documentation/arm64/elf_hwcaps.rst and cpu-feature-registers.rst. */
-enum { HWCAP_IS_FP = 1 << 0, HWCAP_IS_ASIMD = 1 << 1, HWCAP_IS_CPUID = 1 << 11 };
+enum {
+    HWCAP_IS_FP = 1 << 0,
+    HWCAP_IS_ASIMD = 1 << 1,
+    HWCAP_IS_CRC32 = 1 << 7,
+    HWCAP_IS_ATOMICS = 1 << 8,
+    HWCAP_IS_CPUID = 1 << 11,
+    HWCAP_IS_RDM = 1 << 12,
+    HWCAP2_IS_BF16 = 1 << 14
+};
 
-uint64_t hd_hwcap_levels(uint64_t hwcap)
+uint64_t hd_hwcap_levels(uint64_t hwcap, uint64_t hwcap2)
 {
-    uint64_t both = HWCAP_IS_FP | HWCAP_IS_ASIMD;
-    return (hwcap & both) == both ? HEED_ISA_NEON : 0;
+    /* What the compiler may emit under -march=armv8.2-a+bf16. */
+    const uint64_t both = HWCAP_IS_FP | HWCAP_IS_ASIMD,
+                   more = HWCAP_IS_ATOMICS | HWCAP_IS_CRC32 | HWCAP_IS_RDM;
+    if ((hwcap & both) != both)
+        return 0;
+    return HEED_ISA_NEON |
+           ((hwcap & more) == more && hwcap2 & HWCAP2_IS_BF16 ? HEED_ISA_NEONBF16 : 0);
 }
 
 /* Implementer in bits 24 to 31, part in bits 4 to 15; of each maker's manuals. */
@@ -53,7 +66,7 @@ void hd_midr_name(uint64_t midr, char *name, size_t size)
 
 uint64_t hd_cpuid_isa(void)
 {
-    return hd_hwcap_levels(getauxval(AT_HWCAP));
+    return hd_hwcap_levels(getauxval(AT_HWCAP), getauxval(AT_HWCAP2));
 }
 
 /* With cores of several kinds the name is that of the core which asks. */

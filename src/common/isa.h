@@ -26,8 +26,9 @@ uint64_t hd_cpuid_levels(const hd_cpuid_t *cpuid);
 /* Copies a name without leading, trailing and repeated blanks and control characters. */
 void hd_cpuid_tidy(const char *from, char *to, size_t size);
 
-/* HEED_ISA_* of a 64-bit ARM system with that word in its auxiliary vector, AT_HWCAP. cpu_arm.c */
-uint64_t hd_hwcap_levels(uint64_t hwcap);
+/* HEED_ISA_* of a 64-bit ARM system with these words in its auxiliary vector, AT_HWCAP and
+ * AT_HWCAP2. cpu_arm.c */
+uint64_t hd_hwcap_levels(uint64_t hwcap, uint64_t hwcap2);
 
 /* The name of an ARM core by its main ID register, "Arm Neoverse N1"; its numbers where it is not
  * known here. cpu_arm.c */

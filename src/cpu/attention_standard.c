@@ -3,6 +3,7 @@
  * scores are stored, one row a thread at a time. */
 #include "../common/attention.h"
 #include "../common/element.h"
+#include "../common/merge.h"
 #include "../common/peaks.h"
 #include "parallel.h"
 
@@ -73,16 +74,10 @@ static void store_row(const hd_attention_t *a, int64_t b, int64_t i, int64_t h, 
     char *lse_to = a->lse.data ? hd_view_row(&a->lse, b, i, h) : NULL;
     double old_weight = 0, weight = 1;
     if (a->merge) {
-        double old = (double)hd_element_load(HEED_F32, lse_to), top = fmax(old, lse);
-        double sum = exp(old - top) + exp(lse - top);
-        if (top == -INFINITY) {
-            weight = 0;
-            lse = -INFINITY;
-        } else {
-            old_weight = old == -INFINITY ? 0 : exp(old - top) / sum;
-            weight = lse == -INFINITY ? 0 : exp(lse - top) / sum;
-            lse = top + log(sum);
-        }
+        double states[] = {(double)hd_element_load(HEED_F32, lse_to), lse};
+        lse = hd_merge_weights(states, 2);
+        old_weight = states[0];
+        weight = states[1];
     }
     for (int c = 0; c < a->dv; c++) {
         double value = weight == 0 ? 0 : weight * out[c];

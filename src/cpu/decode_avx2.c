@@ -2,8 +2,7 @@
  * decode_body.h. Measured: docs/performance.md. */
 #include "vec_avx2.h"
 
-#define DECODE_ISA_FLOPS 32
-#define DECODE_SUMS      8
+#define DECODE_SUMS 8
 
 HD_INLINE void decode_load_bf16(const uint16_t *at, vec_t *x)
 {

@@ -2,8 +2,7 @@
  * decode_body.h. Has run in emulation only; its speed was never measured. */
 #include "vec_avx512.h"
 
-#define DECODE_ISA_FLOPS 48 /* as flash_avx512.c */
-#define DECODE_SUMS      16
+#define DECODE_SUMS 16
 
 HD_INLINE void decode_load_bf16(const uint16_t *at, vec_t *x)
 {

@@ -1,7 +1,6 @@
 /* Decoding on the CPU, few queries over many keys: one body for every instruction set. A
  * decode_ISA.c file includes its vec_ISA.h, defines
  *
- *     DECODE_ISA_FLOPS  multiply-add flops a core does in a cycle, for the estimate
  *     DECODE_SUMS       vectors of a tile's accumulators in registers
  *
  * and decode_load_bf16, _e4m3, _e5m2, _i8, decode_most and decode_lane_sums, then includes this
@@ -21,6 +20,7 @@
 #ifndef HD_DECODE_BODY_H
 #define HD_DECODE_BODY_H
 
+#include "../common/peaks.h"
 #include "decode_result.h"
 #include "parallel.h"
 
@@ -187,14 +187,24 @@ static size_t decode_workspace(const void *desc, const heed_device_info_t *devic
 
 /* ---- choosing -------------------------------------------------------------------------------- */
 
-/* What is read at 10 GB/s a core, or what is computed, whichever takes longer. */
+/* In flops at the peak of multiply-adds, as measured on Zen 3: a score with its weight, one that is
+ * modified, and what loading and converting an element of K or V costs beside its use. */
+static const double decode_score_cost = 160, decode_modify_cost = 1500;
+
+static double decode_load_cost(heed_dtype_t dtype)
+{
+    return hd_dtype_bytes(dtype) == 1 ? 8 : 3;
+}
+
+/* Arithmetic, and keys and values from where they lie, one after the other, as flash_estimate.h. Of
+ * ragged batches only the mean is known. */
 static double decode_estimate(const void *at, const heed_device_info_t *device, int32_t threads)
 {
-    (void)device;
     const heed_attention_desc_t *desc = at;
     hd_attention_t a = hd_attention(desc, NULL);
     decode_sizes_t z = decode_sizes(desc, threads);
-    /* Of ragged batches only the mean is known. */
+    bool modified =
+        desc->softcap > 0 || desc->bias.ndim || desc->mask.ndim || desc->alibi_slopes.ndim;
     double sequences = (double)hd_max(a.batch, 1), queries = (double)a.queries;
     double keys = sequences * (double)(a.key_heads * z.span);
     if (desc->cu_seqlens_k.ndim)
@@ -202,12 +212,15 @@ static double decode_estimate(const void *at, const heed_device_info_t *device, 
     if (desc->cu_seqlens_q.ndim)
         queries /= sequences;
     double passes = ceil(queries / DECODE_QUERIES), rows = queries * (double)a.group;
-    double size = (double)hd_dtype_bytes(a.k.dtype), width = z.d + z.dv;
-    /* To load a row of K or V costs about as much as another query, to convert it twice that. */
-    double work = rows + passes * (a.k.dtype == HEED_F32 ? 1 : 3);
-    double compute = 2 * keys * width * work / (0.5 * 3 * DECODE_ISA_FLOPS * z.threads);
-    double memory = passes * keys * width * size / (10.0 * z.threads);
-    return (compute > memory ? compute : memory) + (z.threads > 1 ? 5000.0 : 100.0);
+    double scores = keys * rows, reads = keys * passes;
+    double flops = scores * (2 * (z.d + z.dv) / 0.9 + decode_score_cost) +
+                   reads * (z.d * decode_load_cost(a.k.dtype) + z.dv * decode_load_cost(a.v.dtype));
+    if (modified)
+        flops += scores * decode_modify_cost;
+    double bytes =
+        reads * (double)(a.d * hd_dtype_bytes(a.k.dtype) + a.dv * hd_dtype_bytes(a.v.dtype));
+    return flops / hd_f32_rate(&device->peaks, VEC_LANES, z.threads) +
+           bytes / hd_read_rate(device, bytes, z.threads) + hd_region_ns(device, z.threads) + 200;
 }
 
 #endif

@@ -2,8 +2,7 @@
  * vector type. The algorithm is told in decode_body.h. */
 #include "vec_scalar.h"
 
-#define DECODE_ISA_FLOPS 8
-#define DECODE_SUMS      8
+#define DECODE_SUMS 8
 
 HD_INLINE void decode_load_bf16(const uint16_t *at, vec_t *x)
 {

@@ -1,6 +1,5 @@
 /* Flash attention on the CPU: one body for every instruction set. A tiles_ISA.h file defines
  *
- *     FLASH_ISA_FLOPS  multiply-add flops a core does in a cycle
  *     FLASH_PAIRS      1: cells are pairs of bf16 and flash_dot takes them
  *     FLASH_TILE       vectors of queries in a wide tile
  *     FLASH_VECTORS    vectors of queries in a task, at most 64 lanes

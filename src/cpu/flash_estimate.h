@@ -5,46 +5,8 @@
 #ifndef HD_FLASH_ESTIMATE_H
 #define HD_FLASH_ESTIMATE_H
 
+#include "flash_cost.h"
 #include "flash_sizes.h"
-
-#include "../common/peaks.h"
-
-typedef struct flash_cost {
-    double wide, narrow; /* of the peak, in tiles of many vectors and of one */
-    double score;        /* a score's softmax, as flops at that rate */
-    double element;      /* the same for an element of Q in and of out */
-    double packed;       /* the same for an element of K or V that is packed */
-} flash_cost_t;
-
-static const flash_cost_t flash_cost = {
-    .wide = 0.95, .narrow = 0.6, .score = 28, .element = 40, .packed = 25};
-
-/* Keys that a query sees on average, as far as is known without walking a tile list. */
-static double flash_mean_keys(const hd_attention_t *a)
-{
-    if (a->queries == 0)
-        return 0;
-    return a->visible.tiles ? (double)a->keys : hd_band_pairs(&a->visible) / (double)a->queries;
-}
-
-/* Edges of a band that run through the tiles: the diagonal, and the other side of a window. */
-static int flash_edges(const hd_attention_t *a)
-{
-    const hd_visibility_t *v = &a->visible;
-    return (v->right < a->keys) + (v->left < a->keys);
-}
-
-/* Flops a nanosecond of what this kernel's arithmetic is bound by. */
-static double flash_peak(const heed_peaks_t *peaks, int threads)
-{
-    return FLASH_PAIRS ? hd_rate(peaks, peaks->dot_bf16, threads)
-                       : hd_f32_rate(peaks, VEC_LANES, threads);
-}
-
-static double flash_round(double count, int to)
-{
-    return ceil(count / to) * to;
-}
 
 /* Flops of one query and the keys that it sees: the tiles at the end of a block of keys, and of the
  * value columns, take as long as full ones. */
@@ -80,15 +42,6 @@ static double flash_pack_flops(const hd_attention_t *a, const flash_sizes_t *z)
     double rows = (double)(a->batch * a->key_heads * a->keys);
     return rows * flash_cost.packed *
            ((z->pack_k || z->tile_k ? a->d : 0) + (z->pack_v || z->tile_v ? a->dv : 0));
-}
-
-/* Every operand once. */
-static double flash_bytes(const hd_attention_t *a)
-{
-    double keys = (double)(a->batch * a->key_heads * a->keys) * (double)hd_dtype_bytes(a->k.dtype);
-    double queries = (double)(a->batch * a->heads * a->queries);
-    return keys * (a->d + a->dv) + queries * (a->d * (double)hd_dtype_bytes(a->q.dtype) +
-                                              a->dv * (double)hd_dtype_bytes(a->out.dtype));
 }
 
 /* Arithmetic, and operands brought in from where they lie, one after the other: what little of the

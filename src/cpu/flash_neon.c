@@ -6,7 +6,6 @@
  * its results; its speed was never measured. */
 #include "vec_neon.h"
 
-#define FLASH_ISA_FLOPS  16 /* two 128-bit units; some cores have four */
 #define FLASH_PAIRS      0
 #define FLASH_TILE       2
 #define FLASH_VECTORS    16

@@ -15,11 +15,11 @@
 #ifndef HD_SHORT_BODY_H
 #define HD_SHORT_BODY_H
 
+#include "flash_cost.h"
 #include "parallel.h"
 #include "short_tile.h"
 
 #include "../common/internal.h"
-#include "../common/peaks.h"
 
 #include <stdatomic.h>
 
@@ -301,34 +301,27 @@ static int short_supports(const void *desc, const heed_device_info_t *device, he
                      (long long)a.keys, SHORT_KEYS);
 }
 
-/* Efficiencies of the inner loops, and what else there is, as flops at the peak: a score's softmax,
- * an element of Q in and of out, one of K or V that is packed. From profiles with AVX2. */
-static const struct {
-    double wide, narrow, score, element, packed;
-} short_cost = {.wide = 0.97, .narrow = 0.75, .score = 20, .element = 16, .packed = 25};
-
-/* A roofline, as that of flash attention (flash_estimate.h). */
+/* As that of flash attention, but that the second product has no lanes of queries to lose, and no
+ * team is waited for between packing and work. */
 static double short_estimate(const void *at, const heed_device_info_t *device, int32_t threads)
 {
+    const flash_cost_t *cost = &flash_cost;
     hd_attention_t a = hd_attention(at, NULL);
     short_sizes_t z = short_sizes(&a, threads);
-    if (a.queries == 0)
-        return 200;
-    bool cut = a.visible.right < a.keys || a.visible.left < a.keys;
-    double heads = (double)(a.batch * a.heads), width = a.d + a.dv;
-    double keys = hd_band_pairs(&a.visible) / (double)a.queries + (cut ? VEC_LANES / 2 : 0);
-    double rows = heads * (double)hd_round_up((size_t)a.queries, VEC_LANES);
-    double reached = a.queries > VEC_LANES ? short_cost.wide : short_cost.narrow;
-    double flops = rows * (keys * (2 * width + short_cost.score) / reached);
-    flops += rows * width * short_cost.element;
-    double elements = (double)(a.batch * a.key_heads * a.keys);
-    flops += elements * short_cost.packed * ((z.pack_k ? a.d : 0) + (z.pack_v ? a.dv : 0));
-    double bytes = elements * width * (double)hd_dtype_bytes(a.k.dtype) +
-                   heads * (double)a.queries * width * (double)hd_dtype_bytes(a.q.dtype);
-    double peak = FLASH_PAIRS ? hd_rate(&device->peaks, device->peaks.dot_bf16, z.threads)
-                              : hd_f32_rate(&device->peaks, VEC_LANES, z.threads);
-    return flops / peak + bytes / hd_read_rate(device, bytes, z.threads) +
-           hd_region_ns(device, z.threads) + 200;
+    double keys = flash_mean_keys(&a), heads = (double)(a.batch * a.heads);
+    double rows = heads * (double)a.queries;
+    double lanes = heads * flash_round((double)a.queries, VEC_LANES);
+    double flops = lanes * flash_round(keys, FLASH_KEYS) * 2 * flash_round(a.d, CELL) +
+                   rows * keys * 2 * z.columns + lanes * keys * cost->score;
+    /* With one vector a tile, broadcasts bind. */
+    flops /= a.queries > VEC_LANES ? cost->wide : 0.8 * cost->wide;
+    flops += rows * (a.d + a.dv) * cost->element;
+    /* Keys are packed for those of a key head that a thread takes at a time. */
+    double packed = (z.pack_k ? a.d : 0) + (z.pack_v ? a.dv : 0);
+    flops += (double)(a.batch * a.key_heads * a.keys) * packed * cost->packed;
+    double bytes = flash_bytes(&a);
+    return flops / flash_peak(&device->peaks, z.threads) +
+           bytes / hd_read_rate(device, bytes, z.threads) + hd_region_ns(device, z.threads) + 150;
 }
 
 #endif

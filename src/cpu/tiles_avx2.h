@@ -4,9 +4,8 @@
 
 #include "vec_avx2.h"
 
-#define FLASH_ISA_FLOPS 32
-#define FLASH_PAIRS     0
-#define FLASH_TILE      2
+#define FLASH_PAIRS 0
+#define FLASH_TILE  2
 #ifndef FLASH_VECTORS
 #define FLASH_VECTORS 8
 #endif

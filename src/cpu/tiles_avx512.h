@@ -4,13 +4,12 @@
 
 #include "vec_avx512.h"
 
-#define FLASH_ISA_FLOPS 48 /* 64 on cores with two 512-bit units, 32 on those with one */
-#define FLASH_PAIRS     0
-#define FLASH_TILE      4
-#define FLASH_VECTORS   4
-#define FLASH_KEYS      6
-#define FLASH_COLUMNS   6
-#define FLASH_NARROW    12
+#define FLASH_PAIRS   0
+#define FLASH_TILE    4
+#define FLASH_VECTORS 4
+#define FLASH_KEYS    6
+#define FLASH_COLUMNS 6
+#define FLASH_NARROW  12
 
 #include "flash_weights.h"
 

@@ -5,13 +5,12 @@
 
 #include "vec_avx512.h"
 
-#define FLASH_ISA_FLOPS 96 /* twice those of flash_avx512.c */
-#define FLASH_PAIRS     1
-#define FLASH_TILE      4
-#define FLASH_VECTORS   4
-#define FLASH_KEYS      4
-#define FLASH_COLUMNS   4
-#define FLASH_NARROW    12
+#define FLASH_PAIRS   1
+#define FLASH_TILE    4
+#define FLASH_VECTORS 4
+#define FLASH_KEYS    4
+#define FLASH_COLUMNS 4
+#define FLASH_NARROW  12
 
 /* sum += a0 b0 + a1 b1 of the pairs in each lane. The instruction takes subnormal bf16 as zero. */
 HD_INLINE vec_t flash_dot(vec_t sum, vec_t a, vec_t b)

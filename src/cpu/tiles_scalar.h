@@ -4,13 +4,12 @@
 
 #include "vec_scalar.h"
 
-#define FLASH_ISA_FLOPS 8
-#define FLASH_PAIRS     0
-#define FLASH_TILE      2
-#define FLASH_VECTORS   8
-#define FLASH_KEYS      4
-#define FLASH_COLUMNS   4
-#define FLASH_NARROW    8
+#define FLASH_PAIRS   0
+#define FLASH_TILE    2
+#define FLASH_VECTORS 8
+#define FLASH_KEYS    4
+#define FLASH_COLUMNS 4
+#define FLASH_NARROW  8
 
 #include "flash_weights.h"
 

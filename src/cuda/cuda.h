@@ -34,6 +34,10 @@ typedef struct hd_cuda_scope {
     int before; /* the thread's current device */
 } hd_cuda_scope_t;
 
+/* Makes card `id` the calling thread's current one, and the former one again. */
+heed_status_t hd_cuda_use(int id, const char *what, hd_cuda_scope_t *scope);
+void hd_cuda_restore(const hd_cuda_scope_t *scope);
+
 /* Checks that the launch's operands are in memory that the device may use, and makes it the calling
  * thread's current device. names[i] is the operand of buffers[i], for sentences. After an error
  * nothing has to be left. Neither call waits for the device. */

@@ -11,8 +11,4 @@
  * the card unusable for the rest of the process says so each time. */
 heed_status_t hd_cuda_status(cudaError_t error, int id, const char *what);
 
-/* Makes card `id` the calling thread's current one, and the former one again. */
-heed_status_t hd_cuda_use(int id, const char *what, hd_cuda_scope_t *scope);
-void hd_cuda_restore(const hd_cuda_scope_t *scope);
-
 #endif

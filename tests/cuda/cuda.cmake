@@ -42,6 +42,14 @@ endif()
 heed_test(cuda.info cuda ${heed_files} info "$<TARGET_FILE:heed_cli>" "(${heed_cuda_reason})")
 heed_test(cuda.needed cuda ${heed_files} needed "${CMAKE_READELF}" ${heed_cuda_files})
 
+# ---- a cuBLAS of the tests' own, under the name that src/cuda/cublas.c looks for ------------------
+
+add_library(heed_fake_cublas SHARED cuda/fake_cublas.c)
+target_include_directories(heed_fake_cublas PRIVATE "${heed_include}")
+set_target_properties(heed_fake_cublas PROPERTIES
+  OUTPUT_NAME cublas SOVERSION 13 C_VISIBILITY_PRESET hidden
+  LIBRARY_OUTPUT_DIRECTORY "${heed_fakes}/cublas")
+
 # ---- the backend's host side on a runtime of the tests' own --------------------------------------
 
 if(heed_cuda_built)
@@ -66,18 +74,23 @@ if(heed_cuda_built)
     OUTPUT_NAME heed-cuda LIBRARY_OUTPUT_DIRECTORY "${heed_fakes}/machine"
     C_VISIBILITY_PRESET hidden)
 
-  foreach(name IN ITEMS backend device)
+  foreach(name IN ITEMS backend cublas device)
     add_executable(test_cuda_${name} cuda/test_${name}.c)
     target_include_directories(test_cuda_${name} PRIVATE "${PROJECT_SOURCE_DIR}/src/cuda")
     target_include_directories(test_cuda_${name} SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS})
     target_compile_definitions(test_cuda_${name} PRIVATE
-      HEED_FAKE_CUDA="$<TARGET_FILE:heed_fake_cuda>")
+      HEED_FAKE_CUDA="$<TARGET_FILE:heed_fake_cuda>"
+      HEED_FAKE_CUBLAS="$<TARGET_FILE:heed_fake_cublas>")
     target_link_libraries(test_cuda_${name} PRIVATE heed_kit heed_static PkgConfig::CMOCKA m
                                                     ${CMAKE_DL_LIBS})
-    add_dependencies(test_cuda_${name} heed_fake_cuda)
+    add_dependencies(test_cuda_${name} heed_fake_cuda heed_fake_cublas)
     heed_test(cuda.${name} cuda test_cuda_${name})
   endforeach()
-  target_sources(test_cuda_backend PRIVATE ${heed_fake_machine_objects})
+  foreach(name IN ITEMS backend cublas)
+    target_sources(test_cuda_${name} PRIVATE ${heed_fake_machine_objects})
+  endforeach()
+  # The fake cuBLAS asks it to open device memory.
+  set_target_properties(test_cuda_cublas PROPERTIES ENABLE_EXPORTS ON)
 
   # The commands on the fake card. It casts nothing.
   set(heed_fake_golden "${CMAKE_CURRENT_SOURCE_DIR}/data/attention/dense_f32.safetensors")

@@ -93,23 +93,61 @@ static size_t workspace_attention(const void *desc, const heed_device_info_t *de
     return 1000;
 }
 
-/* ---- the others ------------------------------------------------------------------------------ */
+/* ---- casts: dense ones without scales, by way of the workspace ------------------------------- */
 
-__attribute__((unused)) static heed_status_t run_cast(const heed_launch_t *launch)
+typedef struct dense {
+    const char *from;
+    char *to;
+    float *between;
+    heed_dtype_t src, dst;
+    int64_t count;
+} dense_t;
+
+static void cast(void *params)
 {
-    (void)launch;
-    return hd_cuda_fail(HEED_ERROR_UNSUPPORTED, "the fake card casts nothing");
+    const dense_t *c = params;
+    for (int64_t i = 0; i < c->count; i++)
+        c->between[i] = hd_element_load(c->src, c->from + i * hd_dtype_bytes(c->src));
+    for (int64_t i = 0; i < c->count; i++)
+        hd_element_store(c->dst, c->to + i * hd_dtype_bytes(c->dst), c->between[i]);
 }
 
-__attribute__((unused)) static size_t workspace_cast(const void *desc,
-                                                     const heed_device_info_t *device,
-                                                     int32_t threads)
+static int64_t elements(const heed_tensor_t *tensor)
 {
-    (void)desc, (void)device, (void)threads;
-    return 0;
+    int64_t count = 1;
+    for (int i = 0; i < tensor->ndim; i++)
+        count *= tensor->shape[i];
+    return count;
 }
 
-enum { FEATURES_attention = HEED_ATTENTION_CAN_PLAIN, FEATURES_cast = 0 };
+static heed_status_t run_cast(const heed_launch_t *launch)
+{
+    static const char *const names[] = {"src", "dst"};
+    const heed_cast_desc_t *desc = launch->desc;
+    dense_t c = {launch->buffers[HEED_CAST_SRC],
+                 launch->buffers[HEED_CAST_DST],
+                 launch->workspace,
+                 desc->src.dtype,
+                 desc->dst.dtype,
+                 elements(&desc->src)};
+    hd_cuda_scope_t scope;
+    heed_status_t status = hd_cuda_enter(launch, desc->src.device, names, 2, &scope);
+    if (status != HEED_OK)
+        return status;
+    return hd_cuda_leave(&scope, (int)fake_launch(cast, &c), "cuda:fake");
+}
+
+static size_t workspace_cast(const void *at, const heed_device_info_t *device, int32_t threads)
+{
+    const heed_cast_desc_t *desc = at;
+    (void)device, (void)threads;
+    return (size_t)elements(&desc->src) * sizeof(float);
+}
+
+enum {
+    FEATURES_attention = HEED_ATTENTION_CAN_PLAIN,
+    FEATURES_cast = HEED_CAST_CAN_F32 | HEED_CAST_CAN_BF16 | HEED_CAST_CAN_F16
+};
 
 #define HEED_OP(name)
 #define HEED_IMPL(op, symbol)

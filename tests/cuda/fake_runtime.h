@@ -36,6 +36,6 @@ FAKE_EXPORT extern fake_machine_t fake;
 FAKE_EXPORT void fake_reset(void);
 
 /* Runs kernel(params) at once, with device memory open. */
-cudaError_t fake_launch(void (*kernel)(void *params), void *params);
+FAKE_EXPORT cudaError_t fake_launch(void (*kernel)(void *params), void *params);
 
 #endif

@@ -294,6 +294,61 @@ static void one_call_waits_for_nothing(void **state)
     }
 }
 
+/* Both as one call and as a plan: the workspace is device memory, whoever brings it. */
+static void casts_have_a_workspace(void **state)
+{
+    enum { COUNT = 300 };
+    float values[COUNT];
+    uint16_t got[COUNT], want[COUNT];
+    void *at[2], *room;
+    size_t bytes, align;
+    heed_plan_t *made;
+    heed_cast_desc_t desc = heed_cast_desc();
+    (void)state;
+    for (int i = 0; i < COUNT; i++)
+        values[i] = (float)i * 1.2345f - 100;
+    desc.src = HEED_TENSOR(values, HEED_F32, COUNT);
+    desc.dst = HEED_TENSOR(want, HEED_BF16, COUNT);
+    expect(heed_cast(context, &desc), HEED_OK, NULL);
+    expect(heed_memory_alloc(context, card, sizeof(values), &at[0]), HEED_OK, NULL);
+    expect(heed_memory_alloc(context, card, sizeof(got), &at[1]), HEED_OK, NULL);
+    expect(heed_memory_copy(context, at[0], card, values, host, sizeof(values), NULL), HEED_OK,
+           NULL);
+    desc.src.data = at[0];
+    desc.dst.data = at[1];
+    desc.src.device = desc.dst.device = card;
+    for (int planned = 0; planned < 2; planned++) {
+        expect(heed_memory_set(context, at[1], card, 0, sizeof(got), NULL), HEED_OK, NULL);
+        int launches = machine->launches, allocations = machine->allocations;
+        if (planned) {
+            expect(heed_cast_plan(context, &desc, &made), HEED_OK, NULL);
+            expect(heed_plan_workspace(made, &bytes, &align), HEED_OK, NULL);
+            assert_int_equal(bytes, sizeof(values));
+            expect(heed_memory_alloc(context, card, bytes, &room), HEED_OK, NULL);
+            expect(heed_plan_execute(made, at, 2, room, bytes, NULL), HEED_OK, NULL);
+            expect(heed_plan_execute(made, at, 2, values, bytes, NULL), HEED_ERROR_VALUE,
+                   "workspace at 0x");
+            heed_memory_free(context, card, room);
+            heed_plan_destroy(made);
+        } else {
+            expect(heed_cast(context, &desc), HEED_OK, NULL);
+        }
+        assert_int_equal(machine->launches, launches + 1);
+        assert_int_equal(machine->allocations, allocations);
+        expect(heed_memory_copy(context, got, host, at[1], card, sizeof(got), NULL), HEED_OK, NULL);
+        assert_memory_equal(got, want, sizeof(want));
+    }
+    desc.dst.device = host;
+    expect(heed_cast(context, &desc), HEED_ERROR_VALUE, "dst is on device 1:0, but src on 2:0");
+    desc.dst.device = card;
+    machine->failing = "cudaMallocAsync";
+    machine->failure = cudaErrorMemoryAllocation;
+    expect(heed_cast(context, &desc), HEED_ERROR_OUT_OF_MEMORY, "cuda:0 is out of memory");
+    machine->failing = NULL;
+    heed_memory_free(context, card, at[0]);
+    heed_memory_free(context, card, at[1]);
+}
+
 /* ---- a caller's allocator -------------------------------------------------------------------- */
 
 typedef struct hook {
@@ -573,6 +628,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_plan_runs_on_the_card, begin, end),
         cmocka_unit_test_setup_teardown(tile_lists_are_placed, begin, end),
         cmocka_unit_test_setup_teardown(one_call_waits_for_nothing, begin, end),
+        cmocka_unit_test_setup_teardown(casts_have_a_workspace, begin, end),
         cmocka_unit_test_setup_teardown(the_callers_allocator_is_used, begin, end),
         cmocka_unit_test_setup_teardown(wrong_addresses, begin, end),
         cmocka_unit_test_setup_teardown(mixed_devices, begin, end),

@@ -69,6 +69,15 @@ static void fill_state(kit_values_t values, const kit_inputs_t *in, void *const 
     free(lse);
 }
 
+/* Values of one sign in every second column: those sums grow with the keys, so that what tensor
+ * cores cut off, and keys that were left out, show there at any length. */
+static void one_sign(kit_inputs_t *in)
+{
+    for (int64_t i = 0; i < count_v(&in->n); i++)
+        if (i % in->n.dv % 2)
+            in->v[i] = fabs(in->v[i]);
+}
+
 /* What codes of a type with a scale are multiplied with, so that they use its range. */
 static double stretch(heed_dtype_t dtype, bool scaled)
 {
@@ -140,6 +149,8 @@ void kit_attention_fill(kit_random_t *random, kit_values_t values, heed_problem_
         normal(random, in.v, count_v(&in.n));
         if (values == KIT_VALUES_EXTREME)
             kit_attention_make_extreme(&in);
+        else if (in.desc->q.dtype == HEED_E4M3)
+            one_sign(&in);
         kit_rows_scatter(in.desc, &in.x.batch, HEED_ATTENTION_Q, data, in.q);
         put_codes(&in, HEED_ATTENTION_K, data, in.k, count_k(&in.n));
         put_codes(&in, HEED_ATTENTION_V, data, in.v, count_v(&in.n));

@@ -8,16 +8,16 @@
  *           |q_i| |k_j| (Cauchy-Schwarz).
  *   weight  p_ij = exp(s_ij - m): relative error exp(a_i) - 1, and e for the polynomial: 2^-20,
  *           with bf16 inputs 2^-13, for there p_ij is rounded to bf16 on its way into o.
- *           with f16 inputs too may p_ij be rounded: 2^-11, and 2^-25 of the largest p_ij at
- *           least, for f16 has no smaller steps.
+ *           On tensor cores with f16 inputs p_ij is rounded too, for their operands are of one
+ *           type: 2^-11, and 2^-25 of the largest p_ij at least, for f16 has no smaller steps.
+ *           Others multiply f16 as f32.
  *   sums    l = sum_j p_ij, o = sum_j p_ij v_j: n additions, one multiplication for each tile of
  *           16 keys or more, a division: g(n + n / 16 + 8) of sum_j p_ij |v_j| <= l V_i, where
  *           V_i = max_j |v_j|.
  *   out     o / l: the errors of both add up, and with bf16 inputs 2^-8 of o. As a part of V_i:
  *           exp(2 a_i) - 1 + 2 g(n + n / 16 + 8) + 2 e [+ 2^-8], at most 2, for out is a mean of
- *           values whatever the weights are. Then out is rounded to its type. With f16 inputs the
- *           weights, at most 1 beside an l of 1 or more, may be rounded to f16: 2^-11 of each, and
- *           2^-25 where they are subnormal.
+ *           values whatever the weights are. Then out is rounded to its type. Weights rounded to
+ * f16, at most 1 beside an l of 1 or more, add 2^-11 of each, and 2^-25 where they are subnormal.
  *   lse     m + log(l): a_i + g(n + n / 16 + 8) + e + 4 u |lse|.
  *   merge   x = exp(L - lse') and 1 - x weigh the old state and the new; x moves by at most a
  *           quarter of the error of L - lse', so that out moves by that error of
@@ -193,12 +193,12 @@ static void merge_bound(const judged_t *judged, row_t *row)
         row->lse += 8 * U * fabs(row->old_lse);
 }
 
-/* What a score may be off by. */
+/* What a score may be off by, but for what tensor cores cut off. */
 static double score_error(const judged_t *judged, row_t *row)
 {
     const heed_attention_desc_t *desc = judged->desc;
     double cap = (double)desc->softcap;
-    double error = gamma_of((double)judged->n.d + (scaled(desc) ? 8 : 4)) * row->scores + row->cut;
+    double error = gamma_of((double)judged->n.d + (scaled(desc) ? 8 : 4)) * row->scores;
     if (cap > 0) {
         error = fmin(error, 2 * cap) + 16 * U * cap;
         row->scores = fmin(row->scores, cap);
@@ -216,10 +216,10 @@ static void find_bound(const judged_t *judged, row_t *row)
     double e = exp_error(judged->desc), weight = expm1(2 * score) + 2 * sums + 2 * e;
     if (judged->desc->q.dtype == HEED_BF16)
         weight += 0x1p-8;
-    if (judged->desc->q.dtype == HEED_F16)
+    if (judged->x.f16_weights)
         weight += 0x1p-11 + (double)row->keys * 0x1p-25;
     row->out = row->keys ? fmin(weight, 2) : 0;
-    row->lse = row->keys || row->sink != -INFINITY ? score + sums + e : 0;
+    row->lse = row->keys || row->sink != -INFINITY ? score + row->cut + sums + e : 0;
     row->old_lse = -INFINITY;
     if (!judged->x.old_lse)
         return;
@@ -334,7 +334,7 @@ static void find_rounding(const judged_t *judged, const row_t *row)
         judged->rounding[d] = 0;
     if (judged->x.e4m3_weights && row->finite && row->keys)
         kit_attention_rounding(judged->desc, &judged->x, row->b, row->h, row->i, judged->sees,
-                               judged->rounding);
+                               row->cut, judged->rounding);
 }
 
 static void judge_rows(const judged_t *judged)
@@ -471,6 +471,7 @@ void kit_attention_judge(uint64_t features, heed_problem_t *problem, const kit_b
         no_memory(verdict);
     } else {
         const heed_attention_desc_t *at = desc;
+        x.f16_weights = at->q.dtype == HEED_F16 && features & KIT_TENSOR_CORES;
         x.e4m3_weights = at->q.dtype == HEED_E4M3 && !(features & HEED_ATTENTION_CAN_EXACT_E4M3);
         kit_attention_judge_arrays(at, &x, verdict);
         if (!verdict->sentence[0] && !others_intact(at, buffers)) {

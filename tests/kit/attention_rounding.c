@@ -17,6 +17,10 @@
  * sqrt(33 / 12) units. Sums are flushed after 16 steps, and grow until then: on average half of
  * T_d.
  *
+ * Scores that are off by up to c, which tensor cores cut off, change weights by factors of exp(-c)
+ * to exp(c) over the same of their sum: out moves by (exp(2 c) - 1) sum_j w_j |v_jd - out_d| at
+ * most.
+ *
  * A value in the wrong place moves out by about |w_j| sqrt(2), which is more than this wherever a
  * few weights make up the row. */
 #include "kit_attention.h"
@@ -81,12 +85,12 @@ static double cut_off(double count, double sum, double deviation, double sizes, 
 }
 
 bool kit_attention_rounding(const heed_attention_desc_t *desc, const kit_attention_t *x, int64_t b,
-                            int64_t h, int64_t i, const uint8_t *sees, double *bound)
+                            int64_t h, int64_t i, const uint8_t *sees, double cut, double *bound)
 {
     kit_sizes_t n = x->batch.n;
     weight_t *weights = malloc((size_t)(n.sk + 1) * sizeof(*weights));
-    double *term = calloc((size_t)n.dv * 5, sizeof(*term)), *squares = term + n.dv, sum;
-    double *out = squares + n.dv, *spread = out + n.dv, *same = spread + n.dv;
+    double *term = calloc((size_t)n.dv * 6, sizeof(*term)), *squares = term + n.dv, sum;
+    double *out = squares + n.dv, *spread = out + n.dv, *same = spread + n.dv, *apart = same + n.dv;
     if (!weights || !term) {
         free(weights);
         free(term);
@@ -109,8 +113,14 @@ bool kit_attention_rounding(const heed_attention_desc_t *desc, const kit_attenti
         }
     }
     end_term(n.dv, term, squares);
+    for (int64_t w = 0; w < count; w++) {
+        double p = exp2(weights[w].log2) / sum;
+        const double *v = x->v + kit_at(b, weights[w].key, h / (n.h / n.hk), n.sk, n.hk, n.dv);
+        for (int64_t d = 0; d < n.dv; d++)
+            apart[d] += p * fabs(v[d] - out[d]);
+    }
     for (int64_t d = 0; d < n.dv; d++)
-        bound[d] = fmin(bound[d], 4 * sqrt(squares[d])) +
+        bound[d] = fmin(bound[d], 4 * sqrt(squares[d])) + expm1(fmin(2 * cut, 1)) * apart[d] +
                    cut_off((double)count, out[d], sqrt(spread[d]), 16 * bound[d], same[d]);
     free(weights);
     free(term);

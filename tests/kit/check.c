@@ -219,6 +219,12 @@ static kit_outcome_t run_again(const side_t *side, kit_verdict_t *verdict)
     return outcome;
 }
 
+/* Those of a GPU, in the emulator too, but for the plain one. */
+static bool on_tensor_cores(const char *name)
+{
+    return strstr(name, "cuda") && !strstr(name, "simt");
+}
+
 /* The feature bits of the implementation that the plan chose. */
 static uint64_t features_of(const heed_context_t *context, const heed_plan_t *plan)
 {
@@ -228,7 +234,7 @@ static uint64_t features_of(const heed_context_t *context, const heed_plan_t *pl
         return 0;
     for (int i = 0; (impl = heed_impl_at(context, i)); i++)
         if (strcmp(impl->op, info.op) == 0 && strcmp(impl->name, info.impl) == 0)
-            return impl->features;
+            return impl->features | (on_tensor_cores(impl->name) ? KIT_TENSOR_CORES : 0);
     return 0;
 }
 

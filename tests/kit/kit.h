@@ -104,6 +104,10 @@ typedef struct kit_verdict {
     char sentence[256]; /* "" or where and what: "out[0,3,1,17] = 0.5, should be 0.25 +- 1e-6" */
 } kit_verdict_t;
 
+/* Beside an implementation's features: it multiplies on tensor cores, whose operands are of one
+ * type. */
+#define KIT_TENSOR_CORES (UINT64_C(1) << 63)
+
 typedef struct kit_op {
     const char *op;
     /* Draws a small random problem that stays within `features` (HEED_*_CAN_* bits). */
@@ -117,8 +121,9 @@ typedef struct kit_op {
     uint64_t (*needs)(const void *desc);
     /* The word that makes the reference's output exact enough, "out=f32"; "" if none is needed. */
     const char *reference_words;
-    /* Judges the outputs of an implementation with these features against those of the reference on
-     * the same inputs; `reference_problem` is the problem with reference_words. */
+    /* Judges the outputs of an implementation with these features (and KIT_TENSOR_CORES) against
+     * those of the reference on the same inputs; `reference_problem` is the problem with
+     * reference_words. */
     void (*judge)(uint64_t features, heed_problem_t *problem, const kit_buffers_t *buffers,
                   heed_problem_t *reference_problem, const kit_buffers_t *reference,
                   kit_verdict_t *verdict);

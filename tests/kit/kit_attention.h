@@ -43,6 +43,7 @@ typedef struct kit_attention {
     double *out, *lse;
     double *want_out, *want_lse;
     double *old_out, *old_lse;
+    bool f16_weights;  /* each weight may have been rounded to f16 on its way into out */
     bool e4m3_weights; /* each weight may have been rounded to e4m3 on its way into out */
 } kit_attention_t;
 
@@ -77,9 +78,11 @@ void kit_attention_judge_arrays(const heed_attention_desc_t *desc, const kit_att
                                 kit_verdict_t *verdict);
 
 /* How far each element of a row of out may move where the weights of the keys with sees[j] are
- * rounded to e4m3: bound[Dv]. False: out of memory. All that the row sees must be finite. */
+ * rounded to e4m3 and each score is off by up to `cut`: bound[Dv]. False: out of memory. All that
+ * the row sees must be finite. */
 bool kit_attention_rounding(const heed_attention_desc_t *desc, const kit_attention_t *arrays,
-                            int64_t b, int64_t h, int64_t i, const uint8_t *sees, double *bound);
+                            int64_t b, int64_t h, int64_t i, const uint8_t *sees, double cut,
+                            double *bound);
 
 /* ---- inputs ---------------------------------------------------------------------------------- */
 

@@ -23,6 +23,7 @@ typedef struct loop {
     int threads;          /* 0: 1, 2 and 3 in turn */
     heed_device_t device; /* of implementations that are wanted; type 0: any */
     const char *skip;     /* problems whose text matches are left out; NULL: none */
+    double flops;         /* larger problems are left out; 0: none */
     bool verbose;
     const heed_impl_t *const *extra;
     bool failed;
@@ -99,16 +100,18 @@ static bool begin_tested(const loop_t *loop, const heed_impl_t *impl, tested_t *
 
 /* ---- one problem ----------------------------------------------------------------------------- */
 
-/* Whether the problem asks for no more than the implementation declares. */
-static bool is_declared(const tested_t *tested, const char *text)
+/* Whether the problem asks for no more than the implementation declares, and for no sizes or
+ * strides that it may refuse. */
+static bool is_taken(const tested_t *tested, const char *text)
 {
     heed_problem_t *problem = NULL;
     void *desc;
-    bool declared = heed_problem_parse(text, &problem) == HEED_OK &&
-                    heed_problem_desc(problem, &desc) == HEED_OK &&
-                    !(tested->op->needs(desc) & ~tested->impl->features);
+    bool taken = heed_problem_parse(text, &problem) == HEED_OK &&
+                 heed_problem_desc(problem, &desc) == HEED_OK &&
+                 !(tested->op->needs(desc) & ~tested->impl->features) &&
+                 !kit_may_refuse(tested->impl, desc);
     heed_problem_destroy(problem);
-    return declared;
+    return taken;
 }
 
 /* What the implementation says in the sentence of the plan, which has the reasons of all. */
@@ -121,12 +124,6 @@ static void find_reason(const tested_t *tested, char *why, size_t size)
     from = strstr(all, start);
     from = from ? from : all;
     snprintf(why, size, "%.*s", (int)strcspn(from, ";"), from);
-}
-
-/* Whether it names a size or a stride, of which features say nothing. */
-static bool is_of_sizes(const char *why)
-{
-    return strstr(why, ".shape") || strstr(why, ".strides");
 }
 
 /* Where the implementation runs: the host, or the card that was asked for, else the first. */
@@ -158,13 +155,31 @@ static void prepare_for_the_worst(const char *command)
     fflush(stdout);
 }
 
+/* Floating-point operations of a problem; 0 where there is no plan for it. */
+static double flops_of(const tested_t *tested, const char *text)
+{
+    heed_problem_t *problem = NULL;
+    heed_plan_t *plan = NULL;
+    void *desc;
+    heed_plan_info_t info = {.struct_size = sizeof(info)};
+    if (heed_problem_parse(text, &problem) == HEED_OK &&
+        heed_problem_desc(problem, &desc) == HEED_OK &&
+        heed_plan_create(tested->reference, tested->op->op, desc, &plan) == HEED_OK &&
+        heed_plan_info(plan, &info) != HEED_OK)
+        info.flops = 0;
+    heed_plan_destroy(plan);
+    heed_problem_destroy(problem);
+    return info.flops;
+}
+
 /* Checks one problem; `team` chooses the context, and so the number of threads. */
 static void check_one(const loop_t *loop, tested_t *tested, const char *text, uint64_t seed,
                       kit_values_t values, int team)
 {
     kit_verdict_t verdict;
     char sentence[320];
-    if (loop->skip && fnmatch(loop->skip, text, 0) == 0)
+    if ((loop->skip && fnmatch(loop->skip, text, 0) == 0) ||
+        (loop->flops > 0 && flops_of(tested, text) > loop->flops))
         return;
     char command[TEXT * 2];
     int threads = loop->threads ? loop->threads : team + 1;
@@ -180,9 +195,9 @@ static void check_one(const loop_t *loop, tested_t *tested, const char *text, ui
                : outcome == KIT_FAILED ? "failed"
                                        : "refused",
                verdict.worst_ratio);
-    char why[280];
-    find_reason(tested, why, sizeof(why));
-    if (outcome == KIT_REFUSED && !is_of_sizes(why) && is_declared(tested, text)) {
+    if (outcome == KIT_REFUSED && is_taken(tested, text)) {
+        char why[280];
+        find_reason(tested, why, sizeof(why));
         snprintf(sentence, sizeof(sentence), "refuses what it declares: %s", why);
         outcome = KIT_FAILED;
     }
@@ -326,6 +341,7 @@ static const struct argp_option options[] = {
     {"count", 'n', "N", 0, "Random problems for each, instead of a time", 0},
     {"threads", 'j', "N", 0, "Threads (default: 1, 2 and 3 in turn)", 0},
     {"skip", 'x', "PATTERN", 0, "Leave out problems whose text matches", 0},
+    {"flops", 'f', "N", 0, "Leave out problems of more floating-point operations", 0},
     {"verbose", 'v', NULL, 0, "A line for each problem", 0},
     {0}};
 
@@ -385,6 +401,9 @@ static error_t read_option(int key, char *text, struct argp_state *state)
         return 0;
     case 'x':
         loop->skip = text;
+        return 0;
+    case 'f':
+        loop->flops = number(state, text, 1, 1e30);
         return 0;
     case 'v':
         loop->verbose = true;

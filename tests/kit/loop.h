@@ -9,4 +9,7 @@
  * With `extra` (NULL at the end) those are registered and checked; with NULL, the library's own. */
 int kit_loop_main(int argc, char **argv, const heed_impl_t *const *extra);
 
+/* Whether the implementation may refuse the problem for its sizes or strides. (refusals.c) */
+bool kit_may_refuse(const heed_impl_t *impl, const void *desc);
+
 #endif

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""What bench/peers stands on, without any of the programs: workers that take turns, fail, end or give
-wrong results, and libheed by problem strings.
+"""What bench/peers stands on, without any of the programs: workers that take turns, fail, end or
+give wrong results, and libheed by problem strings.
     test_peers.py SOURCE LIBHEED"""
 
 import array
@@ -78,7 +78,8 @@ def test_heed():
     v = array.array("f", range(12))
     at = [x.buffer_info()[0] for x in (q, q, v, out)]
     heed.runner(plan, "attention", at)()
-    expect(all(abs(o - r) < 1e-5 for o, r in zip(out, [4, 5, 6, 7] * 3)), f"equal weights give the mean: {list(out)}")
+    expect(all(abs(o - r) < 1e-5 for o, r in zip(out, [4, 5, 6, 7] * 3)),
+           f"equal weights give the mean: {list(out)}")
     for bad in ("attention sq=three", "soup"):
         try:
             heed.plan(bad)

@@ -23,6 +23,9 @@ struct config {
     /* 8-bit wgmma keeps this many bits of a sum below its largest addend, as is said of Hopper
      * (13); 0: as f32. */
     int e4m3_bits = 0;
+    /* How many 8-bit wgmma may add to one sum before it must start anew, for sums of few bits
+     * drift; 0: any number. */
+    int e4m3_chain = 0;
     int shared_limit = 232448; /* bytes of shared memory that a block may have */
 };
 struct result {

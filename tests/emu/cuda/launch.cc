@@ -1,4 +1,5 @@
 /* The scheduler: which blocks are alive, which thread runs next. */
+#include "emulated.h"
 #include "state.h"
 
 #include <algorithm>
@@ -9,6 +10,7 @@ namespace emu
 machine m;
 static config next_config;
 static bool any_failed;
+static uint64_t macs; /* since they were last asked for */
 
 enum { SPINS_MOST = 200000 };
 
@@ -290,6 +292,7 @@ result launch(dim3 grid, dim3 threads, size_t shared_bytes, void (*thread)(void 
     m.now = NULL;
     m.cur = NULL;
     m.res.messages = (int)m.messages.size();
+    macs += m.res.tensor_macs;
     any_failed = any_failed || !m.res.ok();
     return m.res;
 }
@@ -312,6 +315,13 @@ bool take_failed()
     bool failed = any_failed;
     any_failed = false;
     return failed;
+}
+
+uint64_t take_macs()
+{
+    uint64_t taken = macs;
+    macs = 0;
+    return taken;
 }
 
 /* ---- the running thread ---------------------------------------------------------------------- */

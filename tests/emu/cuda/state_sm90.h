@@ -71,7 +71,8 @@ struct sm90_thread {
     uint64_t issued, waited; /* products */
     std::deque<uint64_t> groups;
     std::vector<taken_registers> taken;
-    bool registers_free; /* to ordinary instructions: a wgmma needs a fence first */
+    std::map<const float *, int> chains; /* 8-bit products in the sum that lies there */
+    bool registers_free;                 /* to ordinary instructions: a wgmma needs a fence first */
 };
 
 struct sm90_block {

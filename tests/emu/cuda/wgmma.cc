@@ -91,6 +91,16 @@ static void take(product &p, float *d, uint64_t number)
     taken->last = number;
 }
 
+/* Counts the products of a chain, whatever waits are between them. */
+static void lengthen(const float *d, bool accumulate, const void *site)
+{
+    int &length = m.cur->sm90.chains[d];
+    length = accumulate ? length + 1 : 1;
+    if (length > m.cfg.e4m3_chain)
+        report(site, "wgmma of E4M3 without a flush: %d products in one sum, %d are allowed",
+               length, m.cfg.e4m3_chain);
+}
+
 void wgmma(float *d, product_shape shape, const uint32_t *a, uint64_t descriptor_a,
            uint64_t descriptor_b, bool accumulate)
 {
@@ -99,6 +109,8 @@ void wgmma(float *d, product_shape shape, const uint32_t *a, uint64_t descriptor
     warpgroup &group = my_warpgroup(site);
     if (m.cur->sm90.registers_free)
         report(site, "wgmma fence missing: registers were free for other instructions");
+    if (shape.e4m3 && m.cfg.e4m3_chain && m.cur->id % 128 == 0)
+        lengthen(d, accumulate, site);
     product mine = {};
     mine.shape = shape;
     mine.a = a ? 0 : descriptor_a;
