@@ -61,8 +61,7 @@ static void write_problem(input_t *in, char *text, size_t size)
              "sinks=%u window=%d,-1%s",
              b, sq, sk, hk, hk * group, take(in, 20) + 1, types[type], types[take(in, 6)],
              types[take(in, 6)], scales[take(in, 4)], scales[take(in, 4)], ragged[take(in, 4)],
-             page,
-             take(in, 12), take(in, 2), take(in, 2), take(in, 2) ? "h" : "none", take(in, 2),
+             page, take(in, 12), take(in, 2), take(in, 2), take(in, 2) ? "h" : "none", take(in, 2),
              (int)take(in, 12) - 1, pairs[take(in, 5)]);
 }
 
