@@ -590,8 +590,8 @@ static void test_command(void **state)
     json_t *root = json_loads(output, 0, NULL);
     assert_non_null(root);
     json_t *results = json_object_get(root, "results");
-    /* decode, flash and standard, twice; auto is one of them. */
-    assert_int_equal(json_array_size(results), 6);
+    /* decode, short, flash and standard, twice; auto is one of them. */
+    assert_int_equal(json_array_size(results), 8);
     for (size_t i = 0; i < json_array_size(results); i++) {
         const json_t *result = json_array_get(results, i);
         assert_true(json_is_real(json_object_get(result, "max_err")));

@@ -227,6 +227,20 @@ static heed_status_t get_internal(void)
     return status;
 }
 
+static heed_status_t get_comm(void)
+{
+    heed_comm_t comms[2];
+    heed_status_t status = heed_comm_threads(context, 2, 1, comms);
+    float number;
+    if (status == HEED_OK)
+        status = comms[0].recv(comms[0].user, 1, &number, sizeof(number));
+    if (status == HEED_OK)
+        status = comms[0].wait(comms[0].user);
+    heed_comm_threads_free(&comms[0]);
+    heed_comm_threads_free(&comms[1]);
+    return status;
+}
+
 /* ---- the table ------------------------------------------------------------------------------- */
 
 static const struct {
@@ -250,6 +264,7 @@ static const struct {
     {HEED_ERROR_OUT_OF_MEMORY, get_out_of_memory},
     {HEED_ERROR_WORKSPACE, get_workspace},
     {HEED_ERROR_DEVICE, get_device},
+    {HEED_ERROR_COMM, get_comm},
     {HEED_ERROR_ENVIRONMENT, get_environment},
     {HEED_ERROR_INTERNAL, get_internal},
 };

@@ -122,7 +122,8 @@ def measure(numpy, heed, modules, src, dst, n, rounds):
     times = turns.time_in_turns(runs, rounds)
     rows = []
     for name, taken in times.items():
-        row = {"prob": problem, "impl": name, "median_ns": taken["median"], "best_ns": taken["best"]}
+        row = {"prob": problem, "impl": name}
+        row.update(median_ns=taken["median"], best_ns=taken["best"])
         row["of_memcpy"] = round(times["memcpy"]["median"] / taken["median"], 4)
         row["bytes_that_differ"] = differ.get(name, 0)
         rows.append(row)

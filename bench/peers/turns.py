@@ -61,8 +61,8 @@ def time_in_turns(runs, rounds=15, sample_ns=2e6):
 
 
 def memory(numpy, nbytes, aside=0):
-    """Zeroed bytes whose address is `aside` above a multiple of a page. Operands at the same place in
-    their pages would make each store wait for loads that are none of its business."""
+    """Zeroed bytes whose address is `aside` above a multiple of a page. Operands at the same place
+    in their pages would make each store wait for loads that are none of its business."""
     whole = numpy.zeros(nbytes + 8192, numpy.uint8)
     skip = -whole.ctypes.data % 4096 + aside
     return whole[skip : skip + nbytes]

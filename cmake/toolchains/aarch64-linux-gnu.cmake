@@ -1,5 +1,6 @@
 # Builds for 64-bit ARM on another machine, with Debian's cross compiler, and runs what was built
-# under QEMU's user-mode emulation. scripts/arm-sysroot makes the folder with the target's libraries.
+# under QEMU's user-mode emulation. scripts/arm-sysroot makes the folder with the target's
+# libraries.
 
 set(CMAKE_SYSTEM_NAME Linux)
 set(CMAKE_SYSTEM_PROCESSOR aarch64)

@@ -35,9 +35,9 @@ typedef struct heed_kv_append_desc {
     heed_tensor_t cu_seqlens; /* [B+1] i32, optional: new rows of b are from its number b to its
                                  number b+1; k_new and v_new are [1,total,Hk,D] */
     heed_tensor_t k_scale;    /* optional: [1] or [Hk] f32, given: codes are key / scale; or one a
-                                 token    and head, shaped as k without D: written, the largest
-                                 magnitude    of    the key over the type's largest number (of f32, bf16
-                                 and f16: over    1), 1 for a key of zeros */
+                                 token and head, shaped as k without D: written, the largest
+                                 magnitude of the key over the type's largest number (of f32,
+                                 bf16 and f16: over 1), 1 for a key of zeros */
     heed_tensor_t v_scale;    /* the same for v */
 } heed_kv_append_desc_t;
 

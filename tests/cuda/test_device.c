@@ -298,7 +298,7 @@ static void one_call_waits_for_nothing(void **state)
 static void casts_have_a_workspace(void **state)
 {
     enum { COUNT = 300 };
-    float values[COUNT];
+    _Alignas(64) float values[COUNT];
     uint16_t got[COUNT], want[COUNT];
     void *at[2], *room;
     size_t bytes, align;

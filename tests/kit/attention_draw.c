@@ -11,7 +11,7 @@ typedef struct draw {
     size_t size, length;
     int64_t b, sq, sk, hq, hk, d, dv;
     int64_t q_batch, k_batch, k_rows; /* shape[0] of q, shape[0] and [1] of k */
-    bool lse, e4m3, stored;           /* stored: k or v may be of another type than q */
+    bool lse, e4m3, stored, paged;    /* stored: k or v may be of another type than q */
 } draw_t;
 
 __attribute__((format(printf, 2, 3))) static void add(draw_t *draw, const char *format, ...)
@@ -152,6 +152,7 @@ static void draw_pages(draw_t *draw)
     int64_t page = pages[between(draw, 0, 9)], most = (draw->sk + page - 1) / page;
     add(draw, " page=%lld", (long long)page);
     draw->k_rows = page;
+    draw->paged = true;
     draw->k_batch = draw->b * most;
     if (draw->b * most > 0 && chance(draw, 50)) { /* fewer: some are shared; or more */
         draw->k_batch = between(draw, 1, draw->b * most + 3);
@@ -315,7 +316,7 @@ static void draw_layout(draw_t *draw)
     if (kind < 2)
         add(draw, " layout=bhsd");
     else if (kind < 4 && draw->sq == draw->sk && draw->d == draw->dv &&
-             draw->q_batch == draw->k_batch && draw->k_rows == draw->sk && !draw->stored)
+             draw->q_batch == draw->k_batch && !draw->paged && !draw->stored)
         add(draw, " layout=fused");
     else if (kind < 8)
         draw_custom(draw);

@@ -35,7 +35,7 @@ static bool attention_may_refuse(const char *name, const heed_attention_desc_t *
     int64_t rows = desc->q.shape[1] * (desc->q.shape[2] / desc->k.shape[2]);
     if (has(name, "cuda") && has(name, "decode") && rows > DECODE_ROWS)
         return true;
-    if (has(name, "cpu:short"))
+    if (has(name, "short"))
         return desc->k.shape[1] > SHORT_KEYS || desc->page_table.ndim;
     if (has(name, "_sm90"))
         return is_ragged(&desc->k) || is_ragged(&desc->v) ||
