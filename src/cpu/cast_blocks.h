@@ -141,7 +141,9 @@ HD_INLINE void cast_encode_halves(const heed_dtype_t dtype, const cast_with_t wi
             cast_add_16(e, cast_set(((23u - format.mantissa) << 7) * 0x10001u));
         const cast_vec_t even = cast_float_add(cast_left(most, 16), cast_left(power, 16));
         const cast_vec_t odd = cast_float_add(cast_and(most, upper), cast_and(power, upper));
-        c[k] = cast_add_16(cast_interleave(even, odd), cast_right_16(e, 7 - format.mantissa));
+        /* Counts of a shift are constants, for some compilers only where they look so. */
+        const cast_vec_t exponent = dtype == HEED_E4M3 ? cast_right_16(e, 4) : cast_right_16(e, 5);
+        c[k] = cast_add_16(cast_interleave(even, odd), exponent);
     }
     /* The last half: what is above it in 32 bits is above it in 16, for the lower ones are 0. */
     const cast_vec_t last = cast_set((with.rule->last >> 16) * 0x10001);
