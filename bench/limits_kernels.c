@@ -177,8 +177,8 @@ typedef uint64_t vec_u64 __attribute__((vector_size(16)));
 enum { CHAINS = 12 };
 
 /* Where results go, so that they are computed at all. */
-static volatile float sink_f32;
-static volatile uint64_t sink_u64;
+static _Thread_local volatile float sink_f32;
+static _Thread_local volatile uint64_t sink_u64;
 
 static double fma_portable(char *data, size_t bytes)
 {

@@ -165,10 +165,15 @@ static void test_narrow_stream(void **state)
         }
         expect_ok(heed_stream_end(stream));
     }
+    /* Both rounded once differ by 0.0016 of their size, by 0.003 where weights are bf16 too; had
+     * each of the 21 chunks been rounded, by 0.005. */
+    double off = 0, size = 0;
     for (int i = 0; i < B * N * H * DV; i++) {
         double a = kit_load(HEED_BF16, whole, i), b = kit_load(HEED_BF16, parts, i);
-        assert_true(fabs(a - b) <= 0x1p-7 * fabs(a) + 1e-4);
+        off += (a - b) * (a - b);
+        size += a * a;
     }
+    assert_true(sqrt(off / size) < 0.004);
     heed_context_destroy(context);
 }
 
