@@ -69,6 +69,13 @@ static int support_silently_nothing(const void *desc, const heed_device_info_t *
     return 0;
 }
 
+static heed_status_t prepare_nothing(heed_context_t *with, const void *desc, void **state,
+                                     size_t *bytes)
+{
+    (void)with, (void)desc, (void)state, (void)bytes;
+    return HEED_OK;
+}
+
 static heed_impl_t mine(void)
 {
     heed_impl_t impl = {.struct_size = sizeof(impl),
@@ -155,6 +162,9 @@ static void fields_that_are_refused(void **state)
     impl = mine();
     impl.name = NULL;
     expect_fails(heed_register_impl(context, &impl), HEED_ERROR_NULL, "impl.name");
+    impl = mine();
+    impl.prepare = prepare_nothing;
+    expect_fails(heed_register_impl(context, &impl), HEED_ERROR_NULL, "impl.release is null");
     impl = mine();
     impl.op = "convolution";
     expect_fails(heed_register_impl(context, &impl), HEED_ERROR_UNKNOWN_IMPL, "convolution");

@@ -383,6 +383,11 @@ static void test_disagreement(void **state)
     assert_int_equal(ranks[2].status, HEED_ERROR_SHAPE);
     assert_int_equal(ranks[0].status, HEED_ERROR_COMM);
     assert_non_null(strstr(ranks[0].sentence, "rank 2 cannot take part"));
+    begin_ranks(context, 0, 60000);
+    ranks[1].desc.window_left = -2;
+    run_ranks();
+    assert_int_equal(ranks[1].status, HEED_ERROR_VALUE);
+    assert_non_null(strstr(ranks[2].sentence, "rank 1 cannot take part"));
     heed_context_destroy(context);
 }
 

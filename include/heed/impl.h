@@ -51,7 +51,7 @@ typedef struct heed_impl {
     void *user; /* handed to run */
     /* For schedules, which run other operations: called once, when the plan is made; may create
      * plans. desc lives as long as the state. *workspace is added to what `workspace` says. release
-     * gives the state back. NULL: nothing to prepare. */
+     * gives the state back. Both or none. */
     heed_status_t (*prepare)(heed_context_t *context, const void *desc, void **state,
                              size_t *workspace);
     void (*release)(heed_context_t *context, void *state);

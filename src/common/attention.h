@@ -76,15 +76,6 @@ static inline void *hd_data(void *const *data, int operand)
     return data ? data[operand] : NULL;
 }
 
-static inline void hd_set_lse(hd_attention_t *a, const heed_tensor_t *lse, void *data)
-{
-    a->lse.data = (char *)data;
-    a->lse.dtype = HEED_F32;
-    a->lse.batch = lse->strides[0] * 4;
-    a->lse.head = lse->strides[1] * 4;
-    a->lse.row = lse->strides[2] * 4;
-}
-
 /* Of one number, one a head, or one a row of k or v, whose view is `rows`. */
 static inline hd_view_t hd_scale_view(const heed_tensor_t *scale, void *data, const hd_view_t *rows)
 {
@@ -139,7 +130,7 @@ static inline hd_attention_t hd_attention(const heed_attention_desc_t *desc, voi
     a.v = hd_view(&desc->v, hd_data(data, HEED_ATTENTION_V));
     a.out = hd_view(&desc->out, hd_data(data, HEED_ATTENTION_OUT));
     if (desc->lse.ndim)
-        hd_set_lse(&a, &desc->lse, hd_data(data, HEED_ATTENTION_LSE));
+        a.lse = hd_lse_view(&desc->lse, hd_data(data, HEED_ATTENTION_LSE));
     a.batch = desc->q.shape[0];
     a.queries = a.visible.queries;
     a.heads = desc->q.shape[2];

@@ -91,6 +91,12 @@ void hd_dense_strides(int ndim, const int64_t *shape, int64_t *strides);
 
 int64_t hd_tensor_elements(const heed_tensor_t *tensor);
 
+/* Its first element, NULL where it has no data. */
+static inline char *hd_tensor_data(const heed_tensor_t *tensor)
+{
+    return tensor->data ? (char *)tensor->data + tensor->byte_offset : NULL;
+}
+
 /* ---- the machine (topology.c, cpuid.c, cpu_arm.c) -------------------------------------------- */
 
 /* Fills all fields of *info but isa and threads: packages, cores, caches, NUMA nodes, memory within

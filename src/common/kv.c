@@ -57,7 +57,7 @@ static heed_status_t complete_one(append_t *a, const heed_kv_append_desc_t *desc
                        from->device.type, from->device.id);
     if (!from->data && hd_tensor_elements(from) > 0)
         return hd_fail(HEED_ERROR_NULL, "%s.data is null", name);
-    a->t[i].data = from->data ? (char *)from->data + from->byte_offset : NULL;
+    a->t[i].data = hd_tensor_data(from);
     if ((uintptr_t)a->t[i].data % (size_t)hd_dtype_bytes(from->dtype))
         return hd_fail(HEED_ERROR_ALIGNMENT, "%s at %p is not aligned to its %s", name,
                        a->t[i].data, heed_dtype_name(from->dtype));

@@ -28,6 +28,13 @@ static inline double hd_f32_rate(const heed_peaks_t *peaks, int lanes, int threa
     return hd_rate(peaks, rate, threads);
 }
 
+/* The same of the widest vectors that kernels of this device may use. */
+static inline double hd_best_f32_rate(const heed_device_info_t *cpu, int threads)
+{
+    int lanes = cpu->isa & HEED_ISA_AVX512 ? 16 : cpu->isa & HEED_ISA_AVX2 ? 8 : 4;
+    return hd_f32_rate(&cpu->peaks, lanes, threads);
+}
+
 /* The level that `bytes` of data, used over and over, are found in: 1 to 3, 0 is memory. Three
  * quarters of a cache are taken to be there for it. */
 static inline int hd_data_level(const heed_device_info_t *cpu, double bytes, int threads)

@@ -96,6 +96,9 @@ static heed_status_t check_impl(const heed_context_t *context, const heed_impl_t
                        !impl->op     ? "op"
                        : !impl->name ? "name"
                                      : "run");
+    if (!impl->prepare != !impl->release)
+        return hd_fail(HEED_ERROR_NULL, "impl.%s is null: prepare and release come together",
+                       impl->prepare ? "release" : "prepare");
     const hd_op_t *op = hd_op_find(impl->op);
     if (!op)
         return hd_op_unknown(impl->op);

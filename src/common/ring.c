@@ -68,7 +68,7 @@ static int32_t source(const ring_t *ring, int32_t t)
 
 /* ---- checking -------------------------------------------------------------------------------- */
 
-static heed_status_t check_parameters(const heed_comm_t *comm, const heed_ring_desc_t *desc)
+static heed_status_t check_comm(const heed_comm_t *comm)
 {
     if (comm->struct_size != sizeof(*comm))
         return hd_fail(HEED_ERROR_STRUCT_SIZE, "comm.struct_size=%u, known is %zu",
@@ -79,8 +79,13 @@ static heed_status_t check_parameters(const heed_comm_t *comm, const heed_ring_d
                        : !comm->recv ? "recv"
                                      : "wait");
     if (comm->size < 1 || comm->rank < 0 || comm->rank >= comm->size)
-        return hd_fail(HEED_ERROR_VALUE, "comm.rank=%d is not 0 to size=%d", comm->rank,
-                       comm->size);
+        return hd_fail(HEED_ERROR_VALUE, "comm.rank=%d is not below size=%d, or one is negative",
+                       comm->rank, comm->size);
+    return HEED_OK;
+}
+
+static heed_status_t check_parameters(const heed_ring_desc_t *desc)
+{
     if ((int)desc->layout < 0 || desc->layout > HEED_RING_STRIPED)
         return hd_fail(HEED_ERROR_VALUE, "desc.layout=%d is no heed_ring_layout_t",
                        (int)desc->layout);
@@ -279,11 +284,6 @@ static heed_status_t add_steps(ring_t *ring)
 
 /* ---- running --------------------------------------------------------------------------------- */
 
-static char *data_of(const heed_tensor_t *tensor)
-{
-    return tensor->data ? (char *)tensor->data + tensor->byte_offset : NULL;
-}
-
 /* This rank's rows of k or v, densely. */
 static char *pack(const ring_t *ring, const heed_tensor_t *tensor, const char *data, char *to)
 {
@@ -318,8 +318,8 @@ static heed_status_t pass_on(const ring_t *ring, int32_t t, const char *now, cha
 static heed_status_t go_around(ring_t *ring, char **buffers)
 {
     const heed_comm_t *comm = ring->comm;
-    char *end = pack(ring, &ring->k, data_of(&ring->desc.k), ring->part[0]);
-    pack(ring, &ring->v, data_of(&ring->desc.v), end);
+    char *end = pack(ring, &ring->k, hd_tensor_data(&ring->desc.k), ring->part[0]);
+    pack(ring, &ring->v, hd_tensor_data(&ring->desc.v), end);
     for (int32_t t = 0; t < comm->size; t++) {
         char *now = ring->part[t % 2], *later = ring->part[(t + 1) % 2];
         heed_status_t passed = HEED_OK;
@@ -351,8 +351,16 @@ static heed_status_t allocate(ring_t *ring)
     return HEED_OK;
 }
 
+/* All that a rank can find out by itself. */
 static heed_status_t prepare(ring_t *ring)
 {
+    const heed_comm_t *comm = ring->comm;
+    HD_TRY(check_parameters(&ring->desc));
+    ring->run_count =
+        heed_ring_runs(ring->desc.layout, comm->rank, comm->size, ring->desc.tokens, ring->runs);
+    ring->own = tokens_of(ring, comm->rank);
+    for (int32_t rank = 0; rank < comm->size; rank++)
+        ring->largest = hd_max(ring->largest, tokens_of(ring, rank));
     HD_TRY(check_tensors(ring));
     hd_state_describe(&ring->out, &ring->lse, true, ring->desc.whole ? ring->own : -1,
                       &ring->state);
@@ -370,17 +378,17 @@ static void store(const ring_t *ring, char *const *buffers, int threads)
         hd_rows_t rows = {0, ring->own, 0, 1};
         if (ring->desc.whole)
             rows = (hd_rows_t){row_of(ring->runs, i), run->count, run->first, run->distance};
-        hd_state_store(&ring->state, buffers, &rows, &ring->out, data_of(&ring->desc.out),
-                       &ring->lse, data_of(&ring->desc.lse), threads);
+        hd_state_store(&ring->state, buffers, &rows, &ring->out, hd_tensor_data(&ring->desc.out),
+                       &ring->lse, hd_tensor_data(&ring->desc.lse), threads);
     }
 }
 
 static heed_status_t attend(ring_t *ring)
 {
-    char *buffers[HD_STEP_OPERANDS] = {data_of(&ring->desc.q)};
+    char *buffers[HD_STEP_OPERANDS] = {hd_tensor_data(&ring->desc.q)};
     int threads = ring->context->devices[0].threads;
-    hd_state_buffers(&ring->state, data_of(&ring->desc.out), data_of(&ring->desc.lse), ring->memory,
-                     &buffers[HEED_ATTENTION_OUT], &buffers[HEED_ATTENTION_LSE]);
+    hd_state_buffers(&ring->state, hd_tensor_data(&ring->desc.out), hd_tensor_data(&ring->desc.lse),
+                     ring->memory, &buffers[HEED_ATTENTION_OUT], &buffers[HEED_ATTENTION_LSE]);
     hd_state_clear(&ring->state, buffers[HEED_ATTENTION_OUT], buffers[HEED_ATTENTION_LSE], threads);
     HD_TRY(go_around(ring, buffers));
     store(ring, buffers, threads);
@@ -394,12 +402,7 @@ heed_status_t heed_ring_attention(heed_context_t *context, const heed_comm_t *co
     if (!context || !comm)
         return hd_fail(HEED_ERROR_NULL, "%s is null", context ? "comm" : "context");
     HD_TRY(hd_struct_copy(&ring.desc, sizeof(ring.desc), desc, sizeof(ring.desc), "desc"));
-    HD_TRY(check_parameters(comm, &ring.desc));
-    ring.run_count =
-        heed_ring_runs(ring.desc.layout, comm->rank, comm->size, ring.desc.tokens, ring.runs);
-    ring.own = tokens_of(&ring, comm->rank);
-    for (int32_t rank = 0; rank < comm->size; rank++)
-        ring.largest = hd_max(ring.largest, tokens_of(&ring, rank));
+    HD_TRY(check_comm(comm));
     heed_status_t status = prepare(&ring);
     char sentence[512]; /* of prepare: agreeing may fail too */
     hd_text_t text = hd_text(sentence, sizeof(sentence));

@@ -44,20 +44,9 @@ typedef struct job {
     int64_t heads, dv;
 } job_t;
 
-static hd_view_t lse_view(const heed_tensor_t *lse, void *data)
-{
-    hd_view_t view = {.data = data, .dtype = HEED_F32};
-    if (data) {
-        view.batch = lse->strides[0] * 4;
-        view.head = lse->strides[1] * 4;
-        view.row = lse->strides[2] * 4;
-    }
-    return view;
-}
-
 static job_t job_of(const hd_state_t *state, char *out_at, char *lse_at)
 {
-    job_t job = {.out = hd_view(&state->out, out_at), .lse = lse_view(&state->lse, lse_at)};
+    job_t job = {.out = hd_view(&state->out, out_at), .lse = hd_lse_view(&state->lse, lse_at)};
     job.rows.count = state->out.shape[1];
     job.heads = state->out.shape[2];
     job.dv = state->out.shape[3];
@@ -113,7 +102,7 @@ void hd_state_store(const hd_state_t *state, char *const *buffers, const hd_rows
     if (state->out_bytes)
         job.out_to = hd_view(out, out_data);
     if (state->lse_bytes && lse->ndim)
-        job.lse_to = lse_view(lse, lse_data);
+        job.lse_to = hd_lse_view(lse, lse_data);
     if (job.out_to.data || job.lse_to.data)
         hd_loop(threads, out->shape[0] * job.heads, store_head, &job);
 }

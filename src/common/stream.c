@@ -71,11 +71,6 @@ static heed_status_t check_tensors(heed_attention_stream_t *stream)
     return HEED_OK;
 }
 
-static char *data_of(const heed_tensor_t *tensor)
-{
-    return tensor->data ? (char *)tensor->data + tensor->byte_offset : NULL;
-}
-
 static heed_status_t begin(heed_attention_stream_t *stream)
 {
     HD_TRY(check_parameters(&stream->desc));
@@ -87,10 +82,10 @@ static heed_status_t begin(heed_attention_stream_t *stream)
         if (!stream->memory)
             return hd_fail(HEED_ERROR_OUT_OF_MEMORY, "no memory for a state of %zu bytes", bytes);
     }
-    stream->buffers[HEED_ATTENTION_Q] = data_of(&stream->desc.q);
-    hd_state_buffers(&stream->state, data_of(&stream->desc.out), data_of(&stream->desc.lse),
-                     stream->memory, &stream->buffers[HEED_ATTENTION_OUT],
-                     &stream->buffers[HEED_ATTENTION_LSE]);
+    stream->buffers[HEED_ATTENTION_Q] = hd_tensor_data(&stream->desc.q);
+    hd_state_buffers(&stream->state, hd_tensor_data(&stream->desc.out),
+                     hd_tensor_data(&stream->desc.lse), stream->memory,
+                     &stream->buffers[HEED_ATTENTION_OUT], &stream->buffers[HEED_ATTENTION_LSE]);
     hd_state_clear(&stream->state, stream->buffers[HEED_ATTENTION_OUT],
                    stream->buffers[HEED_ATTENTION_LSE], stream->context->devices[0].threads);
     return HEED_OK;
@@ -195,8 +190,8 @@ heed_status_t heed_stream_push(heed_attention_stream_t *stream, const heed_tenso
     HD_TRY(hd_tensor_complete("k", k, false, &full_k, &axes[0]));
     HD_TRY(hd_tensor_complete("v", v, false, &full_v, &axes[1]));
     HD_TRY(check_chunk(stream, &full_k, &full_v));
-    stream->buffers[HEED_ATTENTION_K] = data_of(k);
-    stream->buffers[HEED_ATTENTION_V] = data_of(v);
+    stream->buffers[HEED_ATTENTION_K] = hd_tensor_data(k);
+    stream->buffers[HEED_ATTENTION_V] = hd_tensor_data(v);
     if (hd_tensor_elements(&full_k) && (!k->data || !v->data))
         return hd_fail(HEED_ERROR_NULL, "%s.data is null", k->data ? "v" : "k");
     if (full_k.shape[1] > 0)
@@ -230,8 +225,8 @@ heed_status_t heed_stream_end(heed_attention_stream_t *stream)
                          (long long)stream->seen, (long long)stream->desc.keys);
     else
         hd_state_store(&stream->state, stream->buffers, &(hd_rows_t){0, stream->out.shape[1], 0, 1},
-                       &stream->out, data_of(&stream->desc.out), &stream->lse,
-                       data_of(&stream->desc.lse), stream->context->devices[0].threads);
+                       &stream->out, hd_tensor_data(&stream->desc.out), &stream->lse,
+                       hd_tensor_data(&stream->desc.lse), stream->context->devices[0].threads);
     heed_stream_cancel(stream);
     return status;
 }

@@ -1,5 +1,6 @@
 #include "tiles.h"
 #include "internal.h"
+#include "mix.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -120,10 +121,7 @@ typedef struct recipe {
 
 static uint64_t mix(uint64_t *state)
 {
-    uint64_t z = *state += UINT64_C(0x9e3779b97f4a7c15);
-    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return z ^ (z >> 31);
+    return hd_mix(*state += HD_MIX_STEP);
 }
 
 static heed_status_t read_recipe(const char *text, recipe_t *recipe)

@@ -33,6 +33,20 @@ heed_status_t hd_grid_check(const heed_tiles_grid_t *from, heed_tiles_grid_t *gr
 heed_status_t hd_tiles_build(const heed_context_t *context, const heed_tiles_grid_t *grid,
                              const hd_tile_maker_t *maker, heed_tile_list_t **tiles);
 
+/* The first of the ascending column[low .. high-1] that is at least `value`, high if none is. */
+static inline int64_t hd_lower_bound(const int32_t *column, int64_t low, int64_t high,
+                                     int64_t value)
+{
+    while (low < high) {
+        int64_t middle = low + (high - low) / 2;
+        if (column[middle] < value)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
 static inline void hd_row_mark(hd_tile_row_t *row, int64_t column)
 {
     row->marks[column / 64] |= UINT64_C(1) << column % 64;

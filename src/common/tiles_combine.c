@@ -12,14 +12,8 @@ static int64_t row_number(const heed_tile_list_t *list, int64_t batch, int64_t h
 
 static int64_t find(const heed_tile_list_t *list, int64_t row, int64_t column)
 {
-    int64_t low = list->row_start[row], high = list->row_start[row + 1], end = high;
-    while (low < high) {
-        int64_t middle = low + (high - low) / 2;
-        if (list->column[middle] < column)
-            low = middle + 1;
-        else
-            high = middle;
-    }
+    int64_t end = list->row_start[row + 1];
+    int64_t low = hd_lower_bound(list->column, list->row_start[row], end, column);
     return low < end && list->column[low] == column ? low : -1;
 }
 
@@ -136,14 +130,7 @@ static bool turned_tile(const void *maker, const hd_tile_row_t *row, int64_t col
 {
     const turned_t *turned = maker;
     int64_t at = row->plane * turned->columns + row->row;
-    int64_t low = turned->start[at], high = turned->start[at + 1];
-    while (turned->row[low] != column) {
-        int64_t middle = low + (high - low) / 2;
-        if (turned->row[middle] <= column)
-            low = middle;
-        else
-            high = middle;
-    }
+    int64_t low = hd_lower_bound(turned->row, turned->start[at], turned->start[at + 1], column);
     const uint64_t *mask = mask_of(turned->from, turned->entry[low]);
     if (!mask)
         return true;

@@ -101,19 +101,6 @@ static void blocks_mark(const void *maker, hd_tile_row_t *row)
     }
 }
 
-/* First entry of a row whose column is at least `column`. */
-static int64_t lower_bound(const blocks_t *blocks, int64_t low, int64_t high, int64_t column)
-{
-    while (low < high) {
-        int64_t middle = low + (high - low) / 2;
-        if (blocks->column[middle] < column)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low;
-}
-
 static bool blocks_tile(const void *maker, const hd_tile_row_t *row, int64_t column, uint64_t *bits)
 {
     const blocks_t *blocks = maker;
@@ -124,7 +111,7 @@ static bool blocks_tile(const void *maker, const hd_tile_row_t *row, int64_t col
     for (int64_t r = row->first / blocks->block_q; r <= last / blocks->block_q; r++) {
         const int64_t *start = blocks->row_start + row->plane * blocks->rows + r;
         int64_t from = r * blocks->block_q - row->first, end = from + blocks->block_q;
-        int64_t e = lower_bound(blocks, start[0], start[1], key / blocks->block_k);
+        int64_t e = hd_lower_bound(blocks->column, start[0], start[1], key / blocks->block_k);
         for (; e < start[1] && blocks->column[e] * blocks->block_k < key_end; e++) {
             int64_t j = hd_max(blocks->column[e] * blocks->block_k, key) - key;
             int64_t j_end = hd_min((blocks->column[e] + 1) * blocks->block_k, key_end) - key;

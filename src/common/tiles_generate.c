@@ -1,4 +1,5 @@
 /* Tile lists by budget: each row of tiles keeps some of those that it may see. */
+#include "mix.h"
 #include "tiles_build.h"
 
 #include <math.h>
@@ -38,19 +39,12 @@ static budget_t budget_of(const heed_sparse_t *sparse, const heed_tiles_grid_t *
 
 /* ---- random ---------------------------------------------------------------------------------- */
 
-/* A number for each (seed, plane, row, draw), by two rounds of a 64-bit mixer. */
-static uint64_t mixed(uint64_t z)
-{
-    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return z ^ (z >> 31);
-}
-
+/* A number for each (seed, plane, row, draw), whoever asks and when. */
 static uint64_t draw(const heed_sparse_t *sparse, const hd_tile_row_t *row, int64_t number)
 {
-    uint64_t key = mixed(sparse->seed + UINT64_C(0x9e3779b97f4a7c15) * (uint64_t)(row->plane + 1));
-    key = mixed(key + UINT64_C(0x9e3779b97f4a7c15) * (uint64_t)(row->row + 1));
-    return mixed(key + UINT64_C(0x9e3779b97f4a7c15) * (uint64_t)(number + 1));
+    uint64_t key = hd_mix(sparse->seed + HD_MIX_STEP * (uint64_t)(row->plane + 1));
+    key = hd_mix(key + HD_MIX_STEP * (uint64_t)(row->row + 1));
+    return hd_mix(key + HD_MIX_STEP * (uint64_t)(number + 1));
 }
 
 static bool is_marked(const hd_tile_row_t *row, int64_t column)

@@ -103,8 +103,8 @@ heed_status_t heed_block_scores(heed_context_t *context, const heed_tiles_grid_t
                        .d = (int)q.shape[3],
                        .causal = desc.causal,
                        .scores = scores};
-    job.q = hd_view(&q, (char *)desc.q.data + desc.q.byte_offset);
-    job.k = hd_view(&k, (char *)desc.k.data + desc.k.byte_offset);
+    job.q = hd_view(&q, hd_tensor_data(&desc.q));
+    job.k = hd_view(&k, hd_tensor_data(&desc.k));
     job.offset = desc.align == HEED_ALIGN_BOTTOM_RIGHT ? full.keys - full.queries : 0;
     job.scale = desc.scale != 0 ? desc.scale : (float)(1 / sqrt((double)job.d));
     set_groups(&job, desc.stride);

@@ -68,6 +68,16 @@ static inline hd_view_t hd_view(const heed_tensor_t *tensor, void *data)
     return view;
 }
 
+/* Of an lse [B,H,Sq]: one number a row, elem is unused. */
+static inline hd_view_t hd_lse_view(const heed_tensor_t *lse, void *data)
+{
+    hd_view_t view = {.data = (char *)data, .dtype = HEED_F32};
+    view.batch = lse->strides[0] * 4;
+    view.head = lse->strides[1] * 4;
+    view.row = lse->strides[2] * 4;
+    return view;
+}
+
 /* The rows of sequence b begin at starts[b]. */
 static inline void hd_view_ragged(hd_view_t *view, const heed_tensor_t *starts, const void *data)
 {

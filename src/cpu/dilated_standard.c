@@ -223,11 +223,7 @@ static heed_status_t run(const heed_launch_t *launch)
     job.v = hd_view(&desc->v, launch->buffers[HEED_DILATED_V]);
     job.out = hd_view(&desc->out, launch->buffers[HEED_DILATED_OUT]);
     if (desc->lse.ndim)
-        job.lse = (hd_view_t){.data = launch->buffers[HEED_DILATED_LSE],
-                              .dtype = HEED_F32,
-                              .batch = desc->lse.strides[0] * 4,
-                              .head = desc->lse.strides[1] * 4,
-                              .row = desc->lse.strides[2] * 4};
+        job.lse = hd_lse_view(&desc->lse, launch->buffers[HEED_DILATED_LSE]);
     job.batch = desc->q.shape[0];
     job.tokens = desc->q.shape[1];
     job.heads = desc->q.shape[2];

@@ -26,16 +26,6 @@ typedef struct merge_job {
     size_t sums, each; /* bytes: of the sums, of a thread */
 } merge_job_t;
 
-/* A tensor whose first axis of two counts rows within heads: [B,H,Sq]. */
-static hd_view_t merge_lse_view(const heed_tensor_t *tensor, int first, void *data)
-{
-    hd_view_t view = {.data = data, .dtype = HEED_F32, .elem = 4};
-    view.batch = tensor->strides[first] * 4;
-    view.head = tensor->strides[first + 1] * 4;
-    view.row = tensor->strides[first + 2] * 4;
-    return view;
-}
-
 /* Sizes alone where data is NULL. */
 static merge_job_t merge_job(const heed_merge_desc_t *desc, void *const *data)
 {
@@ -44,10 +34,11 @@ static merge_job_t merge_job(const heed_merge_desc_t *desc, void *const *data)
         .ndim = 4, .dtype = from->dtype, .shape = from->shape + 1, .strides = from->strides + 1};
     merge_job_t job = {.parts = from->shape[0], .into = desc->into != 0};
     job.part = hd_view(&one, data ? data[HEED_MERGE_PART_OUT] : NULL);
-    job.part_lse = merge_lse_view(&desc->part_lse, 1, data ? data[HEED_MERGE_PART_LSE] : NULL);
+    job.part_lse = hd_lse_view(&(heed_tensor_t){.strides = desc->part_lse.strides + 1},
+                               data ? data[HEED_MERGE_PART_LSE] : NULL);
     job.out = hd_view(&desc->out, data ? data[HEED_MERGE_OUT] : NULL);
     if (desc->lse.ndim)
-        job.lse = merge_lse_view(&desc->lse, 0, data ? data[HEED_MERGE_LSE] : NULL);
+        job.lse = hd_lse_view(&desc->lse, data ? data[HEED_MERGE_LSE] : NULL);
     job.part_step = from->strides[0] * hd_dtype_bytes(from->dtype);
     job.lse_step = desc->part_lse.strides[0] * 4;
     job.batch = desc->out.shape[0];
