@@ -97,7 +97,7 @@ typedef struct flash_segment {
     bool masked; /* some lane of them does not see some key of them */
 } flash_segment_t;
 
-enum { GROUP_KEYS = 8, MOST_SEGMENTS = HD_BLOCK_KEYS / GROUP_KEYS };
+enum { GROUP_KEYS = VALUE_KEYS > 8 ? VALUE_KEYS : 8, MOST_SEGMENTS = HD_BLOCK_KEYS / GROUP_KEYS };
 
 /* Bits of the queries of one tile, moved to 0. */
 static uint64_t tile_bits(uint64_t mask, int tile)
@@ -211,7 +211,7 @@ static void pv_careful(const flash_task_t *task, const flash_block_t *block, int
         vec_t sum = vec_mul(vec_load(o + c * LANES), corr);
         for (int j = 0; j < count; j++) {
             vec_t weight = flash_load_weight(p + j / CELL * LANES * 4, j % CELL);
-            vec_t value = flash_load_value(block->v + j / CELL * block->v_row + c * 4, j % CELL);
+            vec_t value = flash_load_value(flash_value_at(block->v, block->v_row, j, c), j % CELL);
             sum = vec_select((uint32_t)(task->masks[j] >> shift), vec_fma(weight, value, sum), sum);
         }
         vec_store(o + c * LANES, sum);
@@ -267,8 +267,8 @@ static void attend_block(flash_task_t *task, const hd_walk_t *walk, const hd_blo
                          const flash_block_t *block)
 {
     int vectors = vectors_of(task);
-    /* The second half of an odd last cell may be a key that nobody here sees. */
-    bool odd = at->count % CELL != 0;
+    /* What fills up a last cell of values may be a key that nobody here sees. */
+    bool odd = at->count % VALUE_KEYS != 0;
     task->cut |= odd;
     if (!at->full || odd)
         make_masks(task, walk, at);
