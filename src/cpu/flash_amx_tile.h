@@ -94,8 +94,8 @@ HD_INLINE void amx_maxima(const int vectors, int first, int end, float *s, vec_t
                           const uint64_t *masks, int shift)
 {
     vec_t top[FLASH_TILE];
-    for (int r = 0; r < vectors; r++)
-        top[r] = most[r];
+    for (int r = 0; r < FLASH_TILE; r++)
+        top[r] = r < vectors ? most[r] : vec_zero();
     for (int j = first; j < end; j++) {
         HD_UNROLL
         for (int r = 0; r < vectors; r++) {
@@ -165,10 +165,13 @@ HD_INLINE void amx_values_1(const char *v, int64_t v_step, const char *p, int gr
     amx_store(0, o, row);
 }
 
-static void amx_scale(int dv, float *o, vec_t corr)
+static void amx_scale(int vectors, int dv, float *o, const vec_t *corr)
 {
     for (int c = 0; c < dv; c++)
-        vec_store(o + c * LANES, vec_mul(vec_load(o + c * LANES), corr));
+        for (int r = 0; r < vectors; r++) {
+            float *at = o + c * LANES + r * VEC_LANES;
+            vec_store(at, vec_mul(vec_load(at), corr[r]));
+        }
 }
 
 HD_NOINLINE void pv_keys(int vectors, const char *v, int64_t v_row, int dv, const char *p,
@@ -177,9 +180,7 @@ HD_NOINLINE void pv_keys(int vectors, const char *v, int64_t v_row, int dv, cons
     const int64_t v_step = v_row * AMX_PAIRS;
     const int groups = (steps + AMX_PAIRS - 1) / AMX_PAIRS;
     if (corr)
-        for (int r = 0; r < vectors; r++)
-            if (!vec_all_equal(corr[r], vec_set1(1)))
-                amx_scale(dv, o + r * VEC_LANES, corr[r]);
+        amx_scale(vectors, dv, o, corr);
     for (int c = 0; c < dv; c += 32) {
         bool two = c + 16 < dv;
         const char *columns = v + c * AMX_ROW_BYTES;

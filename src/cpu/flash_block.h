@@ -137,6 +137,10 @@ static int cut_segments(const flash_task_t *task, int tile, int count, uint64_t 
 
 /* ---- a tile ---------------------------------------------------------------------------------- */
 
+#if FLASH_AMX
+#include "flash_amx_block.h"
+#else
+
 /* O^T += V^T P^T. The segment that comes first scales O^T of its vectors by the way; what it lacks
  * of the vectors low .. high-1 is scaled alone. */
 static void add_values(const flash_task_t *task, const flash_block_t *block, int tile,
@@ -144,7 +148,7 @@ static void add_values(const flash_task_t *task, const flash_block_t *block, int
                        const vec_t *corr)
 {
     int dv = task->job->a.dv, widest = 0;
-    float *o = task->o + (int64_t)tile * dv * LANES;
+    float *o = task->o + tile * value_columns(&task->job->a) * LANES;
     for (int i = 1; i < count; i++)
         if (segments[i].vectors > segments[widest].vectors)
             widest = i;
@@ -200,6 +204,8 @@ static void attend_tile(flash_task_t *task, const flash_block_t *block, int tile
     add_values(task, block, tile, segments, count, low, high, corr);
 }
 
+#endif
+
 /* ---- the careful way ------------------------------------------------------------------------- */
 
 /* O^T += V^T P^T of one vector, where a weight of zero hides whatever the value is. */
@@ -236,7 +242,7 @@ static void attend_careful(flash_task_t *task, const flash_block_t *block, int c
     vec_t corr = flash_raise(row, scaled_most(a, most), &low);
     flash_exponentials(1, task->s, task->p, 0, count, &low, score_scale(a), row, task->masks,
                        shift);
-    pv_careful(task, block, count, task->o + (int64_t)tile * a->dv * LANES + at, corr, shift,
+    pv_careful(task, block, count, task->o + tile * value_columns(a) * LANES + at, corr, shift,
                task->p);
 }
 

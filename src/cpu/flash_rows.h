@@ -52,9 +52,15 @@ static inline int64_t packed_k_row(const hd_attention_t *a)
     return (int64_t)head_cells(a) * 4;
 }
 
+/* Columns of packed V, and rows of O^T. */
+static inline int64_t value_columns(const hd_attention_t *a)
+{
+    return FLASH_AMX ? (a->dv + 15) & ~15 : a->dv;
+}
+
 static inline int64_t packed_v_row(const hd_attention_t *a)
 {
-    return (int64_t)(FLASH_AMX ? (a->dv + 15) & ~15 : a->dv) * 4;
+    return value_columns(a) * 4;
 }
 
 HD_NOINLINE void pack_k(const hd_attention_t *a, int64_t b, int64_t head, int64_t key, int count,

@@ -108,7 +108,7 @@ static flash_sizes_t flash_sizes(const hd_attention_t *a, int threads)
     z.q = padded((int64_t)TILES * z.steps * LANES * 4);
     z.s = padded(STEP_KEYS * LANES * 4);
     z.p = FLASH_PAIRS ? padded(STEP_KEYS / CELL * LANES * 4) : 0;
-    z.o = padded((int64_t)TILES * (packed_v_row(a) / 4) * LANES * 4);
+    z.o = padded((int64_t)TILES * value_columns(a) * LANES * 4);
     z.staging = padded(VEC_LANES * z.staging_row);
     z.k_tile = z.tile_k ? padded(STEP_KEYS * packed_k_row(a)) : 0;
     z.v_tile = z.tile_v ? padded(STEP_KEYS / CELL * packed_v_row(a)) : 0;

@@ -6,10 +6,7 @@
 #include "tiles_avx512bf16.h"
 
 #define FLASH_AMX 1
-
-HD_INLINE bool vec_all_equal(vec_t a, vec_t b)
-{
-    return _mm512_cmpeq_ps_mask(a, b) == 0xffff;
-}
+#undef FLASH_TILE
+#define FLASH_TILE 2
 
 #endif
