@@ -46,8 +46,8 @@ static size_t padded(int64_t bytes)
 /* Rows of pages are not all one stride apart, and codes with a scale are no cells. */
 static bool is_readable(const hd_view_t *view, const hd_view_t *scale, int size)
 {
-    return hd_view_is_plain(view, FLASH_PAIRS ? HEED_BF16 : HEED_F32) && size % (FLASH_AMX ? 32 : CELL) == 0 &&
-           !view->page && !scale->dtype;
+    return hd_view_is_plain(view, FLASH_PAIRS ? HEED_BF16 : HEED_F32) &&
+           size % (FLASH_AMX ? 32 : CELL) == 0 && !view->page && !scale->dtype;
 }
 
 static void choose_packing(const hd_attention_t *a, flash_sizes_t *z)
@@ -61,7 +61,8 @@ static void choose_packing(const hd_attention_t *a, flash_sizes_t *z)
     z->tile_k = !z->pack_k && !read_k;
     z->tile_v = !z->pack_v && !read_v;
     z->k_head = z->pack_k ? a->keys * packed_k_row(a) : 0;
-    z->v_head = z->pack_v ? (int64_t)hd_round_up((size_t)a->keys, VALUE_KEYS) / CELL * packed_v_row(a) : 0;
+    z->v_head =
+        z->pack_v ? (int64_t)hd_round_up((size_t)a->keys, VALUE_KEYS) / CELL * packed_v_row(a) : 0;
     z->k_head = (int64_t)hd_round_up((size_t)z->k_head, 64);
     z->v_head = (int64_t)hd_round_up((size_t)z->v_head, 64);
 }
@@ -115,8 +116,8 @@ static flash_sizes_t flash_sizes(const hd_attention_t *a, int threads)
     z.v_tile = z.tile_v ? padded(STEP_KEYS / CELL * packed_v_row(a)) : 0;
     z.addend = flash_has_bias(a) ? padded(HD_BLOCK_KEYS * ROWS * 4) : 0;
     z.rest = FLASH_AMX ? padded(VALUE_KEYS * packed_k_row(a)) : 0;
-    z.state =
-        (size_t)z.share * (z.q + z.o) + z.s + z.p + z.staging + z.k_tile + z.v_tile + z.addend + z.rest;
+    z.state = (size_t)z.share * (z.q + z.o) + z.s + z.p + z.staging + z.k_tile + z.v_tile +
+              z.addend + z.rest;
     return z;
 }
 

@@ -134,8 +134,8 @@ static void pack_queries(flash_task_t *task)
 static void transpose_out(const flash_task_t *task, int vector, vec_t factor, char *const *rows)
 {
     int dv = task->job->a.dv;
-    const float *o =
-        task->o + vector / FLASH_TILE * value_columns(&task->job->a) * LANES + vector % FLASH_TILE * VEC_LANES;
+    const float *o = task->o + vector / FLASH_TILE * value_columns(&task->job->a) * LANES +
+                     vector % FLASH_TILE * VEC_LANES;
     for (int c = 0; c < dv; c += VEC_LANES) {
         vec_t x[VEC_LANES];
         HD_UNROLL

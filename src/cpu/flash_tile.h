@@ -26,7 +26,7 @@
 enum {
     CELL = FLASH_PAIRS ? 2 : 1,
     VALUE_KEYS = FLASH_AMX ? 32 : CELL, /* keys that the second product takes at once */
-    LANES = FLASH_TILE * VEC_LANES, /* of a wide tile: the row length of Q^T, S^T and O^T */
+    LANES = FLASH_TILE * VEC_LANES,     /* of a wide tile: the row length of Q^T, S^T and O^T */
     TILES = FLASH_VECTORS / FLASH_TILE,
     ROWS = FLASH_VECTORS * VEC_LANES, /* queries of a task */
 };
