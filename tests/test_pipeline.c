@@ -1,395 +1,566 @@
-/* Pipelines: the cut into stages against every other cut, schedules against the published forms and
- * against a second way of timing them, and runs with delays, failures and short queues. */
+/* Pipelines: the cut into stages against every other cut, and runs of every schedule with random
+ * delays, failures and little memory. */
 #define _GNU_SOURCE
 #include "expect.h"
 
 #include "kit.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
-enum { MOST_STAGES = 64, MOST_ACTIONS = 1 << 17 };
+/* ---- the cut --------------------------------------------------------------------------------- */
 
-static heed_action_t actions[MOST_ACTIONS];
+enum { MOST_LAYERS = 128, MOST_STAGES = 64 };
+
+/* The least time of the slowest of `stages` runs of items at .. items-1, each of at least one. */
+static int64_t least(const int64_t *items, int count, int at, int stages)
+{
+    int64_t sum = 0, best = INT64_MAX;
+    if (stages == 1) {
+        for (; at < count; at++)
+            sum += items[at];
+        return sum;
+    }
+    for (int end = at + 1; end <= count - (stages - 1); end++) {
+        sum += items[end - 1];
+        int64_t rest = least(items, count, end, stages - 1), slowest = sum > rest ? sum : rest;
+        best = slowest < best ? slowest : best;
+    }
+    return best;
+}
+
+/* The time of the slowest stage, told from where stages begin. */
+static int64_t slowest_of(const int64_t *costs, int64_t embedding, int64_t head, int stages,
+                          const int32_t *starts)
+{
+    int64_t slowest = 0;
+    for (int s = 0; s < stages; s++) {
+        int64_t sum = (s == 0 ? embedding : 0) + (s == stages - 1 ? head : 0);
+        int most = (s == 0 && embedding) || (s == stages - 1 && head) ? 0 : 1;
+        assert_true(starts[s + 1] - starts[s] >= most);
+        for (int i = starts[s]; i < starts[s + 1]; i++)
+            sum += costs[i];
+        slowest = sum > slowest ? sum : slowest;
+    }
+    return slowest;
+}
+
+static void test_partition(void **state)
+{
+    kit_random_t random = {3};
+    (void)state;
+    for (int round = 0; round < 3000; round++) {
+        int64_t items[16], slowest;
+        int32_t starts[16];
+        int layers = (int)kit_random_int(&random, 1, 9), count = 0;
+        int64_t embedding = kit_random_int(&random, -20, 20),
+                head = kit_random_int(&random, -20, 20);
+        embedding = embedding > 0 ? embedding : 0;
+        head = head > 0 ? head : 0;
+        if (embedding)
+            items[count++] = embedding;
+        int64_t *costs = items + count;
+        for (int i = 0; i < layers; i++)
+            items[count++] = kit_random_int(&random, round % 5 ? 0 : 7, round % 5 ? 20 : 7);
+        if (head)
+            items[count++] = head;
+        for (int stages = 1; stages <= count; stages++) {
+            expect_ok(
+                heed_pipeline_partition(costs, layers, embedding, head, stages, starts, &slowest));
+            assert_int_equal(starts[0], 0);
+            assert_int_equal(starts[stages], layers);
+            assert_int_equal(slowest, least(items, count, 0, stages));
+            assert_int_equal(slowest, slowest_of(costs, embedding, head, stages, starts));
+        }
+        expect_fails(
+            heed_pipeline_partition(costs, layers, embedding, head, count + 1, starts, NULL),
+            HEED_ERROR_VALUE, "stages=");
+    }
+}
+
+/* Equal layers are dealt out as ceil(n / parts) has it, as long as none is left without. */
+static void test_partition_known(void **state)
+{
+    int64_t costs[MOST_LAYERS], slowest;
+    int32_t starts[MOST_STAGES + 1];
+    double best = 1e9;
+    (void)state;
+    for (int i = 0; i < MOST_LAYERS; i++)
+        costs[i] = 1;
+    expect_ok(heed_pipeline_partition(costs, 10, 0, 0, 3, starts, &slowest));
+    assert_memory_equal(starts, ((int32_t[]){0, 4, 8, 10}), 4 * sizeof(*starts));
+    assert_int_equal(slowest, 4);
+    /* An embedding and a head that cost a layer each: 4p - 2 layers fill p stages evenly. */
+    expect_ok(heed_pipeline_partition(costs, 14, 1, 1, 4, starts, &slowest));
+    assert_memory_equal(starts, ((int32_t[]){0, 3, 7, 11, 14}), 5 * sizeof(*starts));
+    assert_int_equal(slowest, 4);
+    for (int i = 0; i < MOST_LAYERS; i++)
+        costs[i] = INT64_C(1000000000) + i * 7919 % 104729;
+    for (int i = 0; i < 20; i++) {
+        struct timespec from, to;
+        clock_gettime(CLOCK_MONOTONIC, &from);
+        expect_ok(heed_pipeline_partition(costs, MOST_LAYERS, 500, 900, MOST_STAGES, starts, NULL));
+        clock_gettime(CLOCK_MONOTONIC, &to);
+        double ms =
+            (double)(to.tv_sec - from.tv_sec) * 1e3 + (double)(to.tv_nsec - from.tv_nsec) * 1e-6;
+        best = ms < best ? ms : best;
+    }
+    printf("128 layers in 64 stages: %.4f ms\n", best);
+    assert_true(best < 1);
+}
+
+static void test_partition_refused(void **state)
+{
+    int64_t costs[] = {1, -2, 3}, large[] = {INT64_C(1) << 62, 1};
+    int32_t starts[8];
+    (void)state;
+    expect_fails(heed_pipeline_partition(NULL, 3, 0, 0, 2, starts, NULL), HEED_ERROR_NULL, "costs");
+    expect_fails(heed_pipeline_partition(costs, 3, 0, 0, 2, NULL, NULL), HEED_ERROR_NULL, "starts");
+    expect_fails(heed_pipeline_partition(costs, 3, 0, 0, 2, starts, NULL), HEED_ERROR_VALUE,
+                 "costs[1]=-2 is below 0");
+    expect_fails(heed_pipeline_partition(costs, 1, -1, 0, 1, starts, NULL), HEED_ERROR_VALUE,
+                 "embedding=-1");
+    expect_fails(heed_pipeline_partition(costs, 0, 0, 0, 1, starts, NULL), HEED_ERROR_VALUE,
+                 "layers=0");
+    expect_fails(heed_pipeline_partition(costs, 3, 0, 0, 0, starts, NULL), HEED_ERROR_VALUE,
+                 "stages=0 is not 1 to 3");
+    expect_fails(heed_pipeline_partition(large, 2, 0, 0, 1, starts, NULL), HEED_ERROR_VALUE,
+                 "more than 2^62");
+}
+
+/* ---- a model to run -------------------------------------------------------------------------- */
+
+enum { MICROBATCHES = 16, WIDTH = 5, MOST_PARTS = 32 };
+
+/* Part i multiplies by its weight and adds its number; the loss is the sum of the outputs. Numbers
+ * stay whole and small, so that the order of sums does not show. */
+typedef struct model {
+    double weight[MOST_PARTS];
+    double gradient[MOST_PARTS][MICROBATCHES]; /* of the weight */
+    double inputs[MICROBATCHES][WIDTH];
+    double kept[2][MOST_PARTS][MICROBATCHES][WIDTH]; /* what came in, forward and backward */
+    double outputs[MICROBATCHES][WIDTH], input_gradients[MICROBATCHES][WIDTH];
+    int copies; /* 2: the second half of the microbatches runs on another copy */
+    unsigned delay_us;
+    atomic_int stage_busy[MOST_STAGES], calls, live;
+    int fail_stage, fail_microbatch; /* -1: none fails */
+    bool fail_quietly;
+} model_t;
+
+/* Work takes its time; a stage does one thing at once. */
+static heed_status_t begin(model_t *model, const heed_pipeline_task_t *task, unsigned salt)
+{
+    assert_int_equal(atomic_fetch_add(&model->stage_busy[task->stage], 1), 0);
+    atomic_fetch_add(&model->calls, 1);
+    if (model->delay_us) {
+        kit_random_t random = {salt * 7919u + (unsigned)(task->part * 131 + task->microbatch)};
+        usleep((useconds_t)kit_random_int(&random, 0, model->delay_us));
+    }
+    if (task->stage == model->fail_stage && task->microbatch == model->fail_microbatch) {
+        atomic_fetch_sub(&model->stage_busy[task->stage], 1);
+        if (model->fail_quietly)
+            return HEED_ERROR_DEVICE;
+        return heed_comm_fail("the network is down");
+    }
+    return HEED_OK;
+}
+
+static heed_status_t end(model_t *model, const heed_pipeline_task_t *task)
+{
+    atomic_fetch_sub(&model->stage_busy[task->stage], 1);
+    return HEED_OK;
+}
+
+static heed_status_t forward(void *user, const heed_pipeline_task_t *task, const void *in,
+                             void *out)
+{
+    model_t *model = user;
+    bool is_last = task->part == task->parts - 1;
+    heed_status_t status = begin(model, task, 1);
+    if (status)
+        return status;
+    assert_int_equal(in == NULL, task->part == 0);
+    assert_int_equal(out == NULL, is_last);
+    const double *x = in ? in : model->inputs[task->microbatch];
+    double *y = is_last ? model->outputs[task->microbatch] : out;
+    memcpy(model->kept[0][task->part][task->microbatch], x, sizeof(double) * WIDTH);
+    for (int i = 0; i < WIDTH; i++)
+        y[i] = x[i] * model->weight[task->part] + task->part;
+    return end(model, task);
+}
+
+static heed_status_t backward_input(void *user, const heed_pipeline_task_t *task, const void *in,
+                                    void *out)
+{
+    static const double ones[WIDTH] = {1, 1, 1, 1, 1};
+    model_t *model = user;
+    heed_status_t status = begin(model, task, 2);
+    if (status)
+        return status;
+    assert_int_equal(in == NULL, task->part == task->parts - 1);
+    assert_int_equal(out == NULL, task->part == 0);
+    const double *dy = in ? in : ones;
+    double *dx = out ? out : model->input_gradients[task->microbatch];
+    memcpy(model->kept[1][task->part][task->microbatch], dy, sizeof(double) * WIDTH);
+    for (int i = 0; i < WIDTH; i++)
+        dx[i] = dy[i] * model->weight[task->part];
+    return end(model, task);
+}
+
+static heed_status_t backward_weight(void *user, const heed_pipeline_task_t *task)
+{
+    model_t *model = user;
+    int part = task->part, m = task->microbatch;
+    heed_status_t status = begin(model, task, 3);
+    if (status)
+        return status;
+    for (int i = 0; i < WIDTH; i++)
+        model->gradient[part][m] += model->kept[0][part][m][i] * model->kept[1][part][m][i];
+    return end(model, task);
+}
+
+static void make_model(model_t *model, int parts)
+{
+    memset(model, 0, sizeof(*model));
+    model->fail_stage = model->fail_microbatch = -1;
+    for (int i = 0; i < parts; i++)
+        model->weight[i] = i % 3 ? 1 : -2;
+    for (int m = 0; m < MICROBATCHES; m++)
+        for (int i = 0; i < WIDTH; i++)
+            model->inputs[m][i] = m * WIDTH + i;
+}
+
+static heed_pipeline_calls_t calls_of(model_t *model)
+{
+    heed_pipeline_calls_t calls = {.struct_size = sizeof(calls),
+                                   .forward = forward,
+                                   .backward_input = backward_input,
+                                   .backward_weight = backward_weight,
+                                   .activation_bytes = sizeof(double) * WIDTH,
+                                   .gradient_bytes = sizeof(double) * WIDTH,
+                                   .user = model};
+    return calls;
+}
+
+/* What the model gives without any pipeline. */
+static void expect_model(const model_t *model, int parts, int microbatches)
+{
+    for (int m = 0; m < microbatches; m++) {
+        double x[MOST_PARTS + 1][WIDTH], dy = 1;
+        memcpy(x[0], model->inputs[m], sizeof(x[0]));
+        for (int q = 0; q < parts; q++)
+            for (int i = 0; i < WIDTH; i++)
+                x[q + 1][i] = x[q][i] * model->weight[q] + q;
+        assert_memory_equal(model->outputs[m], x[parts], sizeof(x[0]));
+        for (int q = parts - 1; q >= 0; q--) {
+            double sum = 0;
+            for (int i = 0; i < WIDTH; i++)
+                sum += x[q][i] * dy;
+            assert_true(model->gradient[q][m] == sum);
+            dy *= model->weight[q];
+        }
+        for (int i = 0; i < WIDTH; i++)
+            assert_true(model->input_gradients[m][i] == dy);
+    }
+}
+
+static const struct run {
+    heed_schedule_t schedule;
+    int stages, microbatches, chunks, queue;
+} runs[] = {
+    {HEED_SCHEDULE_GPIPE, 1, 3, 0, 0},       {HEED_SCHEDULE_GPIPE, 4, 16, 0, 1},
+    {HEED_SCHEDULE_1F1B, 4, 8, 0, 0},        {HEED_SCHEDULE_1F1B, 5, 2, 0, 1},
+    {HEED_SCHEDULE_1F1B, 8, 16, 0, 3},       {HEED_SCHEDULE_INTERLEAVED, 2, 8, 3, 1},
+    {HEED_SCHEDULE_INTERLEAVED, 4, 8, 2, 0}, {HEED_SCHEDULE_INTERLEAVED, 4, 4, 2, 1},
+    {HEED_SCHEDULE_ZB_H1, 4, 12, 0, 1},      {HEED_SCHEDULE_ZB_H2, 4, 12, 0, 1},
+    {HEED_SCHEDULE_ZB_H2, 6, 3, 0, 0},       {HEED_SCHEDULE_DUALPIPE, 2, 8, 0, 0},
+    {HEED_SCHEDULE_DUALPIPE, 4, 16, 0, 1},   {HEED_SCHEDULE_DUALPIPE, 6, 14, 0, 9},
+};
+enum { RUNS = sizeof(runs) / sizeof(runs[0]) };
+
+static heed_pipeline_desc_t desc_of(const struct run *run)
+{
+    heed_pipeline_desc_t desc = heed_pipeline_desc(run->schedule, run->stages, run->microbatches);
+    desc.chunks = run->chunks;
+    desc.queue = run->queue;
+    return desc;
+}
+
+static model_t model;
+
+static void test_runs(void **state)
+{
+    heed_context_t *context = expect_context(NULL);
+    (void)state;
+    for (int round = 0; round < 4 * RUNS; round++) {
+        const struct run *run = &runs[round % RUNS];
+        int parts = run->stages * (run->chunks ? run->chunks : 1);
+        heed_pipeline_desc_t desc = desc_of(run);
+        make_model(&model, parts);
+        model.delay_us = round < RUNS ? 0 : 200u << round / RUNS;
+        heed_pipeline_calls_t calls = calls_of(&model);
+        expect_ok(heed_pipeline_run(context, &desc, &calls));
+        assert_int_equal(model.calls, 3 * parts * run->microbatches);
+        expect_model(&model, parts, run->microbatches);
+    }
+    heed_context_destroy(context);
+}
+
+/* Any work may fail: the run ends, with that work's status and sentence. */
+static void test_failures(void **state)
+{
+    heed_context_t *context = expect_context(NULL);
+    heed_pipeline_desc_t desc = heed_pipeline_desc(HEED_SCHEDULE_ZB_H1, 4, 8);
+    heed_pipeline_calls_t calls = calls_of(&model);
+    char words[96];
+    (void)state;
+    for (int stage = 0; stage < 4; stage++)
+        for (int m = 0; m < 8; m += 3) {
+            make_model(&model, 4);
+            model.delay_us = 100;
+            model.fail_stage = stage;
+            model.fail_microbatch = m;
+            model.fail_quietly = m == 3;
+            snprintf(words, sizeof(words), "stage %d, forward of microbatch %d: %s", stage, m,
+                     m == 3 ? "a device reported a failure" : "the network is down");
+            expect_fails(heed_pipeline_run(context, &desc, &calls),
+                         m == 3 ? HEED_ERROR_DEVICE : HEED_ERROR_COMM, words);
+        }
+    heed_context_destroy(context);
+}
+
+/* ---- a stage over a link --------------------------------------------------------------------- */
+
+/* A link made of the caller's own: unbounded lists of messages under one lock. */
+typedef struct post {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    int count;
+    bool down;
+    struct {
+        int to, channel, from;
+        bool taken;
+        double data[WIDTH];
+    } letters[4096];
+} post_t;
+
+typedef struct office {
+    post_t *post;
+    int stage;
+    heed_status_t status;
+    char sentence[256];
+    pthread_t thread;
+    heed_context_t *context;
+    const heed_pipeline_desc_t *desc;
+    const heed_pipeline_calls_t *calls;
+} office_t;
+
+static post_t post;
+static heed_action_t actions[4096];
 static int32_t first[MOST_STAGES + 1];
-static heed_stage_report_t stages[MOST_STAGES];
 
-static const heed_schedule_t all[] = {HEED_SCHEDULE_GPIPE,       HEED_SCHEDULE_1F1B,
-                                      HEED_SCHEDULE_INTERLEAVED, HEED_SCHEDULE_ZB_H1,
-                                      HEED_SCHEDULE_ZB_H2,       HEED_SCHEDULE_DUALPIPE};
-enum { ALL = sizeof(all) / sizeof(all[0]) };
-
-/* Whether the schedule takes these numbers. */
-static bool takes(heed_schedule_t schedule, int p, int m)
+static heed_status_t send_letter(void *user, int32_t to, int32_t channel, const void *data,
+                                 size_t bytes)
 {
-    if (schedule == HEED_SCHEDULE_INTERLEAVED)
-        return p > 1 && m % p == 0;
-    return schedule != HEED_SCHEDULE_DUALPIPE || (p % 2 == 0 && m % 2 == 0 && m >= 2 * p);
+    office_t *office = user;
+    assert_int_equal(bytes, sizeof(double) * WIDTH);
+    pthread_mutex_lock(&post.lock);
+    int at = post.count++;
+    post.letters[at].to = to;
+    post.letters[at].from = office->stage;
+    post.letters[at].channel = channel;
+    memcpy(post.letters[at].data, data, bytes);
+    pthread_cond_broadcast(&post.changed);
+    pthread_mutex_unlock(&post.lock);
+    return HEED_OK;
 }
 
-static void write_lists(const heed_pipeline_desc_t *desc)
+static heed_status_t recv_letter(void *user, int32_t from, int32_t channel, void *data,
+                                 size_t bytes)
 {
-    int64_t count;
-    expect_ok(heed_pipeline_count(desc, &count));
-    assert_true(count <= MOST_ACTIONS);
-    expect_ok(heed_pipeline_schedule(desc, actions, count, first));
-    assert_int_equal(first[desc->stages], count);
-}
-
-static heed_pipeline_report_t simulate(const heed_pipeline_desc_t *desc)
-{
-    heed_pipeline_report_t report;
-    write_lists(desc);
-    expect_ok(heed_pipeline_simulate(desc, actions, first, &report, stages));
-    return report;
-}
-
-/* ---- closed forms ---------------------------------------------------------------------------- */
-
-static void expect_numbers(const heed_pipeline_desc_t *desc, int64_t makespan, int64_t bubble,
-                           int64_t idle, int32_t peak)
-{
-    heed_pipeline_report_t report = simulate(desc);
-    if (report.makespan != makespan || report.bubble != bubble || report.idle != idle ||
-        report.peak_activations != peak)
-        fail_msg("%s, p=%d, m=%d, v=%d: makespan %lld, bubble %lld, idle %lld, peak %d; should be "
-                 "%lld, %lld, %lld, %d",
-                 heed_schedule_name(desc->schedule), desc->stages, desc->microbatches, desc->chunks,
-                 (long long)report.makespan, (long long)report.bubble, (long long)report.idle,
-                 report.peak_activations, (long long)makespan, (long long)bubble, (long long)idle,
-                 peak);
-}
-
-/* Any times of F, B and W. */
-static void test_one_backward(void **state)
-{
-    static const int64_t times[][3] = {{1, 1, 1}, {2, 3, 1}, {5, 7, 11}, {1, 0, 0}};
-    (void)state;
-    for (int p = 1; p <= 8; p++)
-        for (int m = 1; m <= 32; m++)
-            for (int t = 0; t < 4; t++) {
-                heed_pipeline_desc_t desc = heed_pipeline_desc(HEED_SCHEDULE_GPIPE, p, m);
-                desc.forward = times[t][0];
-                desc.backward_input = times[t][1];
-                desc.backward_weight = times[t][2];
-                int64_t one = times[t][0] + times[t][1] + times[t][2], bubble = (p - 1) * one;
-                expect_numbers(&desc, m * one + bubble, bubble, bubble, m);
-                desc.schedule = HEED_SCHEDULE_1F1B;
-                expect_numbers(&desc, m * one + bubble, bubble, bubble, m < p ? m : p);
-                assert_true(simulate(&desc).bubble_fraction == (double)(p - 1) / (m + p - 1));
-                for (int r = 0; r < p; r++)
-                    assert_int_equal(stages[r].peak_activations, m < p - r ? m : p - r);
-                desc.schedule = HEED_SCHEDULE_INTERLEAVED;
-                for (desc.chunks = 1; takes(desc.schedule, p, m) && desc.chunks <= 4;
-                     desc.chunks++) {
-                    int v = desc.chunks, peak = p * v + p - 1;
-                    expect_numbers(&desc, m * v * one + bubble, bubble, bubble,
-                                   m * v < peak ? m * v : peak);
-                }
+    office_t *office = user;
+    bool got = false;
+    pthread_mutex_lock(&post.lock);
+    while (!got && !post.down) {
+        for (int i = 0; i < post.count && !got; i++)
+            if (!post.letters[i].taken && post.letters[i].to == office->stage &&
+                post.letters[i].from == from && post.letters[i].channel == channel) {
+                memcpy(data, post.letters[i].data, bytes);
+                got = post.letters[i].taken = true;
             }
-}
-
-/* F = B = W, as the published forms have it. */
-static void test_split_backward(void **state)
-{
-    (void)state;
-    for (int p = 1; p <= 8; p++)
-        for (int m = 1; m <= 32; m++) {
-            heed_pipeline_desc_t desc = heed_pipeline_desc(HEED_SCHEDULE_ZB_H1, p, m);
-            desc.forward = desc.backward_input = desc.backward_weight = 7;
-            int64_t busy = 21 * m;
-            if (m >= p)
-                expect_numbers(&desc, busy + 7 * (p - 1), 7 * (p - 1), 7 * (p - 1), p);
-            for (int r = 0; m >= p && r < p; r++)
-                assert_int_equal(stages[r].peak_activations, p);
-            desc.schedule = HEED_SCHEDULE_ZB_H2;
-            if (m >= 2 * p - 1)
-                expect_numbers(&desc, busy + 7 * (p - 1), 0, 7 * (p - 1), 2 * p - 1);
-            desc.schedule = HEED_SCHEDULE_DUALPIPE;
-            if (!takes(desc.schedule, p, m))
-                continue;
-            int64_t bubble = (p / 2 - 1) * (21 + 14 - 21);
-            expect_numbers(&desc, busy + bubble, bubble, bubble, p + 1);
-            desc.pair = 14; /* a pair takes as long as its backward: (p/2 - 1)(FB + B - 3W) */
-            assert_int_equal(simulate(&desc).idle, (p / 2 - 1) * (14 + 14 - 21));
-        }
-}
-
-/* With fewer microbatches than the forms ask for, splitting the backward still costs nothing. */
-static void test_few_microbatches(void **state)
-{
-    (void)state;
-    for (int p = 2; p <= 8; p++)
-        for (int m = 1; m < 2 * p; m++) {
-            heed_pipeline_desc_t desc = heed_pipeline_desc(HEED_SCHEDULE_1F1B, p, m);
-            int64_t whole = simulate(&desc).makespan;
-            desc.schedule = HEED_SCHEDULE_ZB_H1;
-            int64_t split = simulate(&desc).makespan;
-            assert_true(split <= whole);
-            desc.schedule = HEED_SCHEDULE_ZB_H2;
-            assert_true(simulate(&desc).makespan <= split);
-        }
-}
-
-/* ---- lists ----------------------------------------------------------------------------------- */
-
-enum { MOST_MICROBATCHES = 32, MOST_CHUNKS = 4 };
-
-/* A stage's list: each work once and in order, messages where they belong and nowhere else. */
-static void expect_list(const heed_pipeline_desc_t *desc, int stage, int chunks, int parts)
-{
-    static int done[MOST_MICROBATCHES][MOST_CHUNKS];
-    bool dual = desc->schedule == HEED_SCHEDULE_DUALPIPE;
-    const heed_action_t *before = NULL, *got[2] = {NULL, NULL};
-    memset(done, 0, sizeof(done));
-    for (int i = first[stage]; i < first[stage + 1]; i++) {
-        const heed_action_t *action = &actions[i];
-        int part = heed_pipeline_part(desc, stage, action->chunk), m = action->microbatch;
-        int backward = action->kind != HEED_ACTION_FORWARD;
-        assert_true(part >= 0 && part < parts && action->chunk < chunks);
-        assert_int_equal(dual ? m >= desc->microbatches / 2 : 0, dual ? action->chunk : 0);
-        if (action->kind >= HEED_ACTION_SEND) {
-            const heed_action_t *other = &actions[action->match];
-            int there = heed_pipeline_part(desc, action->peer, other->chunk);
-            bool sends = action->kind == HEED_ACTION_SEND;
-            assert_int_equal(other->microbatch, m);
-            assert_int_equal(other->match, i);
-            assert_int_equal(there, part + (sends != action->gradient ? 1 : -1));
-            assert_true(dual ? other->chunk == action->chunk : true);
-            /* What is sent was made, for work of this very task. */
-            assert_true(!sends || done[m][action->chunk] > action->gradient);
-            if (!sends) {
-                assert_null(got[action->gradient]);
-                got[action->gradient] = action;
-            }
-            continue;
-        }
-        assert_int_equal(done[m][action->chunk], action->kind); /* F, then B, then W, each once */
-        done[m][action->chunk]++;
-        if (action->kind == HEED_ACTION_BACKWARD_WEIGHT)
-            continue;
-        /* Its message is there, unless it is at an end of the model. */
-        const heed_action_t *message = got[backward];
-        assert_int_equal(message == NULL, part == (backward ? parts - 1 : 0));
-        assert_true(!message || (message->microbatch == m && message->chunk == action->chunk));
-        got[backward] = NULL;
-        before = action;
+        if (!got)
+            pthread_cond_wait(&post.changed, &post.lock);
     }
-    assert_non_null(before);
-    int works = 0;
-    for (int m = 0; m < desc->microbatches; m++)
-        for (int c = 0; c < chunks; c++)
-            works += done[m][c];
-    assert_int_equal(works, 3 * desc->microbatches * (dual ? 1 : chunks));
+    pthread_mutex_unlock(&post.lock);
+    return got ? HEED_OK : heed_comm_fail("the link is down");
 }
 
-static void test_lists(void **state)
+static void *run_office(void *user)
 {
-    (void)state;
-    for (int s = 0; s < ALL; s++)
-        for (int p = 1; p <= 8; p++)
-            for (int m = 1; m <= MOST_MICROBATCHES; m++)
-                for (int v = 1; v <= (all[s] == HEED_SCHEDULE_INTERLEAVED ? MOST_CHUNKS : 1); v++) {
-                    heed_pipeline_desc_t desc = heed_pipeline_desc(all[s], p, m);
-                    desc.chunks = all[s] == HEED_SCHEDULE_INTERLEAVED ? v : 0;
-                    if (!takes(all[s], p, m))
-                        continue;
-                    write_lists(&desc);
-                    bool dual = all[s] == HEED_SCHEDULE_DUALPIPE;
-                    for (int stage = 0; stage < p; stage++)
-                        expect_list(&desc, stage, dual ? 2 : v, p * v);
-                }
+    office_t *office = user;
+    heed_pipeline_link_t link = {send_letter, recv_letter, office};
+    office->status = heed_pipeline_run_stage(office->context, office->desc, actions, first,
+                                             office->stage, office->calls, &link);
+    snprintf(office->sentence, sizeof(office->sentence), "%s",
+             office->status ? heed_last_error() : "");
+    pthread_mutex_lock(&post.lock);
+    post.down = post.down || office->status;
+    pthread_cond_broadcast(&post.changed);
+    pthread_mutex_unlock(&post.lock);
+    return NULL;
 }
 
-/* ---- the same times in another way ----------------------------------------------------------- */
-
-static int64_t ends[MOST_ACTIONS];
-
-static int64_t later(int64_t a, int64_t b)
+static void run_offices(heed_context_t *context, const heed_pipeline_desc_t *desc,
+                        office_t *offices)
 {
-    return a > b ? a : b;
-}
-
-static int64_t time_of(const heed_pipeline_desc_t *desc, int stage, const heed_action_t *action)
-{
-    const int64_t times[] = {desc->forward, desc->backward_input, desc->backward_weight, 0, 0};
-    int part = heed_pipeline_part(desc, stage, action->chunk);
-    return times[action->kind] * (desc->weights ? desc->weights[part] : 1);
-}
-
-/* The SEND whose RECV makes room for this one; -1: none. */
-static int room_for(const heed_pipeline_desc_t *desc, int stage, int send)
-{
-    int ahead = desc->queue;
-    if (!ahead)
-        return -1;
-    for (int i = send - 1; i >= first[stage]; i--)
-        if (actions[i].kind == HEED_ACTION_SEND && actions[i].peer == actions[send].peer &&
-            actions[i].gradient == actions[send].gradient &&
-            actions[actions[i].match].chunk == actions[actions[send].match].chunk && --ahead == 0)
-            return i;
-    return -1;
-}
-
-/* Every action's end is the least that all it waits for allow: raised until nothing changes. */
-static void expect_times(const heed_pipeline_desc_t *desc)
-{
-    int count = first[desc->stages], rounds = 0;
-    bool moved = true;
-    memset(ends, 0, sizeof(ends));
-    while (moved) {
-        moved = false;
-        assert_true(++rounds <= count + 1); /* a cycle would go on for ever */
-        for (int stage = 0; stage < desc->stages; stage++)
-            for (int i = first[stage]; i < first[stage + 1]; i++) {
-                const heed_action_t *action = &actions[i];
-                int64_t start = i > first[stage] ? ends[i - 1] : 0;
-                if (action->kind == HEED_ACTION_RECV)
-                    start = later(start, ends[action->match] + desc->transfer);
-                int room = action->kind == HEED_ACTION_SEND ? room_for(desc, stage, i) : -1;
-                if (room >= 0)
-                    start = later(start, ends[actions[room].match]);
-                int64_t end = start + time_of(desc, stage, action);
-                moved = moved || end != ends[i];
-                ends[i] = end;
-            }
+    heed_pipeline_calls_t calls = calls_of(&model);
+    memset(&post, 0, sizeof(post));
+    pthread_mutex_init(&post.lock, NULL);
+    pthread_cond_init(&post.changed, NULL);
+    expect_ok(heed_pipeline_schedule(desc, actions, 4096, first));
+    for (int s = 0; s < desc->stages; s++) {
+        offices[s] = (office_t){
+            .post = &post, .stage = s, .context = context, .desc = desc, .calls = &calls};
+        assert_int_equal(pthread_create(&offices[s].thread, NULL, run_office, &offices[s]), 0);
     }
-    for (int i = 0; i < count; i++)
-        if (actions[i].end != ends[i])
-            fail_msg("%s, p=%d, m=%d, queue=%d: action %d ends at %lld, should end at %lld",
-                     heed_schedule_name(desc->schedule), desc->stages, desc->microbatches,
-                     desc->queue, i, (long long)actions[i].end, (long long)ends[i]);
+    for (int s = 0; s < desc->stages; s++)
+        pthread_join(offices[s].thread, NULL);
+    pthread_cond_destroy(&post.changed);
+    pthread_mutex_destroy(&post.lock);
 }
 
-static void test_times(void **state)
+static void test_links(void **state)
 {
-    kit_random_t random = {5};
-    int compared = 0;
+    heed_context_t *context = expect_context(NULL);
+    office_t offices[8];
     (void)state;
-    for (int round = 0; round < 600; round++) {
-        int p = (int)kit_random_int(&random, 1, 6), m = (int)kit_random_int(&random, 1, 14);
-        heed_pipeline_desc_t desc = heed_pipeline_desc(all[round % ALL], p, m);
-        int64_t weights[MOST_STAGES];
-        if (desc.schedule == HEED_SCHEDULE_INTERLEAVED)
-            desc.chunks = (int)kit_random_int(&random, 1, 3);
-        if (!takes(desc.schedule, p, m))
-            continue;
-        for (int i = 0; i < MOST_STAGES; i++)
-            weights[i] = kit_random_int(&random, 0, 5);
-        desc.weights = round % 3 ? weights : NULL;
-        desc.forward = kit_random_int(&random, 0, 9);
-        desc.backward_input = kit_random_int(&random, 0, 9);
-        desc.backward_weight = kit_random_int(&random, 0, 9);
-        desc.transfer = kit_random_int(&random, 0, 6);
-        desc.queue = (int)kit_random_int(&random, 0, 3);
-        heed_pipeline_report_t report;
-        write_lists(&desc);
-        expect_ok(heed_pipeline_simulate(&desc, actions, first, &report, stages));
-        expect_times(&desc);
-        compared++;
+    for (int i = 0; i < RUNS; i++) {
+        heed_pipeline_desc_t desc = desc_of(&runs[i]);
+        int parts = desc.stages * (desc.chunks ? desc.chunks : 1);
+        make_model(&model, parts);
+        model.delay_us = 50;
+        run_offices(context, &desc, offices);
+        for (int s = 0; s < desc.stages; s++)
+            if (offices[s].status)
+                fail_msg("%s", offices[s].sentence);
+        expect_model(&model, parts, desc.microbatches);
     }
-    assert_true(compared > 300);
+    heed_pipeline_desc_t desc = heed_pipeline_desc(HEED_SCHEDULE_1F1B, 3, 6);
+    make_model(&model, 3);
+    model.fail_stage = 2;
+    model.fail_microbatch = 1;
+    run_offices(context, &desc, offices);
+    assert_non_null(strstr(offices[2].sentence, "stage 2, forward of microbatch 1: the network"));
+    for (int s = 0; s < 2; s++)
+        assert_non_null(strstr(offices[s].sentence, ": the link is down"));
+    heed_context_destroy(context);
 }
 
-/* ---- lists of others ------------------------------------------------------------------------- */
+/* ---- refused --------------------------------------------------------------------------------- */
 
-static void swap(int a, int b)
+static void test_refused(void **state)
 {
-    heed_action_t kept = actions[a];
-    actions[a] = actions[b];
-    actions[b] = kept;
-    int moved[] = {a, b};
-    for (int i = 0; i < 2; i++)
-        if (actions[moved[i]].kind >= HEED_ACTION_SEND)
-            actions[actions[moved[i]].match].match = moved[i];
-}
-
-static int find(int stage, heed_action_kind_t kind, int nth)
-{
-    for (int i = first[stage]; i < first[stage + 1]; i++)
-        if (actions[i].kind == kind && nth-- == 0)
-            return i;
-    fail();
-    return -1;
-}
-
-static void test_other_lists(void **state)
-{
+    heed_context_t *context = expect_context(NULL);
     heed_pipeline_desc_t desc = heed_pipeline_desc(HEED_SCHEDULE_1F1B, 2, 4);
-    heed_pipeline_report_t report;
+    heed_pipeline_link_t link = {send_letter, recv_letter, NULL};
+    heed_pipeline_calls_t good = calls_of(&model), bad = good;
     (void)state;
-    write_lists(&desc);
-    /* Stage 0 asks for a gradient before it sends what that is made of. */
-    swap(find(0, HEED_ACTION_SEND, 1), find(0, HEED_ACTION_RECV, 0));
-    expect_ok(heed_pipeline_simulate(&desc, actions, first, &report, NULL));
-    write_lists(&desc);
-    swap(find(0, HEED_ACTION_SEND, 0), find(0, HEED_ACTION_RECV, 0));
-    expect_fails(heed_pipeline_simulate(&desc, actions, first, &report, NULL), HEED_ERROR_VALUE,
-                 "deadlock: stage 0 waits for ever to receive from stage 1 (microbatch 0)");
-    write_lists(&desc);
-    swap(find(0, HEED_ACTION_SEND, 0), find(0, HEED_ACTION_SEND, 1));
-    expect_fails(heed_pipeline_simulate(&desc, actions, first, &report, NULL), HEED_ERROR_VALUE,
-                 "overtakes");
-    /* With 4 stages, two forwards of one more than the queue holds before stage 1 takes any. */
-    desc = heed_pipeline_desc(HEED_SCHEDULE_GPIPE, 2, 4);
-    desc.queue = 3;
-    write_lists(&desc);
-    for (int i = 0; i < 2; i++) { /* both send four gradients or activations, then receive */
-        int stage = 1 - i;
-        (void)stage;
+    make_model(&model, 2);
+    bad.backward_weight = NULL;
+    expect_fails(heed_pipeline_run(context, &desc, &bad), HEED_ERROR_NULL, "calls.backward_weight");
+    bad = good;
+    bad.struct_size = 4;
+    expect_fails(heed_pipeline_run(context, &desc, &bad), HEED_ERROR_STRUCT_SIZE, "calls");
+    bad = good;
+    bad.gradient_bytes = SIZE_MAX;
+    expect_fails(heed_pipeline_run(context, &desc, &bad), HEED_ERROR_VALUE, "gradient_bytes=");
+    expect_fails(heed_pipeline_run(NULL, &desc, &good), HEED_ERROR_NULL, "context");
+    expect_fails(heed_pipeline_run(context, NULL, &good), HEED_ERROR_NULL, "desc");
+    desc.microbatches = 0;
+    expect_fails(heed_pipeline_run(context, &desc, &good), HEED_ERROR_VALUE, "microbatches=0");
+    desc.microbatches = 4;
+    expect_ok(heed_pipeline_schedule(&desc, actions, 4096, first));
+    expect_fails(heed_pipeline_run_stage(context, &desc, actions, first, 2, &good, &link),
+                 HEED_ERROR_VALUE, "stage=2 is not 0 to 1");
+    link.recv = NULL;
+    expect_fails(heed_pipeline_run_stage(context, &desc, actions, first, 1, &good, &link),
+                 HEED_ERROR_NULL, "link.send or recv");
+    expect_fails(heed_pipeline_run_stage(context, &desc, NULL, first, 1, &good, &link),
+                 HEED_ERROR_NULL, "actions is null");
+    assert_int_equal(model.calls, 0);
+    /* A list in which a backward comes before its gradient does. */
+    link = (heed_pipeline_link_t){send_letter, recv_letter, &(office_t){.stage = 0}};
+    desc.microbatches = 1;
+    expect_ok(heed_pipeline_schedule(&desc, actions, 4096, first));
+    heed_action_t late = actions[2];
+    assert_int_equal(late.kind, HEED_ACTION_RECV);
+    actions[2] = actions[3];
+    actions[3] = late;
+    actions[late.match].match = 3;
+    expect_fails(heed_pipeline_run_stage(context, &desc, actions, first, 0, &good, &link),
+                 HEED_ERROR_VALUE, "stage 0, backward_input of microbatch 0: no message came");
+    heed_context_destroy(context);
+}
+
+/* Memory that is refused, one call after the other. */
+typedef struct short_memory {
+    int left, live;
+} short_memory_t;
+
+static void *take(void *user, size_t bytes, size_t align)
+{
+    short_memory_t *memory = user;
+    if (__atomic_sub_fetch(&memory->left, 1, __ATOMIC_SEQ_CST) < 0)
+        return NULL;
+    __atomic_add_fetch(&memory->live, 1, __ATOMIC_SEQ_CST);
+    return aligned_alloc(align, (bytes + align - 1) / align * align);
+}
+
+static void give(void *user, void *at)
+{
+    short_memory_t *memory = user;
+    __atomic_sub_fetch(&memory->live, 1, __ATOMIC_SEQ_CST);
+    free(at);
+}
+
+static void test_memory(void **state)
+{
+    short_memory_t memory = {1000, 0};
+    heed_context_config_t config = heed_context_config();
+    heed_context_t *context;
+    heed_pipeline_desc_t desc = heed_pipeline_desc(HEED_SCHEDULE_1F1B, 3, 4);
+    heed_pipeline_calls_t calls = calls_of(&model);
+    heed_status_t status = HEED_ERROR_OUT_OF_MEMORY;
+    (void)state;
+    config.ignore_environment = 1;
+    config.allocator = (heed_allocator_t){.alloc = take, .free = give, .user = &memory};
+    expect_ok(heed_context_create(&config, &context));
+    int before = memory.live, tries = 0;
+    for (; status; tries++) {
+        make_model(&model, 3);
+        memory.left = tries;
+        status = heed_pipeline_run(context, &desc, &calls);
+        assert_int_equal(memory.live, before);
+        if (status)
+            assert_int_equal(status, HEED_ERROR_OUT_OF_MEMORY);
     }
-    const struct {
-        const char *words;
-        int value;
-        int field;
-    } bad[] = {{"action 1: its peer is no stage", 2, 0},
-               {"action 1: its match is not the peer's", 0, 1},
-               {"action 1: it does not fit its match", 0, 2},
-               {"action 1: kind, chunk or microbatch", 9, 3},
-               {"action 1: kind, chunk or microbatch", 4, 4},
-               {"action 1: kind, chunk or microbatch", 1, 5}};
-    for (int i = 0; i < 6; i++) {
-        write_lists(&desc);
-        heed_action_t *action = &actions[1];
-        switch (bad[i].field) {
-        case 0:
-            action->peer = bad[i].value;
-            break;
-        case 1:
-            action->match = bad[i].value;
-            break;
-        case 2:
-            action->match = first[1] + 1; /* a forward */
-            break;
-        case 3:
-            action->kind = (uint8_t)bad[i].value;
-            break;
-        case 4:
-            action->microbatch = bad[i].value;
-            break;
-        default:
-            action->chunk = (uint8_t)bad[i].value;
-        }
-        expect_fails(heed_pipeline_simulate(&desc, actions, first, &report, NULL), HEED_ERROR_VALUE,
-                     bad[i].words);
-    }
-    write_lists(&desc);
-    first[1] = -1;
-    expect_fails(heed_pipeline_simulate(&desc, actions, first, &report, NULL), HEED_ERROR_VALUE,
-                 "first[1]=-1 is below first[0]=0");
+    assert_int_equal(tries, 1 + 2 + 3); /* lists, slots, and the messages of three stages */
+    expect_model(&model, 3, 4);
+    heed_context_destroy(context);
+    assert_int_equal(memory.live, 0);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_one_backward),
-        cmocka_unit_test(test_split_backward),
-        cmocka_unit_test(test_few_microbatches),
-        cmocka_unit_test(test_lists),
-        cmocka_unit_test(test_times),
-        cmocka_unit_test(test_other_lists),
+        cmocka_unit_test(test_partition),         cmocka_unit_test(test_partition_known),
+        cmocka_unit_test(test_partition_refused), cmocka_unit_test(test_runs),
+        cmocka_unit_test(test_failures),          cmocka_unit_test(test_links),
+        cmocka_unit_test(test_refused),           cmocka_unit_test(test_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

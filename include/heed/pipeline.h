@@ -79,8 +79,9 @@ typedef struct heed_pipeline_desc {
     int32_t stages, microbatches; /* stages * chunks is at most HEED_MAX_PARTS */
     int32_t chunks;               /* of the model on a stage: INTERLEAVED, any number (0: 2);
                                      DUALPIPE 2, the others 1 (0: so many) */
-    int32_t queue;                /* messages that wait for a stage before their sender does; 0: no
-                                     bound in a simulation, and in a run 2, or what it takes more */
+    int32_t queue;                /* messages of a channel that wait for a stage before their
+                                     sender does: 1 is enough. 0: no bound in a simulation, 2 in a
+                                     run */
     /* For simulations: times of one chunk and one microbatch, up to 2^32. */
     int64_t forward, backward_input, backward_weight;
     int64_t pair;     /* of a forward and a backward that run together (DUALPIPE); 0: their sum */
@@ -218,8 +219,7 @@ HEED_API HEED_MUST_USE heed_status_t heed_pipeline_run_stage(heed_context_t *con
 
 /* The whole pipeline within this process, a thread for each stage, with queues of desc->queue
  * messages between them. Returns when all have ended, with the first failure if there was one: then
- * the other stages stop at their next message. Errors: as above; VALUE for a queue too short,
- * before anything runs. */
+ * the other stages stop at their next message. Errors: as above. */
 HEED_API HEED_MUST_USE heed_status_t heed_pipeline_run(heed_context_t *context,
                                                        const heed_pipeline_desc_t *desc,
                                                        const heed_pipeline_calls_t *calls);

@@ -265,21 +265,6 @@ static size_t place_slots(hall_t *hall, char *memory)
     return at;
 }
 
-/* The fewest messages from two on that the lists can do with, or as many as were asked for. */
-static heed_status_t find_queue(heed_pipeline_desc_t *desc, heed_action_t *actions,
-                                const int32_t *first)
-{
-    heed_pipeline_report_t report;
-    bool given = desc->queue > 0;
-    desc->queue = given ? (int32_t)hd_min(desc->queue, desc->microbatches) : 2;
-    heed_status_t status = heed_pipeline_simulate(desc, actions, first, &report, NULL);
-    while (!given && status != HEED_OK && desc->queue < desc->microbatches) {
-        desc->queue++;
-        status = heed_pipeline_simulate(desc, actions, first, &report, NULL);
-    }
-    return status;
-}
-
 static void run_threads(hall_t *hall)
 {
     int32_t stages = hall->desc.stages, started = 0;
@@ -310,7 +295,9 @@ static heed_status_t run_in(hall_t *hall, char *memory, int64_t count, const siz
     hall->members = (void *)(memory + sizes[0] + sizes[1]);
     hall->queues = (void *)(memory + sizes[0] + sizes[1] + sizes[2]);
     HD_TRY(heed_pipeline_schedule(&hall->desc, actions, count, first));
-    HD_TRY(find_queue(&hall->desc, actions, first));
+    /* Every schedule gets by with one message; a second lets the sender go on. */
+    int32_t queue = hall->desc.queue ? hall->desc.queue : 2;
+    hall->desc.queue = (int32_t)hd_min(queue, hall->desc.microbatches);
     hall->actions = actions;
     hall->first = first;
     size_t bytes = place_slots(hall, NULL);
