@@ -414,13 +414,24 @@ static void *run_office(void *user)
     return NULL;
 }
 
+static void open_post(void)
+{
+    memset(&post, 0, sizeof(post));
+    pthread_mutex_init(&post.lock, NULL);
+    pthread_cond_init(&post.changed, NULL);
+}
+
+static void close_post(void)
+{
+    pthread_cond_destroy(&post.changed);
+    pthread_mutex_destroy(&post.lock);
+}
+
 static void run_offices(heed_context_t *context, const heed_pipeline_desc_t *desc,
                         office_t *offices)
 {
     heed_pipeline_calls_t calls = calls_of(&model);
-    memset(&post, 0, sizeof(post));
-    pthread_mutex_init(&post.lock, NULL);
-    pthread_cond_init(&post.changed, NULL);
+    open_post();
     expect_ok(heed_pipeline_schedule(desc, actions, 4096, first));
     for (int s = 0; s < desc->stages; s++) {
         offices[s] = (office_t){
@@ -429,8 +440,7 @@ static void run_offices(heed_context_t *context, const heed_pipeline_desc_t *des
     }
     for (int s = 0; s < desc->stages; s++)
         pthread_join(offices[s].thread, NULL);
-    pthread_cond_destroy(&post.changed);
-    pthread_mutex_destroy(&post.lock);
+    close_post();
 }
 
 static void test_links(void **state)
@@ -501,8 +511,10 @@ static void test_refused(void **state)
     actions[2] = actions[3];
     actions[3] = late;
     actions[late.match].match = 3;
+    open_post();
     expect_fails(heed_pipeline_run_stage(context, &desc, actions, first, 0, &good, &link),
                  HEED_ERROR_VALUE, "stage 0, backward_input of microbatch 0: no message came");
+    close_post();
     heed_context_destroy(context);
 }
 

@@ -113,7 +113,7 @@ static void layers(void **state)
     expect_line("to sum gradients");
     EXPECT_OUT("\"forward_bytes\": 251658240.0", "plan layer --ranks 4 --sequence 10240 --json");
     EXPECT_OUT("query heads 22-31", "plan layer --ranks 3 --rank 2 --uneven");
-    EXPECT_FAILED("do not divide into ranks=3 equal parts", "plan layer --ranks 3");
+    EXPECT_FAILED("heads=32, kv_heads=32 do not divide into ranks=3", "plan layer --ranks 3");
     EXPECT_USAGE("hidden '0' is not 1 to", "plan layer --hidden 0");
     EXPECT_USAGE("dtype 'f9' is unknown", "plan layer --dtype f9");
 }
