@@ -202,6 +202,24 @@ static void test_lists(void **state)
                 }
 }
 
+/* The two stages in the middle begin their pairs one later: they wait for each other there. */
+static void test_pairs(void **state)
+{
+    (void)state;
+    for (int p = 2; p <= 8; p += 2)
+        for (int m = 2 * p; m <= MOST_MICROBATCHES; m += 2) {
+            heed_pipeline_desc_t desc = heed_pipeline_desc(HEED_SCHEDULE_DUALPIPE, p, m);
+            write_lists(&desc);
+            for (int stage = 0; stage < p; stage++) {
+                int near = stage < p - 1 - stage ? stage : p - 1 - stage, far = p / 2 - 1 - near;
+                int pairs = 0;
+                for (int i = first[stage]; i < first[stage + 1]; i++)
+                    pairs += actions[i].kind == HEED_ACTION_FORWARD && actions[i].paired;
+                assert_int_equal(pairs, 2 * (m / 2 - p + near + 1) + far - (far == 0));
+            }
+        }
+}
+
 /* ---- the same times in another way ----------------------------------------------------------- */
 
 static int64_t ends[MOST_ACTIONS];
@@ -338,11 +356,12 @@ static void test_other_lists(void **state)
         int field;
     } bad[] = {{"action 1: its peer is no stage", 2, 0},
                {"action 1: its match is not the peer's", 0, 1},
-               {"action 1: it does not fit its match", 0, 2},
+               {"action 1: it does not fit its match", 1, 2}, /* a forward */
+               {"action 1: it does not fit its match", 2, 2}, /* another RECV */
                {"action 1: kind, chunk or microbatch", 9, 3},
                {"action 1: kind, chunk or microbatch", 4, 4},
                {"action 1: kind, chunk or microbatch", 1, 5}};
-    for (int i = 0; i < 6; i++) {
+    for (int i = 0; i < 7; i++) {
         write_lists(&desc);
         heed_action_t *action = &actions[1];
         switch (bad[i].field) {
@@ -353,7 +372,7 @@ static void test_other_lists(void **state)
             action->match = bad[i].value;
             break;
         case 2:
-            action->match = first[1] + 1; /* a forward */
+            action->match = first[1] + bad[i].value;
             break;
         case 3:
             action->kind = (uint8_t)bad[i].value;
@@ -513,6 +532,7 @@ int main(void)
         cmocka_unit_test(test_split_backward),
         cmocka_unit_test(test_few_microbatches),
         cmocka_unit_test(test_lists),
+        cmocka_unit_test(test_pairs),
         cmocka_unit_test(test_times),
         cmocka_unit_test(test_other_lists),
         cmocka_unit_test(test_short_queue),

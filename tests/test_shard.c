@@ -229,6 +229,9 @@ static void test_layer(void **state)
                 assert_true(fabs(plan.backward_bytes - volume) < 1);
                 assert_int_equal(plan.steps[1].gradient_ranks, ranks > 8 ? ranks / 8 : 1);
                 assert_int_equal(plan.steps[0].gradient_ranks, way & 1 ? ranks : 1);
+                int copies = plan.qkv.copies;
+                double keys = 2.0 * (copies - 1) / copies * 2 * 128 * 4096 * 2;
+                assert_true(plan.steps[1].gradient_bytes == keys);
                 assert_true((plan.gradient_bytes > 0) == (ranks > 8 || (way & 1 && ranks > 1)));
             }
             int64_t copied = ranks > 8 ? (ranks / 8 - 1) * 2 * 8 * 128 * INT64_C(4096) : 0;
