@@ -102,9 +102,9 @@ static void test_partition_known(void **state)
         costs[i] = INT64_C(1000000000) + i * 7919 % 104729;
     for (int i = 0; i < 20; i++) {
         struct timespec from, to;
-        clock_gettime(CLOCK_MONOTONIC, &from);
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &from);
         expect_ok(heed_pipeline_partition(costs, MOST_LAYERS, 500, 900, MOST_STAGES, starts, NULL));
-        clock_gettime(CLOCK_MONOTONIC, &to);
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &to);
         double ms =
             (double)(to.tv_sec - from.tv_sec) * 1e3 + (double)(to.tv_nsec - from.tv_nsec) * 1e-6;
         best = ms < best ? ms : best;

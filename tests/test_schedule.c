@@ -372,7 +372,7 @@ static void test_other_lists(void **state)
             action->match = bad[i].value;
             break;
         case 2:
-            action->match = first[1] + bad[i].value;
+            action->match = bad[i].value == 1 ? first[1] + 1 : find(1, HEED_ACTION_RECV, 1);
             break;
         case 3:
             action->kind = (uint8_t)bad[i].value;
@@ -497,8 +497,8 @@ static void test_refused(void **state)
     assert_int_equal(heed_pipeline_part(&good, 0, 1), -1);
 }
 
-/* A model of 128 layers on 64 stages: microbatches as many as stages. The best of some runs, for
- * the machine has others to serve. */
+/* A model of 128 layers on 64 stages: microbatches as many as stages. The best of some runs, in
+ * processor time, for the machine has others to serve. */
 static void test_fast(void **state)
 {
     double best = 1e9;
@@ -507,13 +507,13 @@ static void test_fast(void **state)
     for (int i = 0; i < 20; i++) {
         struct timespec from, to;
         heed_pipeline_report_t report;
-        clock_gettime(CLOCK_MONOTONIC, &from);
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &from);
         expect_ok(heed_pipeline_schedule(&desc, actions, MOST_ACTIONS, first));
-        clock_gettime(CLOCK_MONOTONIC, &to);
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &to);
         double ms[2] = {(double)(to.tv_sec - from.tv_sec) * 1e3 +
                         (double)(to.tv_nsec - from.tv_nsec) * 1e-6};
         expect_ok(heed_pipeline_simulate(&desc, actions, first, &report, NULL));
-        clock_gettime(CLOCK_MONOTONIC, &from);
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &from);
         ms[1] =
             (double)(from.tv_sec - to.tv_sec) * 1e3 + (double)(from.tv_nsec - to.tv_nsec) * 1e-6;
         double longer = ms[0] > ms[1] ? ms[0] : ms[1];

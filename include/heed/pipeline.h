@@ -13,7 +13,7 @@
  *     heed_pipeline_run(context, &desc, &calls);               a thread for each stage
  *
  * All but the running are plain functions: nothing is allocated, nothing is kept, any thread may
- * call them. A time is a whole number of any unit. */
+ * call them, with 100 KiB of stack. A time is a whole number of any unit. */
 #ifndef HEED_PIPELINE_H
 #define HEED_PIPELINE_H
 

@@ -28,6 +28,14 @@ static inline int32_t hd_part(const heed_pipeline_desc_t *desc, int32_t stage, i
     return chunk * desc->stages + stage;
 }
 
+/* Actions of all stages. */
+static inline int64_t hd_count_of(const heed_pipeline_desc_t *desc)
+{
+    /* Three kinds of work for each part, four messages between two parts. DUALPIPE has two models,
+     * each with half of the microbatches. */
+    return (int64_t)desc->microbatches * (3 * hd_parts(desc) + 4 * (hd_parts(desc) - 1));
+}
+
 static inline bool hd_is_message(const heed_action_t *action)
 {
     return action->kind >= HEED_ACTION_SEND;
