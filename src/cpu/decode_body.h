@@ -2,6 +2,7 @@
  * decode_ISA.c file includes its vec_ISA.h, defines
  *
  *     DECODE_SUMS       vectors of a tile's accumulators in registers
+ *     DECODE_HINT       the cache that rows are fetched into: 3 the first, 2 the second
  *
  * and decode_load_bf16, _e4m3, _e5m2, _i8, decode_most and decode_lane_sums, then includes this
  * file and names its heed_impl_t.

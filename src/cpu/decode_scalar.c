@@ -3,6 +3,7 @@
 #include "vec_scalar.h"
 
 #define DECODE_SUMS 8
+#define DECODE_HINT 3
 
 HD_INLINE void decode_load_bf16(const uint16_t *at, vec_t *x)
 {

@@ -41,6 +41,7 @@ typedef struct decode_task {
     decode_state_t state;
     float *q, *parts, *k_stage, *v_stage, *row;
     decode_block_t blocks[2];
+    const char *next_keys[DECODE_KEYS];
     heed_dtype_t k_dtype, v_dtype; /* as the tiles read them */
 } decode_task_t;
 
@@ -262,15 +263,16 @@ static void decode_weigh(decode_task_t *task, decode_block_t *block, const decod
 
 /* ---- values ---------------------------------------------------------------------------------- */
 
-static void decode_add_full(decode_task_t *task, const decode_block_t *block)
+static void decode_add_full(decode_task_t *task, const decode_block_t *block, decode_ahead_t ahead)
 {
     const decode_tiles_t *tiles = decode_tiles(task->v_dtype);
     const int dv = task->z->dv;
     for (int r = 0, queries; r < task->rows; r += queries) {
         int left = task->rows - r, size = left >= 4 ? 2 : left >= 2 ? 1 : 0;
         queries = 1 << size;
-        tiles->sums[size](block->values, block->count, block->weights + r * DECODE_KEYS,
+        tiles->sums[size](block->values, block->count, &ahead, block->weights + r * DECODE_KEYS,
                           task->state.out + r * dv, dv);
+        ahead.bytes = 0;
     }
 }
 
@@ -280,25 +282,26 @@ static void decode_add_cut(decode_task_t *task, const decode_block_t *block)
 {
     const decode_tiles_t *tiles = decode_tiles(task->v_dtype);
     const int dv = task->z->dv;
+    const decode_ahead_t nothing = {0};
     for (int r = 0; r < task->rows; r++)
         for (int at = 0, end; at < block->count; at = end) {
             bool sees = block->seen[r] >> at & 1;
             for (end = at + 1; end < block->count && (block->seen[r] >> end & 1) == sees;)
                 end++;
             if (sees)
-                tiles->sums[0](block->values + at, end - at, block->weights + r * DECODE_KEYS + at,
-                               task->state.out + r * dv, dv);
+                tiles->sums[0](block->values + at, end - at, &nothing,
+                               block->weights + r * DECODE_KEYS + at, task->state.out + r * dv, dv);
         }
 }
 
-static void decode_add(decode_task_t *task, decode_block_t *block)
+static void decode_add(decode_task_t *task, decode_block_t *block, decode_ahead_t ahead)
 {
     const hd_attention_t *a = task->a;
     if (!block->count)
         return;
     decode_stage(&a->v, block->values, block->count, a->dv, task->v_stage, task->z->dv);
     if (block->full)
-        decode_add_full(task, block);
+        decode_add_full(task, block, ahead);
     else
         decode_add_cut(task, block);
 }
@@ -318,28 +321,35 @@ static void decode_keys(decode_task_t *task, int64_t first, int64_t end)
     const hd_visibility_t *visible = &task->visible;
     int64_t all_low = hd_first_key(visible, decode_query(task, task->rows - 1));
     int64_t all_high = hd_end_key(visible, task->first);
-    decode_ahead_t ahead = {.bytes = a->dv * (int)hd_dtype_bytes(task->v_dtype)};
+    decode_ahead_t values = {.bytes = a->dv * (int)hd_dtype_bytes(task->v_dtype)};
+    decode_ahead_t keys = {.rows = task->next_keys};
+    const int key_bytes = task->k_stage ? 0 : a->d * (int)hd_dtype_bytes(task->k_dtype);
     decode_block_t *block = &task->blocks[0], *waiting = &task->blocks[1];
     if (task->v_stage || decode_by_rows(task->v_dtype, task->rows, a->dv))
-        ahead.bytes = 0;
+        values.bytes = 0;
     waiting->count = 0;
+    decode_find(&a->k, task, first, (int)(decode_block_end(first, end) - first), task->next_keys);
     for (int64_t key = first, next; key < end; key = next) {
         next = decode_block_end(key, end);
         block->key = key;
         block->count = (int)(next - key);
         block->full = all_low <= key && next <= all_high;
-        decode_find(&a->k, task, key, block->count, block->keys);
+        memcpy(block->keys, task->next_keys, sizeof(block->keys));
         decode_find(&a->v, task, key, block->count, block->values);
         decode_stage(&a->k, block->keys, block->count, a->d, task->k_stage, task->z->d);
-        ahead.rows = block->values;
-        decode_scores(task, block, ahead);
+        values.rows = block->values;
+        decode_scores(task, block, values);
         decode_weigh(task, block, waiting);
-        decode_add(task, waiting);
+        const int64_t after = decode_block_end(next, end);
+        keys.bytes = after - next >= DECODE_KEYS ? key_bytes : 0;
+        decode_find(&a->k, task, next, (int)(after - next), task->next_keys);
+        decode_add(task, waiting, keys);
         decode_block_t *swap = waiting;
         waiting = block;
         block = swap;
     }
-    decode_add(task, waiting);
+    keys.bytes = 0;
+    decode_add(task, waiting, keys);
 }
 
 #endif

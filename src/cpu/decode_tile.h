@@ -5,7 +5,7 @@
  * A row is made f32 in registers and used for all queries of a tile, 1, 2, 4 or (scores only) 8,
  * before the next is read. Rows are read from their first byte to their last, one after the other:
  * that is what the hardware's prefetcher follows. While keys are worked on, the values that are
- * needed next are fetched, row beside row. */
+ * needed next are fetched, row beside row, and while values are, the next keys. */
 #ifndef HD_DECODE_TILE_H
 #define HD_DECODE_TILE_H
 
@@ -29,7 +29,7 @@ typedef struct decode_ahead {
 HD_INLINE void decode_fetch(const char *from, int first, int end)
 {
     for (int c = first; c < end; c += 64)
-        __builtin_prefetch(from + c, 0, 3);
+        __builtin_prefetch(from + c, 0, DECODE_HINT);
 }
 
 /* DECODE_STEP elements of a row as f32; decode_order says in which order. */
@@ -118,8 +118,8 @@ HD_INLINE void decode_products(const heed_dtype_t dtype, const int queries, cons
  * [query][DECODE_KEYS], o [query][dv]. The first columns fetch the rest of each row, so that rows
  * come from memory in their order. */
 HD_INLINE void decode_columns(const heed_dtype_t dtype, const int queries, const int vectors,
-                              const char *const *values, int count, const float *p, float *o,
-                              int dv, int c)
+                              const char *const *values, int count, const decode_ahead_t *ahead,
+                              const float *p, float *o, int dv, int c)
 {
     const int size = (int)hd_dtype_bytes(dtype), bytes = vectors * VEC_LANES * size;
     vec_t sum[4][DECODE_SUMS];
@@ -136,6 +136,8 @@ HD_INLINE void decode_columns(const heed_dtype_t dtype, const int queries, const
         DECODE_FENCE;
         if (c == 0)
             decode_fetch(value, bytes, dv * size);
+        if (c == 0 && ahead->bytes)
+            decode_fetch(ahead->rows[j], 0, ahead->bytes);
         HD_UNROLL
         for (int r = 0; r < queries; r++) {
             weight[r] = vec_broadcast((const char *)(p + r * DECODE_KEYS + j));
@@ -181,7 +183,7 @@ static bool decode_by_rows(heed_dtype_t dtype, int queries, int dv)
 }
 
 HD_INLINE void decode_sums(const heed_dtype_t dtype, const int queries, const char *const *values,
-                           int count, const float *p, float *o, int dv)
+                           int count, const decode_ahead_t *ahead, const float *p, float *o, int dv)
 {
     const int wide = DECODE_SUMS / queries / 2 * 2; /* vectors of columns, even */
     int c = 0;
@@ -190,16 +192,25 @@ HD_INLINE void decode_sums(const heed_dtype_t dtype, const int queries, const ch
         return;
     }
     for (; c + wide * VEC_LANES <= dv; c += wide * VEC_LANES)
-        decode_columns(dtype, queries, wide, values, count, p, o, dv, c);
+        decode_columns(dtype, queries, wide, values, count, ahead, p, o, dv, c);
+    if (wide > 8 && c + 8 * VEC_LANES <= dv) {
+        decode_columns(dtype, queries, 8, values, count, ahead, p, o, dv, c);
+        c += 8 * VEC_LANES;
+    }
+    if (wide > 4 && c + 4 * VEC_LANES <= dv) {
+        decode_columns(dtype, queries, 4, values, count, ahead, p, o, dv, c);
+        c += 4 * VEC_LANES;
+    }
     for (; c < dv; c += DECODE_STEP)
-        decode_columns(dtype, queries, 2, values, count, p, o, dv, c);
+        decode_columns(dtype, queries, 2, values, count, ahead, p, o, dv, c);
 }
 
 /* ---- one function for each dtype and each size of a tile ------------------------------------- */
 
 typedef void decode_products_fn(const char *const *keys, int count, const decode_ahead_t *ahead,
                                 const float *q, int d, float *parts);
-typedef void decode_sums_fn(const char *const *values, int count, const float *p, float *o, int dv);
+typedef void decode_sums_fn(const char *const *values, int count, const decode_ahead_t *ahead,
+                            const float *p, float *o, int dv);
 
 typedef struct decode_tiles {
     decode_products_fn *products[4]; /* of 1, 2, 4, 8 queries */
@@ -213,11 +224,12 @@ typedef struct decode_tiles {
     {                                                                                              \
         decode_products(dtype, queries, keys, count, ahead, q, d, parts);                          \
     }
-#define DECODE_SUMS_OF(name, dtype, queries)                                                     \
-    HD_NOINLINE void name##_sums_##queries(const char *const *values, int count, const float *p, \
-                                           float *o, int dv)                                     \
-    {                                                                                            \
-        decode_sums(dtype, queries, values, count, p, o, dv);                                    \
+#define DECODE_SUMS_OF(name, dtype, queries)                                                      \
+    HD_NOINLINE void name##_sums_##queries(const char *const *values, int count,                  \
+                                           const decode_ahead_t *ahead, const float *p, float *o, \
+                                           int dv)                                                \
+    {                                                                                             \
+        decode_sums(dtype, queries, values, count, ahead, p, o, dv);                              \
     }
 #define DECODE_TILES(name, dtype)                                                     \
     DECODE_PRODUCTS(name, dtype, 1)                                                   \
