@@ -83,7 +83,7 @@ static void decode_finish_row(const decode_task_t *task, int r)
     double lse;
     float factor = decode_norm(task, r, &lse);
     for (int c = 0; c < a->dv; c++)
-        task->row[c] = empty ? 0 : factor * sums[decode_order(task->v_dtype, c)];
+        task->row[c] = empty ? 0 : factor * sums[decode_order(task->v_dtype, task->z->dv, c)];
     if (a->merge)
         lse = merge_row(a, out, lse_to, task->row, lse);
     row_from_f32(&a->out, task->row, a->dv, out);

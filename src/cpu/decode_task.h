@@ -96,7 +96,7 @@ static void decode_pack(decode_task_t *task)
         row_to_f32(&a->q, hd_view_row(&a->q, task->b, decode_query(task, r), decode_head(task, r)),
                    a->d, task->row);
         for (int c = 0; c < a->d; c++)
-            q[decode_order(task->k_dtype, c)] = task->row[c] * factor;
+            q[decode_order(task->k_dtype, z->d, c)] = task->row[c] * factor;
     }
 }
 

@@ -17,6 +17,11 @@ enum {
     DECODE_MOST_QUERIES = 8,     /* of a tile */
 };
 
+/* 1: there is a decode_load_wide. */
+#ifndef DECODE_CODES_WIDE
+#define DECODE_CODES_WIDE 0
+#endif
+
 /* Keeps the compiler from mixing the loads of two rows. */
 #define DECODE_FENCE __asm__ volatile("" ::: "memory")
 
@@ -61,19 +66,71 @@ HD_INLINE void decode_load(const heed_dtype_t dtype, const char *at, vec_t *x)
     HD_OPAQUE(x[1]);
 }
 
-/* Where element c of a row is after loading. Of bf16 the even elements of a step come first: both
- * halves of a pair are one instruction away. */
-HD_INLINE int decode_order(heed_dtype_t dtype, int c)
+/* Whether rows are loaded two steps at a time, of which four vectors are made. */
+HD_INLINE bool decode_is_wide(heed_dtype_t dtype)
 {
-    if (dtype != HEED_BF16)
+    return DECODE_CODES_WIDE && (dtype == HEED_E4M3 || dtype == HEED_E5M2);
+}
+
+/* Vectors of a load where so many are left. */
+HD_INLINE int decode_width(heed_dtype_t dtype, int vectors)
+{
+    return decode_is_wide(dtype) && vectors >= 4 ? 4 : 2;
+}
+
+HD_INLINE void decode_load_vectors(const heed_dtype_t dtype, const int vectors, const char *at,
+                                   vec_t *x)
+{
+#if DECODE_CODES_WIDE
+    if (vectors == 4) {
+        decode_load_wide(dtype, at, x);
+        HD_OPAQUE(x[0]);
+        HD_OPAQUE(x[1]);
+        HD_OPAQUE(x[2]);
+        HD_OPAQUE(x[3]);
+        return;
+    }
+#endif
+    (void)vectors;
+    decode_load(dtype, at, x);
+}
+
+/* Where element c of a row of `size` is after loading. Of bf16 the even elements of a step come
+ * first: both halves of a pair are one instruction away. Wide loads do the same with the lower and
+ * the upper halves of every sixteen. */
+HD_INLINE int decode_order(heed_dtype_t dtype, int size, int c)
+{
+    const int wide = 2 * DECODE_STEP, start = c / wide * wide;
+    if (decode_is_wide(dtype) && start + wide <= size)
+        return start + (c % 16 / 8 * 2 + c % 2) * VEC_LANES + c % wide / 16 * 4 + c % 8 / 2;
+    if (dtype != HEED_BF16 && !decode_is_wide(dtype))
         return c;
     return c / DECODE_STEP * DECODE_STEP + c % 2 * VEC_LANES + c % DECODE_STEP / 2;
 }
 
-/* What a loaded number is to be multiplied by: e4m3 is loaded as f16 with its bias of 7. */
+/* What a loaded number is to be multiplied by: e4m3 is loaded as f16 with its bias of 7, but not
+ * from tables. */
 static float decode_unit(heed_dtype_t dtype)
 {
-    return dtype == HEED_E4M3 ? 256 : 1;
+    return dtype == HEED_E4M3 && !DECODE_CODES_WIDE ? 256 : 1;
+}
+
+/* Adds the products of one load. With many queries there is one sum each, or registers run out. */
+HD_INLINE void decode_multiply(const heed_dtype_t dtype, const int vectors, const int queries,
+                               const char *key, const float *q, int d,
+                               vec_t sum[DECODE_MOST_QUERIES][2])
+{
+    const int sums = queries > 4 ? 1 : 2;
+    vec_t x[4];
+    decode_load_vectors(dtype, vectors, key, x);
+    HD_UNROLL
+    for (int r = 0; r < queries; r++) {
+        HD_UNROLL
+        for (int i = 0; i < vectors; i++) {
+            vec_t *to = &sum[r][i % sums];
+            *to = vec_fma(vec_load(q + r * d + i * VEC_LANES), x[i], *to);
+        }
+    }
 }
 
 /* Products of `queries` rows of q with each key: parts[query][key][lane]. */
@@ -81,10 +138,11 @@ HD_INLINE void decode_products(const heed_dtype_t dtype, const int queries, cons
                                int count, const decode_ahead_t *ahead, const float *q, int d,
                                float *parts)
 {
-    const int size = (int)hd_dtype_bytes(dtype);
+    const int size = (int)hd_dtype_bytes(dtype), wide = decode_width(dtype, 4) * VEC_LANES;
     for (int j = 0; j < count; j++) {
         const char *key = keys[j];
         vec_t sum[DECODE_MOST_QUERIES][2];
+        int c = 0;
         HD_UNROLL
         for (int r = 0; r < queries; r++) {
             sum[r][0] = sum[r][1] = vec_zero();
@@ -92,20 +150,12 @@ HD_INLINE void decode_products(const heed_dtype_t dtype, const int queries, cons
         if (ahead->bytes)
             decode_fetch(ahead->rows[j], 0, ahead->bytes);
         DECODE_FENCE;
-        HD_UNROLL_BY for (int c = 0; c < d; c += DECODE_STEP)
+        HD_UNROLL_BY for (; c + wide <= d; c += wide)
         {
-            vec_t x[2];
-            decode_load(dtype, key + c * size, x);
-            HD_UNROLL
-            for (int r = 0; r < queries; r++) {
-                const float *at = q + r * d + c;
-                sum[r][0] = vec_fma(vec_load(at), x[0], sum[r][0]);
-                if (queries > 4) /* one sum each, or registers run out */
-                    sum[r][0] = vec_fma(vec_load(at + VEC_LANES), x[1], sum[r][0]);
-                else
-                    sum[r][1] = vec_fma(vec_load(at + VEC_LANES), x[1], sum[r][1]);
-            }
+            decode_multiply(dtype, wide / VEC_LANES, queries, key + c * size, q + c, d, sum);
         }
+        if (c < d)
+            decode_multiply(dtype, 2, queries, key + c * size, q + c, d, sum);
         HD_UNROLL
         for (int r = 0; r < queries; r++) {
             vec_store(parts + (r * DECODE_KEYS + j) * VEC_LANES,
@@ -122,6 +172,7 @@ HD_INLINE void decode_columns(const heed_dtype_t dtype, const int queries, const
                               const float *p, float *o, int dv, int c)
 {
     const int size = (int)hd_dtype_bytes(dtype), bytes = vectors * VEC_LANES * size;
+    const int width = decode_width(dtype, vectors);
     vec_t sum[4][DECODE_SUMS];
     HD_UNROLL
     for (int r = 0; r < queries; r++) {
@@ -132,7 +183,7 @@ HD_INLINE void decode_columns(const heed_dtype_t dtype, const int queries, const
     }
     for (int j = 0; j < count; j++) {
         const char *value = values[j] + c * size;
-        vec_t x[2], weight[4];
+        vec_t x[4], weight[4];
         DECODE_FENCE;
         if (c == 0)
             decode_fetch(value, bytes, dv * size);
@@ -144,12 +195,14 @@ HD_INLINE void decode_columns(const heed_dtype_t dtype, const int queries, const
             HD_OPAQUE(weight[r]);
         }
         HD_UNROLL
-        for (int i = 0; i < vectors; i += 2) {
-            decode_load(dtype, value + i * VEC_LANES * size, x);
+        for (int i = 0; i < vectors; i += width) {
+            decode_load_vectors(dtype, width, value + i * VEC_LANES * size, x);
             HD_UNROLL
             for (int r = 0; r < queries; r++) {
-                sum[r][i] = vec_fma(weight[r], x[0], sum[r][i]);
-                sum[r][i + 1] = vec_fma(weight[r], x[1], sum[r][i + 1]);
+                HD_UNROLL
+                for (int k = 0; k < width; k++) {
+                    sum[r][i + k] = vec_fma(weight[r], x[k], sum[r][i + k]);
+                }
             }
         }
     }
