@@ -4,8 +4,8 @@
  *     DECODE_SUMS       vectors of a tile's accumulators in registers
  *     DECODE_HINT       the cache that rows are fetched into: 3 the first, 2 the second
  *
- * and decode_load_bf16, _e4m3, _e5m2, _i8, decode_most and decode_lane_sums, then includes this
- * file and names its heed_impl_t.
+ * and decode_load_bf16, _e4m3, _e5m2, _i8, decode_most and decode_lane_sums, may have
+ * decode_load_wide (DECODE_CODES_WIDE), then includes this file and names its heed_impl_t.
  *
  * A unit is up to 16 queries, of all heads of a group: they share one pass over K
  * and V, 16 keys at a time, so that neither stream is forgotten by the prefetcher while the other
@@ -190,11 +190,11 @@ static size_t decode_workspace(const void *desc, const heed_device_info_t *devic
 
 /* In flops at the peak of multiply-adds, as measured on Zen 3: a score with its weight, one that is
  * modified, and what loading and converting an element of K or V costs beside its use. */
-static const double decode_score_cost = 160, decode_modify_cost = 1500;
+static const double decode_score_cost = 160, decode_modify_cost = 150;
 
 static double decode_load_cost(heed_dtype_t dtype)
 {
-    return hd_dtype_bytes(dtype) == 1 ? 8 : 3;
+    return decode_is_wide(dtype) ? 5 : hd_dtype_bytes(dtype) == 1 ? 8 : 3;
 }
 
 /* Arithmetic, and keys and values from where they lie, one after the other, as flash_estimate.h. Of

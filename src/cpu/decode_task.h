@@ -3,14 +3,13 @@
 #define HD_DECODE_TASK_H
 
 #include "decode_sizes.h"
+#include "modify.h"
 
 #include <float.h>
 
 /* A row's reference moves when a score lies this much above it, in log2. Weights are then below
  * 2^8, which f32 sums hold as well as those below 1. */
 static const float decode_slack = 8;
-
-static const float decode_log2e = 1.44269504088896340736f;
 
 /* What rows have summed up: out and sum are relative to 2^reference. */
 typedef struct decode_state {
@@ -35,9 +34,9 @@ typedef struct decode_task {
     int64_t b, key_head, first; /* of the queries */
     int rows;                   /* row r is query first + r / group of head r % group */
     hd_visibility_t visible;    /* of sequence b */
-    bool modified;              /* scores are in natural units until hd_score has seen them */
-    bool k_scaled, v_scaled;    /* key by key */
-    float v_factor;             /* of what is summed up to what is meant */
+    bool modified;
+    bool k_scaled, v_scaled; /* key by key */
+    float v_factor;          /* of what is summed up to what is meant */
     decode_state_t state;
     float *q, *parts, *k_stage, *v_stage, *row;
     decode_block_t blocks[2];
@@ -88,8 +87,8 @@ static void decode_pack(decode_task_t *task)
 {
     const hd_attention_t *a = task->a;
     const decode_sizes_t *z = task->z;
-    float factor = a->scale * (task->modified ? 1 : decode_log2e) * decode_unit(task->k_dtype) *
-                   decode_common(&a->k_scale, task);
+    float factor =
+        a->scale * MODIFY_LOG2E * decode_unit(task->k_dtype) * decode_common(&a->k_scale, task);
     for (int r = 0; r < task->rows; r++) {
         float *q = task->q + r * z->d;
         memset(q, 0, (size_t)z->d * sizeof(*q));
@@ -177,23 +176,55 @@ static uint32_t decode_band(const hd_visibility_t *visible, int64_t query,
     return low >= high ? 0 : (uint32_t)((1u << high) - (1u << low));
 }
 
-/* Modifies the scores of a block, which become those of log2. What is masked is not seen. */
+/* What a row's bias adds to the scores of a block. Returns bits of the keys that mask and bias
+ * hide.
+ */
+static uint32_t decode_addend(const decode_task_t *task, const decode_block_t *block, int r,
+                              float addend[DECODE_KEYS])
+{
+    const hd_modifiers_t *of = &task->a->modifiers;
+    const int64_t head = decode_head(task, r), query = decode_query(task, r);
+    uint32_t hidden = 0;
+    memset(addend, 0, DECODE_KEYS * sizeof(*addend));
+    if (of->mask.data) {
+        const char *at = hd_view_row(&of->mask, task->b, query, head) + block->key * of->mask.elem;
+        for (int j = 0; j < block->count; j++)
+            hidden |= (uint32_t)(at[j * of->mask.elem] == 0) << j;
+    }
+    if (of->bias.data) {
+        const char *at = hd_view_row(&of->bias, task->b, query, head) + block->key * of->bias.elem;
+        row_to_f32(&of->bias, at, block->count, addend);
+        for (int j = 0; j < DECODE_KEYS; j++)
+            hidden |= (uint32_t)(addend[j] == -INFINITY) << j;
+    }
+    return hidden;
+}
+
+/* Modifies the scores of a block. What is masked is not seen. */
 HD_NOINLINE void decode_modify(const decode_task_t *task, decode_block_t *block)
 {
-    const hd_modifiers_t *modifiers = &task->a->modifiers;
+    const hd_modifiers_t *of = &task->a->modifiers;
+    float addend[DECODE_KEYS], keys[DECODE_KEYS];
+    for (int j = 0; j < DECODE_KEYS; j++)
+        keys[j] = (float)(block->key + j);
     for (int r = 0; r < task->rows; r++) {
         float *scores = block->weights + r * DECODE_KEYS;
-        int64_t head = decode_head(task, r), query = decode_query(task, r);
-        for (int j = 0; j < block->count; j++) {
-            if (!(block->seen[r] >> j & 1))
-                continue;
-            double score = hd_score(modifiers, &task->visible, task->b, head, query, block->key + j,
-                                    (double)scores[j]);
-            scores[j] = (float)score * decode_log2e;
-            if (score == -(double)INFINITY) {
-                block->seen[r] &= ~(1u << j);
-                block->full = false;
-            }
+        const float slope = hd_slope(of, task->b, decode_head(task, r)) * MODIFY_LOG2E;
+        const float position = (float)(decode_query(task, r) + task->visible.offset);
+        const uint32_t seen = block->seen[r];
+        block->seen[r] = seen & ~decode_addend(task, block, r, addend);
+        if (block->seen[r] != seen)
+            block->full = false;
+        for (int j = 0; j < DECODE_KEYS; j += VEC_LANES) {
+            vec_t x = vec_load(scores + j);
+            if (of->softcap > 0)
+                x = soften(x, of->softcap);
+            if (of->bias.data)
+                x = vec_fma(vec_load(addend + j), vec_set1(MODIFY_LOG2E), x);
+            if (of->slopes.data)
+                x = vec_sub(
+                    x, alibi(vec_set1(slope), vec_sub(vec_set1(position), vec_load(keys + j))));
+            vec_store(scores + j, x);
         }
     }
 }

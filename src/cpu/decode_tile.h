@@ -270,19 +270,30 @@ typedef struct decode_tiles {
     decode_sums_fn *sums[3];         /* of 1, 2, 4 */
 } decode_tiles_t;
 
+/* The head sizes of most models have code of their own, without counters of steps. */
 #define DECODE_PRODUCTS(name, dtype, queries)                                                      \
     HD_NOINLINE void name##_products_##queries(const char *const *keys, int count,                 \
                                                const decode_ahead_t *ahead, const float *q, int d, \
                                                float *parts)                                       \
     {                                                                                              \
-        decode_products(dtype, queries, keys, count, ahead, q, d, parts);                          \
+        if (d == 128)                                                                              \
+            decode_products(dtype, queries, keys, count, ahead, q, 128, parts);                    \
+        else if (d == 64)                                                                          \
+            decode_products(dtype, queries, keys, count, ahead, q, 64, parts);                     \
+        else                                                                                       \
+            decode_products(dtype, queries, keys, count, ahead, q, d, parts);                      \
     }
 #define DECODE_SUMS_OF(name, dtype, queries)                                                      \
     HD_NOINLINE void name##_sums_##queries(const char *const *values, int count,                  \
                                            const decode_ahead_t *ahead, const float *p, float *o, \
                                            int dv)                                                \
     {                                                                                             \
-        decode_sums(dtype, queries, values, count, ahead, p, o, dv);                              \
+        if (dv == 128)                                                                            \
+            decode_sums(dtype, queries, values, count, ahead, p, o, 128);                         \
+        else if (dv == 64)                                                                        \
+            decode_sums(dtype, queries, values, count, ahead, p, o, 64);                          \
+        else                                                                                      \
+            decode_sums(dtype, queries, values, count, ahead, p, o, dv);                          \
     }
 #define DECODE_TILES(name, dtype)                                                     \
     DECODE_PRODUCTS(name, dtype, 1)                                                   \
