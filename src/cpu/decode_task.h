@@ -94,8 +94,7 @@ static void decode_pack(decode_task_t *task)
         memset(q, 0, (size_t)z->d * sizeof(*q));
         row_to_f32(&a->q, hd_view_row(&a->q, task->b, decode_query(task, r), decode_head(task, r)),
                    a->d, task->row);
-        for (int c = 0; c < a->d; c++)
-            q[decode_order(task->k_dtype, z->d, c)] = task->row[c] * factor;
+        decode_arrange(task->k_dtype, a->d, false, task->row, factor, q);
     }
 }
 

@@ -95,17 +95,50 @@ HD_INLINE void decode_load_vectors(const heed_dtype_t dtype, const int vectors, 
     decode_load(dtype, at, x);
 }
 
-/* Where element c of a row of `size` is after loading. Of bf16 the even elements of a step come
- * first: both halves of a pair are one instruction away. Wide loads do the same with the lower and
- * the upper halves of every sixteen. */
-HD_INLINE int decode_order(heed_dtype_t dtype, int size, int c)
+/* Whether rows keep the order of their elements when they are loaded. */
+HD_INLINE bool decode_keeps_order(heed_dtype_t dtype)
 {
-    const int wide = 2 * DECODE_STEP, start = c / wide * wide;
-    if (decode_is_wide(dtype) && start + wide <= size)
-        return start + (c % 16 / 8 * 2 + c % 2) * VEC_LANES + c % wide / 16 * 4 + c % 8 / 2;
-    if (dtype != HEED_BF16 && !decode_is_wide(dtype))
-        return c;
-    return c / DECODE_STEP * DECODE_STEP + c % 2 * VEC_LANES + c % DECODE_STEP / 2;
+    return dtype != HEED_BF16 && !decode_is_wide(dtype);
+}
+
+/* Elements of a step in the order of loads, those of even index first, since both halves of a pair
+ * are one instruction away; or back from it. `from` and `to` are at the step. */
+HD_INLINE void decode_arrange_step(bool back, const float *from, float factor, float *to)
+{
+    for (int i = 0; i < VEC_LANES; i++)
+        for (int odd = 0; odd < 2; odd++) {
+            const int natural = 2 * i + odd, loaded = odd * VEC_LANES + i;
+            to[back ? natural : loaded] = factor * from[back ? loaded : natural];
+        }
+}
+
+/* The same of two steps and wide loads, which take the lower halves of every sixteen elements, then
+ * the upper ones. */
+HD_INLINE void decode_arrange_wide(bool back, const float *from, float factor, float *to)
+{
+    for (int sixteen = 0; sixteen < DECODE_STEP / 8; sixteen++)
+        for (int i = 0; i < 16; i++) {
+            const int natural = 16 * sixteen + i;
+            const int loaded = (i / 8 * 2 + i % 2) * VEC_LANES + 4 * sixteen + i % 8 / 2;
+            to[back ? natural : loaded] = factor * from[back ? loaded : natural];
+        }
+}
+
+/* A row times a factor, in the order of loads, or back from it. Only rows that keep their order may
+ * have a count that is no multiple of steps. */
+HD_INLINE void decode_arrange(heed_dtype_t dtype, int count, const bool back, const float *from,
+                              float factor, float *to)
+{
+    int c = 0;
+    if (decode_keeps_order(dtype)) {
+        for (; c < count; c++)
+            to[c] = factor * from[c];
+        return;
+    }
+    for (; decode_is_wide(dtype) && c + 2 * DECODE_STEP <= count; c += 2 * DECODE_STEP)
+        decode_arrange_wide(back, from + c, factor, to + c);
+    for (; c < count; c += DECODE_STEP)
+        decode_arrange_step(back, from + c, factor, to + c);
 }
 
 /* What a loaded number is to be multiplied by: e4m3 is loaded as f16 with its bias of 7, but not
