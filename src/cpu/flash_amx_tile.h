@@ -1,0 +1,155 @@
+/* The two products of flash attention on the matrix unit, in the layout of flash_tile.h: queries
+ * are the columns of every tile of sums.
+ *
+ *     scores^T = K Q^T     left: 16 rows of K as they lie    right: Q^T in pairs, as packed anyway
+ *     out^T = V^T P^T      left: V^T, packed by pack_v       right: P^T in pairs, as stored anyway
+ *
+ * A product is up to 32 rows of sums by up to 32 queries, two left by two right operands, so that
+ * each is loaded once for two dots: while another thread keeps the core's load ports busy, loads
+ * are what everything waits for. It goes on by halves of steps, 32 elements deep, which stand
+ * between other work.
+ *
+ * Tried and left: four tiles of sums for scores and results by turns, two each, so that no dot
+ * waits for the store of what its tile held before: 8 % faster with the core to itself, 12 to 15 %
+ * slower beside another thread. */
+#ifndef HD_FLASH_AMX_TILE_H
+#define HD_FLASH_AMX_TILE_H
+
+#include "amx.h"
+
+enum { AMX_KEYS = 32, AMX_SUM_ROW = LANES * 4 };
+
+HD_INLINE void flash_begin(void)
+{
+    const amx_config_t config = amx_config(AMX_ROWS);
+    amx_begin(&config);
+}
+
+HD_INLINE void flash_end(void)
+{
+    amx_end();
+}
+
+typedef struct amx_product {
+    const char *a, *b;     /* operands of the next step */
+    int64_t a_row, a_step; /* bytes to a next row, and step */
+    float *sums;
+    int left;    /* steps */
+    bool second; /* rows 16 .. 31 */
+    bool half;   /* a first half of a step is done */
+} amx_product_t;
+
+HD_INLINE void amx_load_sums(const int vectors, const amx_product_t *m)
+{
+    amx_load(0, m->sums, AMX_SUM_ROW);
+    if (vectors > 1)
+        amx_load(1, m->sums + 16, AMX_SUM_ROW);
+    if (m->second) {
+        amx_load(2, m->sums + AMX_ROWS * LANES, AMX_SUM_ROW);
+        if (vectors > 1)
+            amx_load(3, m->sums + AMX_ROWS * LANES + 16, AMX_SUM_ROW);
+    }
+}
+
+HD_INLINE void amx_store_sums(const int vectors, const amx_product_t *m)
+{
+    amx_store(0, m->sums, AMX_SUM_ROW);
+    if (vectors > 1)
+        amx_store(1, m->sums + 16, AMX_SUM_ROW);
+    if (m->second) {
+        amx_store(2, m->sums + AMX_ROWS * LANES, AMX_SUM_ROW);
+        if (vectors > 1)
+            amx_store(3, m->sums + AMX_ROWS * LANES + 16, AMX_SUM_ROW);
+    }
+}
+
+HD_INLINE void amx_zero_sums(void)
+{
+    amx_zero(0);
+    amx_zero(1);
+    amx_zero(2);
+    amx_zero(3);
+}
+
+/* Half a step: the rows of the first left operand, or of the second. */
+HD_INLINE void amx_half_step(const int vectors, amx_product_t *m)
+{
+    const char *a = m->a, *b = m->b;
+    const int64_t row = m->a_row;
+    if (!m->half) {
+        amx_load(6, b, AMX_SUM_ROW);
+        amx_load(4, a, row);
+        amx_dot(0, 4, 6);
+        if (vectors > 1) {
+            amx_load(7, b + 64, AMX_SUM_ROW);
+            amx_dot(1, 4, 7);
+        }
+        m->half = true;
+        return;
+    }
+    if (m->second) {
+        amx_load(5, a + AMX_ROWS * row, row);
+        amx_dot(2, 5, 6);
+        if (vectors > 1)
+            amx_dot(3, 5, 7);
+    }
+    m->half = false;
+    m->a = a + m->a_step;
+    m->b = b + AMX_PAIRS * AMX_SUM_ROW;
+    m->left--;
+}
+
+/* ---- one by one, for the careful way --------------------------------------------------------- */
+
+/* Scores of as many keys as a tile has rows, and one vector. */
+static void amx_scores_1(const char *k, int64_t k_row, const char *q, int steps, float *s)
+{
+    amx_zero(0);
+    for (int step = 0; step < steps; step += AMX_PAIRS) {
+        amx_load(4, k + step * 4, k_row);
+        amx_load(6, q + step * AMX_SUM_ROW, AMX_SUM_ROW);
+        amx_dot(0, 4, 6);
+    }
+    amx_store(0, s, AMX_SUM_ROW);
+}
+
+/* Hides scores, and takes maxima. */
+HD_INLINE void amx_maxima(int vectors, int first, int end, float *s, vec_t *most,
+                          const uint64_t *masks, int shift)
+{
+    for (int r = 0; r < vectors; r++) {
+        for (int j = first; j < end; j++) {
+            float *at = s + (j - first) * LANES + r * VEC_LANES;
+            uint32_t bits = masks ? (uint32_t)(masks[j] >> (shift + r * VEC_LANES)) : 0xffff;
+            vec_t x = vec_select(bits, vec_load(at), vec_set1(-INFINITY));
+            vec_store(at, x);
+            most[r] = vec_max(x, most[r]);
+        }
+    }
+}
+
+/* As in flash_tile.h, for one vector. */
+static void qk_keys(int vectors, const char *k, int64_t k_row, int first, int end, const char *q,
+                    int steps, float *s, vec_t *most, const uint64_t *masks, int shift)
+{
+    int j = first;
+    for (; j + AMX_ROWS <= end; j += AMX_ROWS)
+        amx_scores_1(k + j * k_row, k_row, q, steps, s + j * LANES);
+    if (j < end) {
+        amx_config_t config = amx_config(end - j);
+        amx_begin(&config);
+        amx_scores_1(k + j * k_row, k_row, q, steps, s + j * LANES);
+        config = amx_config(AMX_ROWS);
+        amx_begin(&config);
+    }
+    amx_maxima(vectors, first, end, s + first * LANES, most, masks, shift);
+}
+
+/* Where element `key` % 2 of a pair of packed V^T is. */
+HD_INLINE const char *flash_value_at(const char *v, int64_t v_row, int key, int column)
+{
+    return v + key / AMX_KEYS * (v_row * AMX_PAIRS) + column * AMX_ROW_BYTES +
+           (key % AMX_KEYS & ~1) * 2;
+}
+
+#endif
