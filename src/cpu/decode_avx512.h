@@ -12,8 +12,10 @@
 
 /* Rows come fastest when they are fetched into the second cache: into the first, fetches wait for
  * each other in its few buffers. */
-#define DECODE_HINT 2
-#define DECODE_SUMS 16
+#define DECODE_HINT     2
+#define DECODE_SUMS     16
+#define DECODE_KEY_COST 900
+#define DECODE_HIDDEN   0.75
 
 /* Pairs of bf16 as f32, those of even index first. */
 HD_INLINE void decode_split_pairs(__m512i pairs, vec_t *x)

@@ -3,6 +3,8 @@
  *
  *     DECODE_SUMS       vectors of a tile's accumulators in registers
  *     DECODE_HINT       the cache that rows are fetched into: 3 the first, 2 the second
+ *     DECODE_KEY_COST   of a key, whatever is done with it, in flops at the peak
+ *     DECODE_HIDDEN     the share of the shorter of arithmetic and memory that the other hides
  *
  * and decode_load_bf16, _e4m3, _e5m2, _i8, decode_most and decode_lane_sums, may have
  * decode_load_wide (DECODE_CODES_WIDE), then includes this file and names its heed_impl_t.
@@ -204,7 +206,7 @@ static double decode_row_ns(const decode_sizes_t *z)
     return 60 + 0.3 * (z->d + z->dv);
 }
 
-/* Arithmetic, and keys and values from where they lie, one after the other, as flash_estimate.h. Of
+/* Arithmetic, and keys and values from where they lie, of which one hides a part of the other. Of
  * ragged batches only the mean is known. */
 static double decode_estimate(const void *at, const heed_device_info_t *device, int32_t threads)
 {
@@ -223,13 +225,16 @@ static double decode_estimate(const void *at, const heed_device_info_t *device, 
     double scores = keys * rows, reads = keys * passes;
     double flops = scores * (2 * (z.d + z.dv) / 0.9 + decode_score_cost) +
                    reads * (z.d * decode_load_cost(a.k.dtype) + z.dv * decode_load_cost(a.v.dtype));
+    flops += reads * DECODE_KEY_COST;
     if (modified)
         flops += scores * decode_modify_cost;
     double ns = sequences * (double)a.key_heads * rows * decode_row_ns(&z) / z.threads;
     double bytes =
         reads * (double)(a.d * hd_dtype_bytes(a.k.dtype) + a.dv * hd_dtype_bytes(a.v.dtype));
-    return ns + flops / hd_f32_rate(&device->peaks, VEC_LANES, z.threads) +
-           bytes / hd_read_rate(device, bytes, z.threads) + hd_region_ns(device, z.threads) + 200;
+    double arithmetic = flops / hd_f32_rate(&device->peaks, VEC_LANES, z.threads);
+    double memory = bytes / hd_read_rate(device, bytes, z.threads);
+    double hidden = DECODE_HIDDEN * fmin(arithmetic, memory);
+    return ns + arithmetic + memory - hidden + hd_region_ns(device, z.threads) + 200;
 }
 
 #endif
