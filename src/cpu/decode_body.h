@@ -200,7 +200,7 @@ static double decode_load_cost(heed_dtype_t dtype)
 }
 
 /* Nanoseconds that a row takes beside its keys: a logarithm, and reordering. As measured on
- * Sapphire Rapids. */
+ * Emerald Rapids. */
 static double decode_row_ns(const decode_sizes_t *z)
 {
     return 60 + 0.3 * (z->d + z->dv);
