@@ -11,11 +11,25 @@
 extern "C" {
 #endif
 
-/* One rank's end. All calls of a rank come from one thread at a time. send and recv start a
- * transfer of host memory and return; wait returns when all that this rank has started is done, or
- * fails. Between two ranks messages keep their order. A failure is for good: later calls fail too.
- * Statuses: COMM where another rank failed, left, or sent another size, or did not answer in time;
- * the sentence is set by heed_comm_fail. */
+/* How numbers of several ranks become one. NaN wins over all else. */
+typedef enum heed_reduce {
+    HEED_REDUCE_SUM = 0,
+    HEED_REDUCE_MAX = 1,
+    HEED_REDUCE_MIN = 2
+} heed_reduce_t;
+
+/* One rank's end. All calls of a rank come from one thread at a time, not always the same: a
+ * schedule may wait in a thread of its own. send and recv start a transfer and return; wait returns
+ * when all that this rank has started is done, or fails. Until then one message may be on its way
+ * from each rank to each. Between two ranks messages keep their order. A failure is for good: later
+ * calls fail too. Statuses: COMM where another rank failed, left, or sent another size, or did not
+ * answer in time; the sentence is set by heed_comm_fail.
+ *
+ * Memory is the host's but where a transport says otherwise. What is below user is optional, zero
+ * where it is not known: collectives of the transport's own (not given: they are built from send,
+ * recv and wait), and what it reaches, by which schedules are chosen. They are called by all ranks
+ * with arguments that fit each other, after those were compared; `bytes` and `count` are a part's,
+ * one for each rank. Fields are only ever added at the end. */
 typedef struct heed_comm {
     uint32_t struct_size;
     int32_t rank, size;
@@ -23,6 +37,16 @@ typedef struct heed_comm {
     heed_status_t (*recv)(void *user, int32_t from, void *data, size_t bytes);
     heed_status_t (*wait)(void *user);
     void *user;
+    heed_status_t (*barrier)(void *user);
+    heed_status_t (*all_gather)(void *user, const void *own, size_t bytes, void *all);
+    heed_status_t (*all_to_all)(void *user, const void *parts, size_t bytes, void *got);
+    heed_status_t (*all_reduce)(void *user, heed_dtype_t dtype, heed_reduce_t reduce, size_t count,
+                                void *data);
+    heed_status_t (*reduce_scatter)(void *user, heed_dtype_t dtype, heed_reduce_t reduce,
+                                    size_t count, const void *parts, void *own);
+    double bytes_per_second; /* that one rank sends while it receives as many */
+    double latency_ns;       /* of a small message */
+    int32_t unchecked;       /* 1: collectives do not compare their arguments first */
 } heed_comm_t;
 
 /* For implementers: keeps a sentence and returns HEED_ERROR_COMM. */
@@ -35,6 +59,49 @@ HEED_API heed_status_t heed_comm_fail(const char *sentence);
 HEED_API HEED_MUST_USE heed_status_t heed_comm_threads(heed_context_t *context, int32_t size,
                                                        int32_t timeout_ms, heed_comm_t *comms);
 HEED_API void heed_comm_threads_free(heed_comm_t *comm);
+
+/* ---- collectives ----------------------------------------------------------------------------- */
+
+/* Called by every rank of the communicator with the same kind, sizes, dtype and operator, which the
+ * ranks compare before data moves (one small message between any two; not with comm.unchecked). A
+ * rank that calls with bad arguments fails by itself and makes the others fail.
+ * Errors: NULL, STRUCT_SIZE, VALUE, DTYPE, OUT_OF_MEMORY; COMM where ranks disagree, fail or do not
+ * answer. Nothing is known about the memory of results then. */
+
+/* Returns when every rank has come. */
+HEED_API HEED_MUST_USE heed_status_t heed_comm_barrier(const heed_comm_t *comm);
+
+/* all[r] = own of rank r, `bytes` each. own may be this rank's place in all. */
+HEED_API HEED_MUST_USE heed_status_t heed_comm_all_gather(const heed_comm_t *comm, const void *own,
+                                                          size_t bytes, void *all);
+
+/* got[r] = parts[this rank] of rank r, `bytes` each; got and parts are apart. */
+HEED_API HEED_MUST_USE heed_status_t heed_comm_all_to_all(const heed_comm_t *comm,
+                                                          const void *parts, size_t bytes,
+                                                          void *got);
+
+/* dtype is f32, f64, bf16, f16, i32, i64. Built from messages, numbers are summed in f64 (integers
+ * wrap) in the ranks' order and rounded once; every rank gets the same bits. Memory for as many
+ * bytes as data has comes from the context. */
+
+/* data[i] of every rank becomes the reduction of all ranks' data[i], i < count. */
+HEED_API HEED_MUST_USE heed_status_t heed_comm_all_reduce(heed_context_t *context,
+                                                          const heed_comm_t *comm,
+                                                          heed_dtype_t dtype, heed_reduce_t reduce,
+                                                          size_t count, void *data);
+
+/* own[i] = reduction of all ranks' parts[this rank][i], i < count: parts has size * count numbers.
+ * own may be this rank's place in parts. */
+HEED_API HEED_MUST_USE heed_status_t heed_comm_reduce_scatter(heed_context_t *context,
+                                                              const heed_comm_t *comm,
+                                                              heed_dtype_t dtype,
+                                                              heed_reduce_t reduce, size_t count,
+                                                              const void *parts, void *own);
+
+/* Finds bytes_per_second and latency_ns by messages in both directions between neighbours, the
+ * slowest rank's on all of them: of `bytes` (0: 4 MiB) and of one byte. Errors: as collectives. */
+HEED_API HEED_MUST_USE heed_status_t heed_comm_measure(heed_context_t *context, size_t bytes,
+                                                       heed_comm_t *comm);
 
 #ifdef __cplusplus
 }
