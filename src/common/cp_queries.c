@@ -75,6 +75,7 @@ static heed_status_t prepare_pass(hd_cp_t *cp)
         HD_TRY(add_visit(cp, t));
     for (int i = 0; i < 2; i++)
         cp->part_at[i] = hd_cp_reserve(cp, hd_cp_bytes(&cp->q, cp->largest, cp->q.shape[2]));
+    cp->state_at = hd_cp_reserve(cp, cp->state.out_bytes + cp->state.lse_bytes);
     cp->send_at = hd_cp_reserve(cp, state_at(cp, size));
     cp->got_at =
         hd_cp_reserve(cp, (size_t)size * hd_round_up(state_bytes(cp, cp->queries.rows), 64));
@@ -133,7 +134,7 @@ static heed_status_t send_home(const hd_cp_t *cp)
     return comm->wait(comm->user);
 }
 
-/* The parts into the first, which then is the state. */
+/* The parts into the state. */
 static heed_status_t merge_parts(hd_cp_t *cp)
 {
     int64_t rows = cp->queries.rows, place = (int64_t)hd_round_up(state_bytes(cp, rows), 64) / 4;
@@ -149,8 +150,10 @@ static heed_status_t merge_parts(hd_cp_t *cp)
     desc.part_lse = heed_tensor(parts + out_bytes(cp, rows), HEED_F32, 4, lse_shape, part_strides);
     desc.out = cp->state.out;
     desc.lse = cp->state.lse;
-    desc.out.data = cp->buffers[HEED_ATTENTION_OUT] = parts;
-    desc.lse.data = cp->buffers[HEED_ATTENTION_LSE] = parts + out_bytes(cp, rows);
+    hd_state_buffers(&cp->state, NULL, NULL, cp->memory + cp->state_at,
+                     &cp->buffers[HEED_ATTENTION_OUT], &cp->buffers[HEED_ATTENTION_LSE]);
+    desc.out.data = cp->buffers[HEED_ATTENTION_OUT];
+    desc.lse.data = cp->buffers[HEED_ATTENTION_LSE];
     return heed_attention_merge(cp->context, &desc);
 }
 
