@@ -1,6 +1,6 @@
 /* Heed: ranks that exchange memory. A communicator is a small table of functions, so that threads,
- * MPI or anything else can carry the same schedules. Heed brings that over threads of one process.
- */
+ * MPI, NCCL or anything else can carry the same schedules. Threads of one process are part of Heed;
+ * MPI and NCCL are plugins, loaded when a communicator of theirs is opened. */
 #ifndef HEED_COMM_H
 #define HEED_COMM_H
 
@@ -47,6 +47,8 @@ typedef struct heed_comm {
     double bytes_per_second; /* that one rank sends while it receives as many */
     double latency_ns;       /* of a small message */
     int32_t unchecked;       /* 1: collectives do not compare their arguments first */
+    heed_device_t device;    /* whose memory messages lie in; zeros: the host's */
+    const void *transport;   /* of heed_comm_open, for heed_comm_close */
 } heed_comm_t;
 
 /* For implementers: keeps a sentence and returns HEED_ERROR_COMM. */
@@ -59,6 +61,63 @@ HEED_API heed_status_t heed_comm_fail(const char *sentence);
 HEED_API HEED_MUST_USE heed_status_t heed_comm_threads(heed_context_t *context, int32_t size,
                                                        int32_t timeout_ms, heed_comm_t *comms);
 HEED_API void heed_comm_threads_free(heed_comm_t *comm);
+
+/* ---- processes: MPI and NCCL ----------------------------------------------------------------- */
+
+/* Zero is the default of every field. Fields are only ever added at the end.
+ *
+ * "mpi": host memory (device memory too where the MPI is CUDA-aware, and the caller's own calls of
+ * send and recv alone). handle is an MPI_Comm *, of which a duplicate is made; NULL: all of
+ * MPI_COMM_WORLD. MPI is initialised if it is not, with MPI_THREAD_SERIALIZED, and finalised when
+ * the process exits; a program that initialises it itself must ask for that level or more, for
+ * schedules wait in a thread of their own. Opening is collective.
+ *
+ * "nccl": memory of one CUDA device for each rank. handle is an ncclComm_t, which stays the
+ * caller's; NULL: one is made, for the current device, with `over` (a communicator of the same
+ * ranks in host memory, such as one of MPI) telling all of them NCCL's id. Messages and collectives
+ * are enqueued on `stream`, and are done when wait or the collective returns. Attention over ranks
+ * packs on the host and refuses such a communicator. */
+typedef struct heed_comm_config {
+    uint32_t struct_size;  /* set by heed_comm_config() */
+    int32_t timeout_ms;    /* a rank that waits longer for another fails; 0: for ever */
+    const char *transport; /* "mpi", "nccl" */
+    void *handle;
+    const heed_comm_t *over;
+    void *stream; /* a cudaStream_t, NULL: the default stream */
+} heed_comm_config_t;
+
+static inline heed_comm_config_t heed_comm_config(const char *transport)
+{
+#ifdef __cplusplus
+    heed_comm_config_t config = {};
+#else
+    heed_comm_config_t config = {0};
+#endif
+    config.struct_size = (uint32_t)sizeof(config);
+    config.transport = transport;
+    return config;
+}
+
+/* Opens this rank's end. After a time-out, or where another rank has died, only ending is left, as
+ * MPI and NCCL have it: closing then does not speak to others any more, and an MPI receive that had
+ * begun may still be written to by later MPI calls of the program.
+ * Errors: NULL, STRUCT_SIZE, VALUE, OUT_OF_MEMORY; UNSUPPORTED where the plugin is not installed,
+ * with the reason; COMM. */
+HEED_API HEED_MUST_USE heed_status_t heed_comm_open(const heed_comm_config_t *config,
+                                                    heed_comm_t *comm);
+
+/* Every rank, when no call is under way. Does nothing to other communicators. */
+HEED_API void heed_comm_close(heed_comm_t *comm);
+
+/* The transports by number, which are loaded for it: what each runs on ("Open MPI v4.1.4 ..."), or
+ * "" and the reason why it is not there. Returns 0 past the end, 1 otherwise. */
+typedef struct heed_comm_transport {
+    const char *name;
+    const char *why; /* static */
+    char library[160];
+} heed_comm_transport_t;
+
+HEED_API int heed_comm_transport(int index, heed_comm_transport_t *transport);
 
 /* ---- collectives ----------------------------------------------------------------------------- */
 

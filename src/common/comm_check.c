@@ -9,7 +9,7 @@ heed_status_t heed_comm_fail(const char *sentence)
     return hd_fail(HEED_ERROR_COMM, "%s", sentence ? sentence : "a rank failed");
 }
 
-heed_status_t hd_comm_open(const heed_comm_t *from, heed_comm_t *to)
+heed_status_t hd_comm_enter(const heed_comm_t *from, heed_comm_t *to)
 {
     HD_TRY(hd_struct_copy(to, sizeof(*to), from, offsetof(heed_comm_t, barrier), "comm"));
     if (!to->send || !to->recv || !to->wait)

@@ -31,6 +31,23 @@ static heed_status_t check(const hd_call_t *call, const void *first, const void 
     return HEED_OK;
 }
 
+/* In device memory there is nothing to build from: the numbers that ranks would compare, and the
+ * parts that they would add, are the host's. */
+static heed_status_t check_native(hd_call_t *call)
+{
+    const heed_comm_t *comm = &call->comm;
+    const bool has[] = {[HD_ALL_GATHER] = comm->all_gather != NULL,
+                        [HD_ALL_TO_ALL] = comm->all_to_all != NULL,
+                        [HD_ALL_REDUCE] = comm->all_reduce != NULL,
+                        [HD_REDUCE_SCATTER] = comm->reduce_scatter != NULL};
+    if (hd_comm_on_host(comm))
+        return HEED_OK;
+    call->comm.unchecked = 1;
+    return has[call->kind] ? HEED_OK
+                           : hd_fail(HEED_ERROR_UNSUPPORTED,
+                                     "comm brings no collective of this kind for its device");
+}
+
 /* What only reductions need, before the ranks agree: later nobody may be missing. */
 static heed_status_t allocate(hd_call_t *call)
 {
@@ -62,7 +79,8 @@ heed_status_t hd_call_enter(hd_call_t *call, const heed_comm_t *comm, const void
                             const void *second)
 {
     char sentence[256];
-    HD_TRY(hd_comm_open(comm, &call->comm));
+    HD_TRY(hd_comm_enter(comm, &call->comm));
+    HD_TRY(check_native(call));
     heed_status_t own = check(call, first, second);
     if (own == HEED_OK)
         own = allocate(call);
@@ -92,7 +110,7 @@ heed_status_t heed_comm_barrier(const heed_comm_t *comm)
     heed_comm_t opened;
     const heed_comm_t *at = &opened;
     char token = 0, got;
-    HD_TRY(hd_comm_open(comm, &opened));
+    HD_TRY(hd_comm_enter(comm, &opened));
     if (at->barrier)
         return at->barrier(at->user);
     for (int64_t t = 1; t < at->size; t *= 2) {
@@ -188,10 +206,12 @@ heed_status_t heed_comm_measure(heed_context_t *context, size_t bytes, heed_comm
     bytes = bytes ? bytes : 4 << 20;
     if (!context)
         return hd_fail(HEED_ERROR_NULL, "context is null");
-    HD_TRY(hd_comm_open(comm, &opened));
+    HD_TRY(hd_comm_enter(comm, &opened));
     if (comm->struct_size < sizeof(*comm))
         return hd_fail(HEED_ERROR_STRUCT_SIZE, "comm.struct_size=%u has no place for a rate",
                        comm->struct_size);
+    if (!hd_comm_on_host(&opened))
+        return hd_fail(HEED_ERROR_UNSUPPORTED, "messages in device memory are not measured");
     if (opened.size == 1)
         return HEED_OK;
     /* Every rank must come, with memory or without. */

@@ -105,7 +105,10 @@ heed_status_t heed_context_parallel_attention(heed_context_t *context, const hee
     hd_cp_t cp = {.context = context};
     if (!context)
         return hd_fail(HEED_ERROR_NULL, "context is null");
-    HD_TRY(hd_comm_open(comm, &cp.comm));
+    HD_TRY(hd_comm_enter(comm, &cp.comm));
+    if (!hd_comm_on_host(&cp.comm))
+        return hd_fail(HEED_ERROR_UNSUPPORTED,
+                       "comm carries memory of a device: attention over ranks packs on the host");
     HD_TRY(hd_struct_copy(&cp.desc, sizeof(cp.desc), desc, sizeof(cp.desc), "desc"));
     heed_status_t status = attend(&cp);
     hd_steps_free(context, &cp.steps);

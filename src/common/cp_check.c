@@ -64,6 +64,9 @@ static heed_status_t check_tensor(hd_cp_t *cp, int number, const char *name,
                        name, axis, (long long)to->shape[axis], cp->comm.rank, cp->comm.size,
                        (long long)rows, (long long)all,
                        keys || !cp->desc.queries ? "tokens" : "queries");
+    if (from->device.type != HEED_DEVICE_CPU)
+        return hd_fail(HEED_ERROR_UNSUPPORTED, "%s.device is no CPU: ranks compute on the host",
+                       name);
     if (!from->data && hd_tensor_elements(to))
         return hd_fail(HEED_ERROR_NULL, "%s.data is null", name);
     return HEED_OK;

@@ -10,7 +10,12 @@
 
 /* Copies the caller's table, whose optional end may be missing, and checks it. Errors: NULL,
  * STRUCT_SIZE, VALUE. comm_check.c */
-heed_status_t hd_comm_open(const heed_comm_t *from, heed_comm_t *to);
+heed_status_t hd_comm_enter(const heed_comm_t *from, heed_comm_t *to);
+
+static inline bool hd_comm_on_host(const heed_comm_t *comm)
+{
+    return comm->device.type == 0 || comm->device.type == HEED_DEVICE_CPU;
+}
 
 /* ---- agreement (comm_check.c) ---------------------------------------------------------------- */
 
