@@ -9,9 +9,12 @@ heed_status_t hd_tiles_check(const heed_tile_list_t *tiles, int64_t batch, int64
                              int64_t queries, int64_t keys);
 
 /* Makes a list from text, in one block from malloc:
+ *
  *     random:SEED,PERCENT,TQ,TK,shared|each   each tile with that chance, half of them with a
- * random mask; one list for all heads, or one each blockdiag:SIZE,TQ,TK                    queries
- * see the keys of their own block of SIZE Errors: VALUE, OUT_OF_MEMORY. */
+ *                                             random mask; one list for all heads, or one each
+ *     blockdiag:SIZE,TQ,TK                    queries see the keys of their own block of SIZE
+ *
+ * Errors: VALUE, OUT_OF_MEMORY. */
 heed_status_t hd_tiles_parse(const char *text, int64_t batch, int64_t heads, int64_t queries,
                              int64_t keys, heed_tile_list_t **tiles);
 
