@@ -10,7 +10,7 @@ enum { TOKENS = 331, QUERIES = 301, HEADS = 4, KEY_HEADS = 2, DIM = 16, VALUES =
 
 /* ---- files ----------------------------------------------------------------------------------- */
 
-static float random_values[2][2 * TOKENS * HEADS * VALUES];
+static float random_values[2][2 * (TOKENS + 150) * HEADS * VALUES];
 
 static st_tensor_t tensor(const char *name, int set, int64_t const shape[4])
 {
@@ -32,6 +32,16 @@ static void write_input(const char *name, int64_t queries, bool heads_first)
     write_tensors(name, tensors, 3);
 }
 
+static void write_text(const char *name, const char *text)
+{
+    char path[160];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    assert_true(fputs(text, file) >= 0);
+    assert_int_equal(fclose(file), 0);
+}
+
 static int make_files(void **state)
 {
     kit_random_t random = {.state = 5};
@@ -43,6 +53,7 @@ static int make_files(void **state)
     write_input("qkv", QUERIES, false);
     write_input("square", TOKENS, false);
     write_input("heads", QUERIES, true);
+    write_input("tall", TOKENS + 150, false);
     return 0;
 }
 
@@ -171,12 +182,150 @@ static void ring_complains(void **state)
     assert_false(exists("x"));
 }
 
+/* ---- sparse ---------------------------------------------------------------------------------- */
+
+/* The same visibility by way of attention's own flag, which takes it for all heads at once. */
+static void sparse_by_text(void **state)
+{
+    (void)state;
+    static const char *const texts[] = {"all", "band:100,20|first:16", "blocks:70&lattice:3"};
+    for (int i = 0; i < 3 * 2; i++) {
+        const char *text = texts[i / 2], *causal = i % 2 ? "--causal" : "";
+        EXPECT_OUT("attention", "run attention -i qkv -o want --tiles 'text:%s' %s", text, causal);
+        EXPECT_OUT("measured",
+                   "run sparse -i qkv -o got --golden want --tolerance 1e-5 --block 100 "
+                   "--pattern '%s' %s",
+                   text, causal);
+        EXPECT_OUT("lse: max abs error",
+                   "run sparse -i qkv -o got --golden want --tolerance 1e-5 --tile 128 "
+                   "--pattern '%s' %s",
+                   text, causal);
+    }
+    EXPECT_OUT("recall 1.00000, of the worst 1 % of rows 1.00000",
+               "run sparse -i qkv -o got --pattern all");
+    EXPECT_OUT("attention", "run attention -i heads -o want --layout bhsd --causal");
+    EXPECT_OUT("out: max abs error",
+               "run sparse -i heads -o got --order bhsd --causal --pattern all --golden want "
+               "--tolerance 1e-5");
+    EXPECT_OUT("attention", "run attention -i tall -o want --causal");
+    EXPECT_OUT("out: max abs error",
+               "run sparse -i tall -o got --causal --pattern all --golden want --tolerance 1e-5 "
+               "--block 64");
+    write_text("visibility", "band:100,20\n| first:16\n");
+    EXPECT_OUT("attention", "run attention -i qkv -o want --tiles 'text:band:100,20|first:16'");
+    EXPECT_OUT("out: max abs error",
+               "run sparse -i qkv -o got --golden want --tolerance 1e-5 --tiles visibility");
+}
+
+/* Heads take the patterns in turns. */
+static void sparse_by_head(void **state)
+{
+    (void)state;
+    EXPECT_OUT("attention", "run attention -i qkv -o even --tiles 'text:band:50,0'");
+    EXPECT_OUT("attention", "run attention -i qkv -o odd --tiles 'text:first:90'");
+    EXPECT_OUT("band:50,0", "run sparse -i qkv -o got --pattern band:50,0 --pattern first:90");
+    assert_non_null(strstr(out, "first:90: recall"));
+    st_file_t *files[] = {open_file("even"), open_file("odd"), open_file("got")};
+    const float *want[] = {values_of(files[0], "out"), values_of(files[1], "out")};
+    const float *got = values_of(files[2], "out");
+    for (int n = 0; n < 2 * QUERIES * HEADS * VALUES; n++)
+        assert_float_equal(want[n / VALUES % HEADS % 2][n], got[n], 1e-5);
+    for (int i = 0; i < 3; i++)
+        st_close(files[i]);
+}
+
+static double number_after(const char *words)
+{
+    const char *at = strstr(out, words);
+    if (!at)
+        fail_msg("no \"%s\" in: %s%s", words, out, err);
+    return strtod(at + strlen(words), NULL);
+}
+
+/* Half of the tiles that each row of five or six has; the exact scores keep the most. */
+static void sparse_by_budget(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"random", "block_sparse", "strided", "local_global",
+                                        "dynamic_threshold"};
+    for (int i = 0; i < 5; i++) {
+        EXPECT_OUT("speed-up predicted", "run sparse -i qkv -o got --density 0.5 --pattern %s",
+                   names[i]);
+        assert_in_range((int)number_after("density "), 40, 60);
+        double recall = number_after(": recall ");
+        assert_true(recall > 0.3 && recall < 0.9);
+    }
+    EXPECT_OUT("",
+               "run sparse -i qkv -o a --density 0.5 --pattern dynamic_threshold --scores mass");
+    double best = number_after(": recall ");
+    EXPECT_OUT("", "run sparse -i qkv -o b --density 0.5 --pattern random --seed 3 --causal");
+    EXPECT_OUT("", "run sparse -i qkv -o b --density 0.5 --pattern random --seed 3");
+    assert_true(best > number_after(": recall "));
+    EXPECT_OUT("out: max abs error 0,",
+               "run sparse -i qkv -o c --density 0.5 --pattern random --seed 3 --golden b "
+               "--tolerance 0");
+    EXPECT_OUT("", "run sparse -i qkv -o c --mass 0.95 --pattern dynamic_threshold --scores mass");
+    assert_true(number_after(": recall ") > 0.94);
+    EXPECT_OUT("density", "run sparse -i qkv -o c --density 0.2 --pattern random --sample 0");
+    assert_null(strstr(out, "recall"));
+    /* A list of every tile, each with a mask, has nothing to offer. */
+    EXPECT_OUT("dense attention was predicted to be faster in 8 of 8 blocks",
+               "run sparse -i qkv -o c --pattern lattice:2 --optional");
+}
+
+/* The gate's scores: of the six columns of tiles the last is best, then the first. */
+static void sparse_by_gate(void **state)
+{
+    (void)state;
+    enum { ROWS = 5, COLUMNS = 6 };
+    static float scores[2 * HEADS * ROWS * COLUMNS];
+    const int64_t shape[4] = {2, HEADS, ROWS, COLUMNS};
+    st_file_t *file = open_file("qkv");
+    for (int n = 0; n < 2 * HEADS * ROWS * COLUMNS; n++)
+        scores[n] = n % COLUMNS == 5 ? 2 : n % COLUMNS == 0;
+    st_tensor_t tensors[4] = {*st_find(file, "q"), *st_find(file, "k"), *st_find(file, "v"),
+                              tensor("gate", 0, shape)};
+    tensors[3].data = scores;
+    write_tensors("gated", tensors, 4);
+    EXPECT_OUT("learned: recall", "run sparse -i gated -o got --pattern learned --density 0.5");
+    tensors[3].shape = (const int64_t[]){2, HEADS, ROWS, COLUMNS - 1};
+    write_tensors("narrow", tensors, 4);
+    EXPECT_FAILED("narrow: gate is F32 [2,4,5,5]: it is [2,4,5,6] F32",
+                  "run sparse -i narrow -o got --pattern learned --density 0.5");
+    EXPECT_FAILED("qkv: has no tensor gate",
+                  "run sparse -i qkv -o got --pattern learned --density 0.5");
+    st_close(file);
+}
+
+static void sparse_complains(void **state)
+{
+    (void)state;
+    EXPECT_OUT("Examples:", "run sparse --help");
+    EXPECT_USAGE("--pattern is missing", "run sparse -i qkv -o x");
+    EXPECT_USAGE("--density is missing", "run sparse -i qkv -o x --pattern random");
+    EXPECT_USAGE("--density takes a number above 0 up to 1, not \"0\"",
+                 "run sparse -i qkv -o x --pattern random --density 0");
+    EXPECT_USAGE("not \"1.01\"", "run sparse -i qkv -o x --pattern random --density 1.01");
+    EXPECT_USAGE("not \"nan\"", "run sparse -i qkv -o x --pattern random --density nan");
+    EXPECT_USAGE("--mass takes", "run sparse -i qkv -o x --pattern random --mass -1");
+    EXPECT_USAGE("--scores takes", "run sparse -i qkv -o x --pattern random --scores best");
+    EXPECT_USAGE("--tile 96", "run sparse -i qkv -o x --pattern all --tile 96");
+    EXPECT_FAILED("'spiral' is no term", "run sparse -i qkv -o x --pattern spiral");
+    EXPECT_FAILED("'& all' is not the name of a term",
+                  "run sparse -i qkv -o x --pattern 'all & & all'");
+    assert_int_equal(heed("run sparse -i qkv -o x --tiles nowhere"), 1);
+    assert_non_null(strstr(err, "nowhere: No such file"));
+    assert_false(exists("x"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ring_streams),   cmocka_unit_test(ring_takes_a_shard),
         cmocka_unit_test(ring_of_ranks),  cmocka_unit_test(ring_keeps_the_order),
-        cmocka_unit_test(ring_complains),
+        cmocka_unit_test(ring_complains), cmocka_unit_test(sparse_by_text),
+        cmocka_unit_test(sparse_by_head), cmocka_unit_test(sparse_by_budget),
+        cmocka_unit_test(sparse_by_gate), cmocka_unit_test(sparse_complains),
     };
     return cmocka_run_group_tests(tests, make_files, remove_folder);
 }

@@ -375,7 +375,7 @@ static int run_operation(const char *op, const arguments_t *arguments)
 static const struct schedule {
     const char *name;
     int (*run)(int argc, char **argv);
-} schedules[] = {{"ring", run_ring}};
+} schedules[] = {{"ring", run_ring}, {"sparse", run_sparse}};
 
 static const char *names_of_all(char *text, size_t size)
 {
@@ -388,15 +388,17 @@ static const char *names_of_all(char *text, size_t size)
 static int overview(void)
 {
     char names[256];
-    printf("Usage: heed run OPERATION [OPTION...]\n\n"
-           "Runs an operation on the tensors of a safetensors file.\n\n"
-           "Operations: %s\n\n"
-           "Examples:\n"
-           "  heed run attention -i qkv.safetensors -o out.safetensors --causal\n"
-           "  heed run cast -i a.safetensors -o b.safetensors --dst bf16\n"
-           "  heed run ring -i qkv.safetensors -o out.safetensors --causal\n\n"
-           "`heed run OPERATION --help` lists the options of one operation.\n",
-           names_of_all(names, sizeof names));
+    printf(
+        "Usage: heed run OPERATION [OPTION...]\n\n"
+        "Runs an operation on the tensors of a safetensors file.\n\n"
+        "Operations: %s\n\n"
+        "Examples:\n"
+        "  heed run attention -i qkv.safetensors -o out.safetensors --causal\n"
+        "  heed run cast -i a.safetensors -o b.safetensors --dst bf16\n"
+        "  heed run ring -i qkv.safetensors -o out.safetensors --causal\n"
+        "  heed run sparse -i qkv.safetensors -o out.safetensors --pattern random --density 0.1\n\n"
+        "`heed run OPERATION --help` lists the options of one operation.\n",
+        names_of_all(names, sizeof names));
     return TOOL_OK;
 }
 

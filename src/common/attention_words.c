@@ -308,6 +308,7 @@ heed_status_t hd_attention_from_words(const void *at, void *to, hd_storage_t *st
     desc->split_keys = words->split;
     desc->batch_invariant = (int32_t)words->invariant;
     desc->unchecked = (int32_t)words->unchecked;
+    desc->tiles_optional = (int32_t)words->tiles_optional;
     HD_TRY(make_operands(words, &n, storage, desc));
     HD_TRY(make_modifiers(words, &n, storage, desc));
     make_sequences(words, &n, storage, desc);
@@ -398,6 +399,7 @@ static void extra_to_words(const heed_attention_desc_t *desc, words_t *words)
     words->split = desc->split_keys;
     words->invariant = desc->batch_invariant;
     words->unchecked = desc->unchecked;
+    words->tiles_optional = desc->tiles_optional;
     if (!desc->page_table.ndim)
         return;
     words->page = desc->k.shape[1];

@@ -102,6 +102,8 @@ static const hd_word_t word_table[] = {
             split, 0, false),
     HD_WORD("invariant", "0|1", "0", "bits of a row depend neither on batch nor threads", 0,
             HD_WORD_BOOL, invariant, 0, false),
+    HD_WORD("tiles-optional", "0|1", "0", "dense attention instead of tiles where it is faster", 0,
+            HD_WORD_BOOL, tiles_optional, 0, false),
     HD_WORD("unchecked", "0|1", "0", "lengths, page tables and scales are trusted", 0, HD_WORD_BOOL,
             unchecked, 0, false),
 };

@@ -22,6 +22,10 @@ heed_status_t hd_tiles_parse(const char *text, int64_t batch, int64_t heads, int
 size_t hd_tiles_placed_bytes(const heed_tile_list_t *tiles);
 void hd_tiles_place(const heed_tile_list_t *tiles, char *image, uintptr_t at);
 
+/* What a walk over the list costs, without walking it: keys that a query's walks pass on average,
+ * and which part of them is in tiles with a mask. Looks up each row, and some of its entries. */
+double hd_tiles_mean_keys(const hd_visibility_t *visible, double *partial);
+
 /* Visible (query, key) pairs of one head, or of all heads with a tile list that differs. */
 double hd_visible_pairs(const hd_visibility_t *visible, int64_t batch, int64_t heads);
 
