@@ -139,6 +139,23 @@ static void test_methods(void **state)
     heed_context_destroy(context);
 }
 
+/* Queries that every rank has: there is one way. */
+static void test_everywhere(void **state)
+{
+    heed_context_t *context = expect_context(NULL);
+    sequence_t seq = {2, 50, 3, 4, 2, 16, 16, 1, -1, -1, NULL, NULL, NULL, NULL, NULL};
+    (void)state;
+    expect_ok(sequence_make(context, &seq));
+    for (int layout = 0; layout < 3; layout++) {
+        begin(context, &seq, layout, 3, 1, HEED_CONTEXT_PARALLEL_AUTO, 0);
+        run_all(3);
+        expect_results(&seq, 3, "auto with queries everywhere");
+        end(3);
+    }
+    sequence_free(&seq);
+    heed_context_destroy(context);
+}
+
 /* On whole tensors, in threads of this process; bf16 results are rounded once. */
 static void test_virtual(void **state)
 {
@@ -435,11 +452,11 @@ static void test_bad(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_methods), cmocka_unit_test(test_virtual),
-        cmocka_unit_test(test_narrow),  cmocka_unit_test(test_balance),
-        cmocka_unit_test(test_volumes), cmocka_unit_test(test_choice),
-        cmocka_unit_test(test_bad),     cmocka_unit_test(test_disagreement),
-        cmocka_unit_test(test_leaving),
+        cmocka_unit_test(test_methods),      cmocka_unit_test(test_everywhere),
+        cmocka_unit_test(test_virtual),      cmocka_unit_test(test_narrow),
+        cmocka_unit_test(test_balance),      cmocka_unit_test(test_volumes),
+        cmocka_unit_test(test_choice),       cmocka_unit_test(test_bad),
+        cmocka_unit_test(test_disagreement), cmocka_unit_test(test_leaving),
     };
     return cmocka_run_group_tests_name("context_parallel", tests, NULL, NULL);
 }

@@ -211,16 +211,22 @@ void long_is_done(const long_part_t *part)
 
 /* ---- output ---------------------------------------------------------------------------------- */
 
-int long_create(const long_options_t *options, const long_input_t *input, int64_t rows,
-                const char *problem, long_output_t *output)
+void long_describe(const long_options_t *options, const long_input_t *input, int64_t rows,
+                   long_output_t *output)
 {
-    st_error_t error;
     *output = (long_output_t){.batch = input->q.shape[0],
                               .rows = rows,
                               .heads = input->q.shape[2],
                               .dv = input->v.shape[3],
                               .heads_first = options->heads_first};
     output->dtype = options->out ? options->out : input->q.tensor.dtype;
+}
+
+int long_create(const long_options_t *options, const long_input_t *input, int64_t rows,
+                const char *problem, long_output_t *output)
+{
+    st_error_t error;
+    long_describe(options, input, rows, output);
     int64_t out[4] = {output->batch, rows, output->heads, output->dv};
     int64_t lse[3] = {output->batch, output->heads, rows};
     if (output->heads_first) {

@@ -62,6 +62,10 @@ typedef struct long_output {
     bool heads_first;
 } long_output_t;
 
+/* What the output will be, without a file: of a rank that does not write. */
+void long_describe(const long_options_t *options, const long_input_t *input, int64_t rows,
+                   long_output_t *output);
+
 /* Begins the file with out [B,rows,H,Dv] and lse [B,H,rows] in the order of the input. */
 int long_create(const long_options_t *options, const long_input_t *input, int64_t rows,
                 const char *problem, long_output_t *output);

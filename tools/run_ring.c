@@ -2,6 +2,7 @@
  * passed around a ring of ranks within the process. */
 #define _GNU_SOURCE
 #include "run_long.h"
+#include "run_ranks.h"
 #include "text.h"
 
 #include <math.h>
@@ -9,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { KEY_WINDOW = 0x3500, KEY_RANKS, KEY_LAYOUT, KEY_ROWS, KEY_CHUNK };
+enum { KEY_WINDOW = 0x3500, KEY_RANKS, KEY_LAYOUT, KEY_ROWS, KEY_CHUNK, KEY_MPI, KEY_METHOD };
 
 /* What a block of queries and its state take at most, and a chunk of keys and values. */
 static const size_t block_bytes = 32 << 20, chunk_bytes = 16 << 20;
@@ -17,7 +18,9 @@ static const size_t block_bytes = 32 << 20, chunk_bytes = 16 << 20;
 typedef struct arguments {
     int64_t window[2];
     int64_t rows[2]; /* queries from rows[0] up to rows[1], which is 0: all */
-    int ranks;       /* 0: no ring */
+    int ranks;       /* 0: no ring, or one of processes */
+    bool mpi;        /* ranks are processes */
+    heed_context_parallel_method_t method;
     heed_ring_layout_t layout;
     bool has_layout;
     int chunk; /* 0: chosen */
@@ -31,6 +34,9 @@ static const struct argp_option options[] = {
     {"ranks", KEY_RANKS, "P", 0, "a ring of P ranks, threads of this process", 40},
     {"layout", KEY_LAYOUT, "NAME", 0,
      "which tokens a rank has: contiguous (default), zigzag or striped", 40},
+    {"mpi", KEY_MPI, 0, 0, "ranks are MPI's processes; found by itself under mpirun and srun", 40},
+    {"method", KEY_METHOD, "NAME", 0,
+     "how ranks exchange: ring (default), auto, all-gather, all-to-all, pass-q", 40},
     {0},
 };
 
@@ -43,6 +49,7 @@ static const char doc[] =
     "  heed run ring -i qkv.safetensors -o out.safetensors --causal\n"
     "  heed run ring -i qkv.safetensors -o shard.safetensors --causal --query-rows 4096:8192\n"
     "  heed run ring -i qkv.safetensors -o out.safetensors --ranks 4 --layout zigzag --causal\n"
+    "  mpirun -n 4 heed run ring -i qkv.safetensors -o out.safetensors --layout zigzag --causal\n"
     "\n"
     "The output has out and lse and appears whole or not at all.";
 
@@ -72,12 +79,37 @@ static void parse_layout(arguments_t *to, const char *text, struct argp_state *s
     to->has_layout = true;
 }
 
-static void finish(const arguments_t *to, struct argp_state *state)
+static void parse_method(arguments_t *to, const char *text, struct argp_state *state)
 {
-    if (to->has_layout && !to->ranks)
-        argp_error(state, "--layout needs --ranks");
-    if (to->ranks && (to->rows[1] || to->chunk || to->all.block))
-        argp_error(state, "--ranks takes all queries at once: no --query-rows, --block, --chunk");
+    int method = HEED_CONTEXT_PARALLEL_AUTO;
+    while (method < HEED_CONTEXT_PARALLEL_TREE &&
+           strcmp(text, heed_context_parallel_name((heed_context_parallel_method_t)method)) != 0)
+        method++;
+    if (method == HEED_CONTEXT_PARALLEL_TREE)
+        argp_error(state,
+                   "--method takes ring, auto, all-gather, all-to-all, all-to-all-ring, "
+                   "pass-q, not \"%s\"",
+                   text);
+    to->method = (heed_context_parallel_method_t)method;
+}
+
+/* Whether tokens are spread over ranks at all. */
+static bool has_ranks(const arguments_t *arguments)
+{
+    return arguments->ranks || arguments->mpi;
+}
+
+static void finish(arguments_t *to, struct argp_state *state)
+{
+    if (to->mpi && to->ranks)
+        argp_error(state, "--mpi: mpirun says how many --ranks there are");
+    to->mpi = to->mpi || (!to->ranks && ranks_are_processes());
+    if (!has_ranks(to) && to->has_layout)
+        argp_error(state, "--layout needs --ranks or --mpi");
+    if (!has_ranks(to) && to->method != HEED_CONTEXT_PARALLEL_RING)
+        argp_error(state, "--method needs --ranks or --mpi");
+    if (has_ranks(to) && (to->rows[1] || to->chunk || to->all.block))
+        argp_error(state, "ranks take all queries at once: no --query-rows, --block, --chunk");
 }
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -106,6 +138,12 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case KEY_LAYOUT:
         parse_layout(to, arg, state);
         return 0;
+    case KEY_MPI:
+        to->mpi = true;
+        return 0;
+    case KEY_METHOD:
+        parse_method(to, arg, state);
+        return 0;
     case ARGP_KEY_ARG:
         argp_error(state, "unexpected argument \"%s\"", arg);
         return 0;
@@ -124,6 +162,7 @@ typedef struct job {
     heed_context_t *context;
     long_input_t input;
     long_output_t output;
+    heed_comm_t comm;    /* of processes; size 0: none */
     int64_t first, rows; /* queries */
     int64_t block, chunk;
     double pairs;       /* visible ones of one head */
@@ -274,7 +313,8 @@ static int stream_all(job_t *job)
 static heed_status_t ring(const job_t *job, const long_block_t *block)
 {
     const arguments_t *arguments = job->arguments;
-    heed_ring_desc_t desc = heed_ring_desc();
+    heed_context_parallel_desc_t desc = heed_context_parallel_desc();
+    desc.method = arguments->method;
     desc.layout = arguments->layout;
     desc.causal = arguments->all.causal;
     desc.scale = (float)arguments->all.scale;
@@ -287,22 +327,28 @@ static heed_status_t ring(const job_t *job, const long_block_t *block)
     desc.v = job->input.v.tensor;
     desc.out = block->out_tensor;
     desc.lse = block->lse_tensor;
-    return heed_ring_virtual(job->context, arguments->ranks, &desc);
+    if (arguments->mpi)
+        return heed_context_parallel_attention(job->context, &job->comm, &desc);
+    return heed_context_parallel_virtual(job->context, arguments->ranks, &desc);
 }
 
 /* All batch entries are one block of the file. */
 static int ring_all(job_t *job)
 {
+    const arguments_t *arguments = job->arguments;
     long_block_t block;
     int64_t batch = job->output.batch;
     int code = long_block_new(&job->output, job->rows * batch, job->output.heads, &block);
+    code = ranks_agree(job->context, &job->comm, code);
     if (code == TOOL_OK) {
         long_block_shape(&job->output, job->rows, job->output.heads, &block);
         block.out_axes[0][0] = block.lse_axes[0][0] = batch;
         heed_status_t status = ring(job, &block);
         code = status ? tool_fail_status(status) : TOOL_OK;
+        if (code == TOOL_OK && arguments->mpi)
+            code = ranks_collect(&job->comm, arguments->layout, batch, &job->output, &block);
     }
-    for (int64_t b = 0; b < batch && code == TOOL_OK; b++) {
+    for (int64_t b = 0; b < batch && code == TOOL_OK && ranks_writes(&job->comm); b++) {
         long_block_t entry = block;
         entry.out = (char *)block.out +
                     (size_t)(b * block.out_axes[1][0]) * heed_dtype_size(job->output.dtype);
@@ -318,9 +364,11 @@ static int ring_all(job_t *job)
 static void describe(const job_t *job, char *text, size_t size)
 {
     const arguments_t *arguments = job->arguments;
-    char q[96], k[96], how[64];
-    if (arguments->ranks)
-        snprintf(how, sizeof how, "ranks=%d layout=%s", arguments->ranks,
+    char q[96], k[96], how[96];
+    if (has_ranks(arguments))
+        snprintf(how, sizeof how, "ranks=%d method=%s layout=%s",
+                 arguments->mpi ? job->comm.size : arguments->ranks,
+                 heed_context_parallel_name(arguments->method),
                  arguments->layout == HEED_RING_ZIGZAG    ? "zigzag"
                  : arguments->layout == HEED_RING_STRIPED ? "striped"
                                                           : "contiguous");
@@ -356,40 +404,56 @@ static int check_rows(job_t *job)
     if (arguments->rows[1] > queries)
         return tool_fail("--query-rows %lld:%lld: %s has %lld queries", (long long)job->first,
                          (long long)arguments->rows[1], arguments->all.input, (long long)queries);
-    if (arguments->ranks && queries != keys)
+    if (has_ranks(arguments) && queries != keys)
         return tool_fail("%s: %lld queries and %lld keys: in a ring each token has both",
                          arguments->all.input, (long long)queries, (long long)keys);
     return TOOL_OK;
+}
+
+/* Opens what is read and what is written; all ranks do, or none. */
+static int prepare(job_t *job, char *problem, size_t size)
+{
+    const arguments_t *arguments = job->arguments;
+    int code = long_open(&arguments->all, &job->input);
+    if (code == TOOL_OK)
+        code = check_rows(job);
+    code = ranks_agree(job->context, &job->comm, code);
+    if (code != TOOL_OK)
+        return code;
+    describe(job, problem, size);
+    if (ranks_writes(&job->comm))
+        code = long_create(&arguments->all, &job->input, job->rows, problem, &job->output);
+    else
+        long_describe(&arguments->all, &job->input, job->rows, &job->output);
+    return ranks_agree(job->context, &job->comm, code);
 }
 
 static int work(job_t *job)
 {
     const arguments_t *arguments = job->arguments;
     char problem[512];
-    int code = long_open(&arguments->all, &job->input);
+    int code = arguments->mpi ? ranks_open(&job->comm) : TOOL_OK;
     if (code == TOOL_OK)
-        code = check_rows(job);
-    if (code != TOOL_OK)
-        return code;
-    describe(job, problem, sizeof problem);
-    code = long_create(&arguments->all, &job->input, job->rows, problem, &job->output);
+        code = prepare(job, problem, sizeof problem);
     if (code != TOOL_OK)
         return code;
     job->block = choose_block(job);
     job->chunk = arguments->chunk;
     count_work(job);
     job->started = long_now();
-    code = arguments->ranks ? ring_all(job) : stream_all(job);
-    if (code == TOOL_OK && !arguments->all.quiet)
+    code = has_ranks(arguments) ? ring_all(job) : stream_all(job);
+    if (code == TOOL_OK && !arguments->all.quiet && ranks_writes(&job->comm))
         report(job, problem);
-    return code == TOOL_OK ? long_commit(&arguments->all, &job->output) : code;
+    if (code == TOOL_OK && ranks_writes(&job->comm))
+        code = long_commit(&arguments->all, &job->output);
+    return code;
 }
 
 int run_ring(int argc, char **argv)
 {
     static const struct argp_child children[] = {{&long_argp, 0, NULL, 0}, {0}};
     static const struct argp argp = {options, parse, NULL, doc, children, NULL, NULL};
-    arguments_t arguments = {.window = {-1, -1}};
+    arguments_t arguments = {.window = {-1, -1}, .method = HEED_CONTEXT_PARALLEL_RING};
     if (argp_parse(&argp, argc, argv, 0, NULL, &arguments))
         return TOOL_USAGE;
     job_t job = {.arguments = &arguments};
@@ -397,6 +461,7 @@ int run_ring(int argc, char **argv)
     int code = job.context ? work(&job) : TOOL_FAILED;
     st_discard(job.output.writer);
     long_close(&job.input);
+    heed_comm_close(&job.comm);
     heed_context_destroy(job.context);
     return code;
 }

@@ -25,4 +25,7 @@ else()
   heed_mpi_test(unequal 2 unequal)
   heed_mpi_test(stop 3 stop)
   heed_mpi_test(kill 3 kill)
+  heed_test(mpi.command mpi sh "${CMAKE_CURRENT_SOURCE_DIR}/mpi/cli" "${MPIEXEC_EXECUTABLE}"
+            "$<TARGET_FILE:heed_cli>" "${CMAKE_CURRENT_BINARY_DIR}/mpi"
+            "${CMAKE_CURRENT_SOURCE_DIR}/data/attention/dense_f32.safetensors")
 endif()
