@@ -27,7 +27,7 @@ typedef struct flash_task {
     int lanes;
     bool careful; /* let no masked value into a product, not even times zero */
     bool cut;     /* some block was partial */
-    char *q, *p, *k_tile, *v_tile, *staging;
+    char *q, *p, *k_tile, *v_tile, *staging, *rest;
     float *s, *o;
     flash_row_t row[FLASH_VECTORS];
     uint64_t masks[STEP_KEYS];

@@ -10,7 +10,7 @@ enum { PACK_BYTES = 64 << 20, SERIAL_FLOPS = 2000000 };
 
 /* Keys of a step at most: blocks that every query sees are taken two at a time, and the rest of a
  * sequence goes with the last of them, for each step scales and stores all of O^T. */
-enum { STEP_KEYS = 2 * HD_BLOCK_KEYS };
+enum { STEP_KEYS = (FLASH_AMX ? 16 : 2) * HD_BLOCK_KEYS };
 
 /* Tasks that walk over the keys together, at most, and the bytes of keys and values from which it
  * pays: while those of a head stay in a core's own cache, nothing is gained. */
@@ -32,6 +32,7 @@ typedef struct flash_sizes {
     int64_t staging_row;                        /* bytes */
     size_t q, s, p, o, staging, k_tile, v_tile; /* bytes of a thread's buffers */
     size_t addend;                              /* those of a bias */
+    size_t rest;                                /* those of a last few rows of K */
     size_t state;
     int threads;
 } flash_sizes_t;
@@ -113,8 +114,9 @@ static flash_sizes_t flash_sizes(const hd_attention_t *a, int threads)
     z.k_tile = z.tile_k ? padded(STEP_KEYS * packed_k_row(a)) : 0;
     z.v_tile = z.tile_v ? padded(STEP_KEYS / CELL * packed_v_row(a)) : 0;
     z.addend = flash_has_bias(a) ? padded(HD_BLOCK_KEYS * ROWS * 4) : 0;
+    z.rest = FLASH_AMX ? padded(VALUE_KEYS * packed_k_row(a)) : 0;
     z.state =
-        (size_t)z.share * (z.q + z.o) + z.s + z.p + z.staging + z.k_tile + z.v_tile + z.addend;
+        (size_t)z.share * (z.q + z.o) + z.s + z.p + z.staging + z.k_tile + z.v_tile + z.addend + z.rest;
     return z;
 }
 
