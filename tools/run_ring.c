@@ -109,7 +109,7 @@ static void finish(arguments_t *to, struct argp_state *state)
     if (!has_ranks(to) && to->method != HEED_CONTEXT_PARALLEL_RING)
         argp_error(state, "--method needs --ranks or --mpi");
     if (has_ranks(to) && (to->rows[1] || to->chunk || to->all.block))
-        argp_error(state, "ranks take all queries at once: no --query-rows, --block, --chunk");
+        argp_error(state, "--ranks takes all queries at once: no --query-rows, --block, --chunk");
 }
 
 static error_t parse(int key, char *arg, struct argp_state *state)
