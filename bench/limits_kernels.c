@@ -74,13 +74,14 @@ ZMM_TARGET static double dot_zmm(char *data, size_t bytes)
 }
 
 /* Eight tiles of 16 rows of 64 bytes, as LDTILECFG reads it. Four sums: a dot takes 16 cycles and
- * its sum can be added to again after as many. The permission to use tiles came with the context. */
+ * its sum can be added to again after as many. The permission to use tiles came with the context.
+ */
 __attribute__((target("amx-tile,amx-bf16"))) static double dot_tiles(char *data, size_t bytes)
 {
     static const uint8_t config[64] = {
-        1,          [16] = 64, [18] = 64, [20] = 64, [22] = 64, [24] = 64, [26] = 64, [28] = 64,
-        [30] = 64,  [48] = 16, [49] = 16, [50] = 16, [51] = 16, [52] = 16, [53] = 16, [54] = 16,
-        [55] = 16};
+        1,         [16] = 64, [18] = 64, [20] = 64, [22] = 64, [24] = 64,
+        [26] = 64, [28] = 64, [30] = 64, [48] = 16, [49] = 16, [50] = 16,
+        [51] = 16, [52] = 16, [53] = 16, [54] = 16, [55] = 16};
     uint64_t turns = TURNS;
 
     (void)data;

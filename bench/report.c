@@ -71,9 +71,7 @@ void bench_judge(const bench_run_t *run, bench_result_t *result)
 {
     bool bf16 = !strcmp(result->dtype, "bf16");
     bool tile = bf16 && run->limits.tile_bf16 > 0, dot = bf16 && run->limits.dot_bf16 > 0;
-    double peak = tile  ? run->limits.tile_bf16
-                  : dot ? run->limits.dot_bf16
-                        : run->limits.fma_f32;
+    double peak = tile ? run->limits.tile_bf16 : dot ? run->limits.dot_bf16 : run->limits.fma_f32;
     const char *memory = NULL;
 
     /* Where nothing was measured that a result could be held against, there is no limit. */

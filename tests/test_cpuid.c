@@ -15,18 +15,18 @@ enum {
 };
 
 /* leaf 0 EAX, leaf 1 ECX, leaf 7 EAX and EBX, leaf 7.1 EAX, leaf 80000000 EAX, leaf 80000001 ECX,
- * XCR0, leaf 7 ECX and EDX. The words are those that these processors answer; XCR0 is what an operating
- * system sets that saves all they have. */
+ * XCR0, leaf 7 ECX and EDX. The words are those that these processors answer; XCR0 is what an
+ * operating system sets that saves all they have. */
 static const hd_cpuid_t haswell = {0x0d,       0x7ffafbff, 0,    0x000027ab, 0,
-                                   0x80000008, 0x00000021, 0x07, 0, 0};
+                                   0x80000008, 0x00000021, 0x07, 0,          0};
 static const hd_cpuid_t skylake_x = {0x16,       0x7ffefbbf, 0,    0xd39ffffb, 0,
-                                     0x80000008, 0x00000121, 0xff, 0, 0};
+                                     0x80000008, 0x00000121, 0xff, 0,          0};
 static const hd_cpuid_t zen3_guest = {0x0d,       0xfffa3203, 0,    0x219c07ab, 0,
-                                      0x80000021, 0x004003f3, 0x07, 0, 0};
+                                      0x80000021, 0x004003f3, 0x07, 0,          0};
 static const hd_cpuid_t zen4 = {0x10,       0x7ef8320b, 1,     0xf1bf97a9, 0x20,
                                 0x80000028, 0x75c237ff, 0x2e7, 0x00405fce, 0x10000010};
 static const hd_cpuid_t emerald_guest = {0x20,       0xfffa3203, 0x2,     0xf1bf27eb, 0x1c30,
-                                         0x80000008, 0x121, 0x602e7, 0x1b415fde, 0xbfd14410};
+                                         0x80000008, 0x121,      0x602e7, 0x1b415fde, 0xbfd14410};
 
 static hd_cpuid_t with_xcr0(hd_cpuid_t cpuid, uint64_t xcr0)
 {
@@ -254,7 +254,8 @@ int main(void)
         cmocka_unit_test(without_osxsave_xcr0_means_nothing),
         cmocka_unit_test(each_bit_counts),
         cmocka_unit_test(leaves_that_do_not_exist),
-        cmocka_unit_test(tiles), cmocka_unit_test(this_cpu),
+        cmocka_unit_test(tiles),
+        cmocka_unit_test(this_cpu),
         cmocka_unit_test(arm_systems),
         cmocka_unit_test(arm_names),
         cmocka_unit_test(names_are_tidied),

@@ -46,8 +46,8 @@ static size_t padded(int64_t bytes)
 /* Rows of pages are not all one stride apart, and codes with a scale are no cells. */
 static bool is_readable(const hd_view_t *view, const hd_view_t *scale, int size)
 {
-    return hd_view_is_plain(view, FLASH_PAIRS ? HEED_BF16 : HEED_F32) && size % (FLASH_AMX ? 32 : CELL) == 0 &&
-           !view->page && !scale->dtype;
+    return hd_view_is_plain(view, FLASH_PAIRS ? HEED_BF16 : HEED_F32) &&
+           size % (FLASH_AMX ? 32 : CELL) == 0 && !view->page && !scale->dtype;
 }
 
 static void choose_packing(const hd_attention_t *a, flash_sizes_t *z)
@@ -61,7 +61,8 @@ static void choose_packing(const hd_attention_t *a, flash_sizes_t *z)
     z->tile_k = !z->pack_k && !read_k;
     z->tile_v = !z->pack_v && !read_v;
     z->k_head = z->pack_k ? a->keys * packed_k_row(a) : 0;
-    z->v_head = z->pack_v ? (int64_t)hd_round_up((size_t)a->keys, VALUE_KEYS) / CELL * packed_v_row(a) : 0;
+    z->v_head =
+        z->pack_v ? (int64_t)hd_round_up((size_t)a->keys, VALUE_KEYS) / CELL * packed_v_row(a) : 0;
     z->k_head = (int64_t)hd_round_up((size_t)z->k_head, 64);
     z->v_head = (int64_t)hd_round_up((size_t)z->v_head, 64);
 }
@@ -105,18 +106,22 @@ static flash_sizes_t flash_sizes(const hd_attention_t *a, int threads)
     if (z.threads > heads * z.turns)
         z.threads = (int)hd_max(heads * z.turns, 1);
 
-    z.staging_row = (int64_t)hd_round_up((size_t)hd_max(a->d, a->dv), VEC_LANES) * 4;
+    z.staging_row =
+        (int64_t)hd_round_up((size_t)hd_max(a->d, a->dv), VEC_LANES * FLASH_PLANES) * 4;
     z.q = padded((int64_t)TILES * z.steps * LANES * 4);
     z.s = padded(STEP_KEYS * LANES * 4);
     z.p = FLASH_PAIRS ? padded(STEP_KEYS / CELL * LANES * 4) : 0;
+#if FLASH_PLANES > 1
+    z.p += SPLIT_WEIGHTS;
+#endif
     z.o = padded((int64_t)TILES * value_columns(a) * LANES * 4);
     z.staging = padded(VEC_LANES * z.staging_row);
     z.k_tile = z.tile_k ? padded(STEP_KEYS * packed_k_row(a)) : 0;
     z.v_tile = z.tile_v ? padded(STEP_KEYS / CELL * packed_v_row(a)) : 0;
     z.addend = flash_has_bias(a) ? padded(HD_BLOCK_KEYS * ROWS * 4) : 0;
     z.rest = FLASH_AMX ? padded(VALUE_KEYS * packed_k_row(a)) : 0;
-    z.state =
-        (size_t)z.share * (z.q + z.o) + z.s + z.p + z.staging + z.k_tile + z.v_tile + z.addend + z.rest;
+    z.state = (size_t)z.share * (z.q + z.o) + z.s + z.p + z.staging + z.k_tile + z.v_tile +
+              z.addend + z.rest;
     return z;
 }
 

@@ -1,8 +1,8 @@
 /* The matrix unit on any machine, for src/cpu/amx.h: eight tiles of a thread, and what the
  * operation sections of Intel's Software Developer's Manual say of the instructions. TDPBF16PS sums
  * even and odd products apart, each fused and rounded to nearest even, then adds both to what was
- * there; it reads subnormal numbers as zero and flushes subnormal results. Rows and bytes beyond those that are set
- * up are zero after a load, and a set-up clears every tile. */
+ * there; it reads subnormal numbers as zero and flushes subnormal results. Rows and bytes beyond
+ * those that are set up are zero after a load, and a set-up clears every tile. */
 #ifndef AMX_EMU_H
 #define AMX_EMU_H
 
