@@ -13,7 +13,8 @@
  *     ring.h       streaming and ring attention      comm.h       ranks and their messages
  *     merge.h      merging of partial states         kv.h         appending to a cache of keys
  *     scaling.h    scales over time, errors          split.h      parts of tensors and models
- *     pipeline.h   stages and their schedules */
+ *     pipeline.h   stages and their schedules        linear.h     linear layers over ranks
+ *     context_parallel.h  attention over ranks */
 #ifndef HEED_HEED_H
 #define HEED_HEED_H
 
@@ -35,7 +36,9 @@
 #include "dilated.h"
 #include "comm.h"
 #include "ring.h"
+#include "context_parallel.h"
 #include "split.h"
 #include "pipeline.h"
+#include "linear.h"
 
 #endif
