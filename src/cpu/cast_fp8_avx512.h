@@ -16,6 +16,12 @@
 #define CAST_64(f, i) \
     CAST_16(f, i), CAST_16(f, (i) + 16), CAST_16(f, (i) + 32), CAST_16(f, (i) + 48)
 
+#if defined(HD_EMULATED)
+#define CAST_OPAQUE_MASK(x)
+#else
+#define CAST_OPAQUE_MASK(x) __asm__("" : "+Yk"(x))
+#endif
+
 /* ---- encoding -------------------------------------------------------------------------------- */
 
 /* What is added to magnitudes of f32 exponent e, of a format whose normal numbers begin at emin. */
@@ -35,6 +41,7 @@ typedef struct cast_coder {
     cast_vec_t largest, smallest; /* of normal numbers */
     cast_vec_t first, last;       /* first byte of each dword to all four, and the last */
     cast_vec_t sign, order, half_order;
+    __mmask64 byte[4]; /* of each dword */
 } cast_coder_t;
 
 /* What codes in the low bytes are above the format's. */
@@ -63,6 +70,7 @@ HD_INLINE cast_coder_t cast_coder(const heed_dtype_t dtype)
         .last =
             _mm512_broadcast_i32x4(_mm_setr_epi32(0x03030303, 0x07070707, 0x0b0b0b0b, 0x0f0f0f0f)),
         .sign = _mm512_set1_epi8((char)0x80),
+        .byte = {0x1111111111111111, 0x2222222222222222, 0x4444444444444444, 0x8888888888888888},
     };
 #if defined(CAST_VBMI)
     with.order = cast_load(cast_places[0]);
@@ -74,6 +82,8 @@ HD_INLINE cast_coder_t cast_coder(const heed_dtype_t dtype)
     HD_OPAQUE(with.first);
     HD_OPAQUE(with.last);
     HD_OPAQUE(with.sign);
+    for (int i = 0; i < 4; i++)
+        CAST_OPAQUE_MASK(with.byte[i]);
     return with;
 }
 
@@ -102,12 +112,12 @@ HD_INLINE cast_vec_t cast_join_signs(const cast_coder_t *with, cast_vec_t codes,
 HD_INLINE cast_vec_t cast_pack_codes(const cast_coder_t *with, const cast_vec_t c[4],
                                      const cast_vec_t x[4])
 {
-    __m512i codes = _mm512_mask_shuffle_epi8(c[0], 0x2222222222222222, c[1], with->first);
-    codes = _mm512_mask_shuffle_epi8(codes, 0x4444444444444444, c[2], with->first);
-    codes = _mm512_mask_shuffle_epi8(codes, 0x8888888888888888, c[3], with->first);
-    __m512i signs = _mm512_mask_shuffle_epi8(x[3], 0x1111111111111111, x[0], with->last);
-    signs = _mm512_mask_shuffle_epi8(signs, 0x2222222222222222, x[1], with->last);
-    signs = _mm512_mask_shuffle_epi8(signs, 0x4444444444444444, x[2], with->last);
+    __m512i codes = _mm512_mask_shuffle_epi8(c[0], with->byte[1], c[1], with->first);
+    codes = _mm512_mask_shuffle_epi8(codes, with->byte[2], c[2], with->first);
+    codes = _mm512_mask_shuffle_epi8(codes, with->byte[3], c[3], with->first);
+    __m512i signs = _mm512_mask_shuffle_epi8(x[3], with->byte[0], x[0], with->last);
+    signs = _mm512_mask_shuffle_epi8(signs, with->byte[1], x[1], with->last);
+    signs = _mm512_mask_shuffle_epi8(signs, with->byte[2], x[2], with->last);
     const __m512i joined = cast_join_signs(with, codes, signs);
 #if defined(CAST_VBMI)
     return _mm512_permutexvar_epi8(with->order, joined);
@@ -124,8 +134,8 @@ HD_INLINE cast_vec_t cast_pack_codes(const cast_coder_t *with, const cast_vec_t 
 HD_INLINE cast_vec_t cast_order_halves(const cast_coder_t *with, cast_vec_t codes,
                                        const cast_vec_t x[2])
 {
-    const __m512i signs =
-        _mm512_mask_blend_epi8(0x5555555555555555, x[0], _mm512_srli_epi16(x[1], 8));
+    const __mmask64 even = with->byte[0] | with->byte[2];
+    const __m512i signs = _mm512_mask_blend_epi8(even, x[0], _mm512_srli_epi16(x[1], 8));
     const __m512i joined = cast_join_signs(with, codes, signs);
 #if defined(CAST_VBMI)
     return _mm512_permutexvar_epi8(with->half_order, joined);
@@ -152,11 +162,11 @@ HD_INLINE cast_vec_t cast_encode_bf16(const heed_dtype_t dtype, const cast_coder
     const __m512i even = cast_code(dtype, with, cast_left(x[0], 16));
     const __m512i odd = cast_code(dtype, with, cast_and(x[0], upper));
     __m512i codes = cast_code(dtype, with, cast_left(x[1], 16));
-    codes = _mm512_mask_shuffle_epi8(codes, 0x2222222222222222, even, with->first);
-    codes = _mm512_mask_shuffle_epi8(codes, 0x4444444444444444,
+    codes = _mm512_mask_shuffle_epi8(codes, with->byte[1], even, with->first);
+    codes = _mm512_mask_shuffle_epi8(codes, with->byte[2],
                                      cast_code(dtype, with, cast_and(x[1], upper)), with->first);
-    return cast_order_halves(
-        with, _mm512_mask_shuffle_epi8(codes, 0x8888888888888888, odd, with->first), x);
+    return cast_order_halves(with, _mm512_mask_shuffle_epi8(codes, with->byte[3], odd, with->first),
+                             x);
 }
 
 /* ---- decoding -------------------------------------------------------------------------------- */
