@@ -1,13 +1,11 @@
 /* Runs of dense elements, a block at a time in registers: CAST_BLOCK elements as four vectors of
  * f32. Included after a cast_vec_ISA.h. Each pair of types is one loop:
  *
- * - To FP8 by one addition. Of c, the magnitude cut to the largest number, e is the binade or that
- *   of the smallest normal number; adding the power of two whose last bit is the quantum of the
- *   format there rounds c to it, and the difference of the bits counts quanta. Normal and subnormal
- *   numbers and the carry between binades are one path. What is beyond the format, where that is
- *   not its largest number, and NaN are put in afterwards, in blocks that have such elements.
- * - From FP8 by bytes (cast_vec_ISA.h): every code is a bf16 number, and its upper and lower byte
- *   come from tables or shifts. No floating-point operation: subnormal codes cost nothing.
+ * - To FP8 by one addition (cast_fp8_ISA.h, cast_encode.h): to a magnitude the power of two whose
+ *   last bit is the quantum of the format there. Normal and subnormal numbers and the carry between
+ *   binades are one path.
+ * - From FP8 by bytes: every code is a bf16 number, and its upper and lower byte come from tables
+ *   or shifts. No floating-point operation: subnormal codes cost nothing.
  *
  * Rounding is to nearest even: cast_job.h sets that mode. What has no loop here (other roundings,
  * other formats, scales that are 0 or not finite) goes element by element. The largest magnitude
@@ -18,7 +16,9 @@
 
 #include "cast_encode.h"
 
-enum { CAST_PIECE = 4096, CAST_LINE = 64, CAST_AHEAD = 4096 /* bytes */ };
+enum { CAST_PIECE = 4096 };
+/* In bytes. */
+enum { CAST_LINE = 64, CAST_AHEAD = 4096, CAST_PAGE = 4096, CAST_PAGES = 4 };
 
 /* ---- to 16 bits
  * ---------------------------------------------------------------------------------- */
@@ -126,24 +126,37 @@ static uint32_t cast_largest_lane(cast_vec_t x)
     return most;
 }
 
-/* Returns the largest magnitude where it is kept. */
-HD_INLINE uint32_t cast_all_blocks(const heed_dtype_t src, const heed_dtype_t dst,
-                                   const bool scaled, const cast_run_of_t *r)
+/* A block, and a prefetch of what comes `ahead` bytes behind it. */
+HD_INLINE void cast_block_at(const heed_dtype_t src, const heed_dtype_t dst, const bool scaled,
+                             const cast_with_t *with, cast_vec_t *most, const cast_run_of_t *r,
+                             int64_t i, const int ahead)
 {
-    const int64_t in = hd_dtype_bytes(src), out = hd_dtype_bytes(dst), n = r->n;
-    const char *from = r->from;
-    char *to = r->to;
-    const bool stream = r->stream;
-    cast_with_t with = cast_with(dst, r->rule);
-    with.multiplier = cast_set(r->multiplier);
+    const int64_t in = hd_dtype_bytes(src), out = hd_dtype_bytes(dst);
+    for (int64_t line = 0; line < CAST_BLOCK * in; line += CAST_LINE)
+        __builtin_prefetch(r->from + i * in + line + ahead, 0, 3);
+    cast_one_block(src, dst, scaled, with, most, r->from + i * in, r->to + i * out, r->stream);
+}
+
+/* Returns the largest magnitude where it is kept. From memory, blocks of four pages take turns, and
+ * the next four are on their way: a processor fetches ahead within each page, so that more lines
+ * are under way at once than along one. */
+HD_INLINE uint32_t cast_all_blocks(const heed_dtype_t src, const heed_dtype_t dst,
+                                   const bool scaled, const cast_run_of_t *run)
+{
+    const cast_run_of_t r = *run;
+    const int64_t page = CAST_PAGE / hd_dtype_bytes(src);
+    cast_with_t with = cast_with(dst, r.rule);
+    with.multiplier = cast_set(r.multiplier);
     HD_OPAQUE(with.multiplier);
     cast_vec_t most = cast_set(0);
-    for (int64_t i = 0; i < n; i += CAST_BLOCK) {
-        if (stream)
-            for (int64_t line = 0; line < CAST_BLOCK * in; line += CAST_LINE)
-                __builtin_prefetch(from + i * in + line + CAST_AHEAD, 0, 3);
-        cast_one_block(src, dst, scaled, &with, &most, from + i * in, to + i * out, stream);
-    }
+    int64_t done = 0;
+    for (; r.stream && done + CAST_PAGES * page <= r.n; done += CAST_PAGES * page)
+        for (int64_t i = done; i < done + page; i += CAST_BLOCK)
+            for (int p = 0; p < CAST_PAGES; p++)
+                cast_block_at(src, dst, scaled, &with, &most, &r, i + p * page,
+                              CAST_PAGES * CAST_PAGE);
+    for (; done < r.n; done += CAST_BLOCK)
+        cast_block_at(src, dst, scaled, &with, &most, &r, done, CAST_AHEAD);
     return cast_largest_lane(most);
 }
 

@@ -17,8 +17,11 @@
 #include "cast_across.h"
 
 enum {
-    CAST_SERIAL = 1 << 16,   /* elements that are not worth a team */
-    CAST_OWN_GROUP = 1 << 18 /* elements of a group that one member reads twice */
+    CAST_SERIAL = 1 << 16,    /* elements that are not worth a team */
+    CAST_OWN_GROUP = 1 << 18, /* elements of a group that one member reads twice */
+    CAST_SMALL_CHUNK = 1 << 14,
+    CAST_LARGE_CHUNK = 1 << 16,
+    CAST_MOST_CACHE = 32 << 20
 };
 
 static void cast_line(const hd_cast_t *cast, const char *from, char *to, int64_t n,
@@ -71,7 +74,7 @@ static void cast_groups(cast_job_t *job, const hd_team_t *team, hd_cast_stats_t 
         if (cast->scale_out)
             for (int64_t u = 0; u < group.rows * job->row_pieces; u++) {
                 cast_unit_t unit =
-                    cast_find_unit(cast, &group, u / job->row_pieces, u % job->row_pieces);
+                    cast_find_unit(job, cast, &group, u / job->row_pieces, u % job->row_pieces);
                 uint32_t most = unit.n ? cast_unit_amax(cast, &unit) : 0;
                 amax = most > amax ? most : amax;
             }
@@ -81,7 +84,7 @@ static void cast_groups(cast_job_t *job, const hd_team_t *team, hd_cast_stats_t 
         stats->amax = 0;
         for (int64_t u = 0; u < group.rows * job->row_pieces; u++) {
             cast_unit_t unit =
-                cast_find_unit(cast, &group, u / job->row_pieces, u % job->row_pieces);
+                cast_find_unit(job, cast, &group, u / job->row_pieces, u % job->row_pieces);
             if (unit.n)
                 cast_unit(job, &unit, multiplier, stats);
         }
@@ -105,7 +108,7 @@ static void cast_units(cast_job_t *job, const hd_team_t *team, bool only_amax,
         for (; at < stop; at++) {
             int64_t u = at % per_group;
             cast_unit_t unit =
-                cast_find_unit(cast, &group, u / job->row_pieces, u % job->row_pieces);
+                cast_find_unit(job, cast, &group, u / job->row_pieces, u % job->row_pieces);
             if (!unit.n)
                 continue;
             if (only_amax) {
@@ -214,12 +217,17 @@ static int cast_plan_work(cast_job_t *job, int threads, int64_t cache)
     job->rows = 1;
     for (int i = 0; i < last; i++)
         job->rows *= cast->block[i];
-    job->row_pieces = hd_ceil_div(cast->block[last], CAST_CHUNK);
+    /* Large for the loops that go past the caches, but some for each thread. */
+    job->chunk = job->elements / (4 * threads) & -CAST_SMALL_CHUNK;
+    job->chunk = hd_max(CAST_SMALL_CHUNK, hd_min(job->chunk, CAST_LARGE_CHUNK));
+    job->row_pieces = hd_ceil_div(cast->block[last], job->chunk);
     int64_t size = job->rows * cast->block[last];
     job->by_column = cast->block[last] == 1 && cast->shape[last] > 1;
     job->by_group = !job->by_column && size <= CAST_OWN_GROUP && cast->group_count >= 2 * threads;
     bool in_place = (const char *)cast->dst == cast->src;
-    /* Past the caches where source and result do not fit into the last one together. */
+    /* Past the caches where source and result do not fit into the last one together, of which no
+     * more counts than one user may hope for: a server's is shared with all its other cores. */
+    cache = hd_min(cache, CAST_MOST_CACHE);
     int64_t bytes = hd_dtype_bytes(cast->src_dtype) + hd_dtype_bytes(cast->dst_dtype);
     job->stream = !in_place && !job->transposed && job->elements > cache / bytes;
     bool narrows = hd_dtype_bytes(cast->dst_dtype) < hd_dtype_bytes(cast->src_dtype);

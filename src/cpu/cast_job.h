@@ -9,15 +9,13 @@
 #include <fenv.h>
 #include <string.h>
 
-enum { CAST_CHUNK = 1 << 14 }; /* elements of a unit at most */
-
 typedef struct cast_job {
     hd_cast_t cast;
     const heed_cast_desc_t *desc;
     uint32_t *multipliers, *amax; /* [groups] of the workspace */
     int64_t counts[HEED_CAST_COUNTS_SIZE];
     int64_t rows, row_pieces; /* of a group, the largest */
-    int64_t elements;
+    int64_t elements, chunk;  /* of the tensor, of a unit at most */
     char *transposed;
     bool stream, by_group, by_column;
 } cast_job_t;
@@ -83,14 +81,14 @@ static cast_group_t cast_find_group(const hd_cast_t *cast, int64_t number)
 }
 
 /* Piece `piece` of line `row`; n is 0 where a group at an edge has none. */
-static cast_unit_t cast_find_unit(const hd_cast_t *cast, const cast_group_t *group, int64_t row,
-                                  int64_t piece)
+static cast_unit_t cast_find_unit(const cast_job_t *job, const hd_cast_t *cast,
+                                  const cast_group_t *group, int64_t row, int64_t piece)
 {
     int last = cast->ndim - 1;
     int64_t at[HEED_MAX_NDIM], from = 0, to = 0, index = 0;
     cast_unit_t unit = {0};
-    at[last] = group->first[last] + piece * CAST_CHUNK;
-    int64_t left = group->extent[last] - piece * CAST_CHUNK;
+    at[last] = group->first[last] + piece * job->chunk;
+    int64_t left = group->extent[last] - piece * job->chunk;
     if (row >= group->rows || left <= 0)
         return unit;
     for (int i = last - 1; i >= 0; i--) {
@@ -104,7 +102,7 @@ static cast_unit_t cast_find_unit(const hd_cast_t *cast, const cast_group_t *gro
     }
     unit.from = cast->src + from * hd_dtype_bytes(cast->src_dtype);
     unit.to = cast->dst + to * hd_dtype_bytes(cast->dst_dtype);
-    unit.n = hd_min(left, CAST_CHUNK);
+    unit.n = hd_min(left, job->chunk);
     unit.index = index;
     return unit;
 }
