@@ -95,7 +95,13 @@ HD_INLINE bool cast_any_nan(const cast_vec_t x[4])
 {
     const __m512 a = _mm512_castsi512_ps(x[0]), b = _mm512_castsi512_ps(x[1]);
     const __m512 c = _mm512_castsi512_ps(x[2]), d = _mm512_castsi512_ps(x[3]);
-    return (_mm512_cmp_ps_mask(a, b, _CMP_UNORD_Q) | _mm512_cmp_ps_mask(c, d, _CMP_UNORD_Q)) != 0;
+    const __mmask16 low = _mm512_cmp_ps_mask(a, b, _CMP_UNORD_Q);
+    const __mmask16 high = _mm512_cmp_ps_mask(c, d, _CMP_UNORD_Q);
+#if defined(HD_EMULATED)
+    return (low | high) != 0;
+#else
+    return !_mm512_kortestz(low, high);
+#endif
 }
 
 /* Whether a > b in any lane. */
