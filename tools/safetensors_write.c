@@ -217,6 +217,9 @@ bool st_append(st_writer_t *writer, int index, const void *data, size_t bytes, s
     }
     if (!write_at(writer, data, bytes, slot->start + slot->written, error))
         return st_fail_in(error, writer->path);
+    /* On its way to the disk already, so that little is left for the end. A hint: it may fail. */
+    sync_file_range(writer->fd, (off_t)(slot->start + slot->written), (off_t)bytes,
+                    SYNC_FILE_RANGE_WRITE);
     slot->written += bytes;
     return true;
 }
