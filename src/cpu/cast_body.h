@@ -276,7 +276,8 @@ static heed_status_t cast_run(const heed_launch_t *launch)
 /* Elements a nanosecond of one thread where data lies in the first cache, measured on a core with
  * 46 GFLOP/s of 16-byte multiplications and additions. */
 typedef struct cast_rates {
-    double wide;   /* between f32, bf16, f16 */
+    double wide;   /* between f32 and bf16 */
+    double half;   /* from and to f16 */
     double encode; /* to FP8 */
     double decode; /* from FP8 */
 } cast_rates_t;
@@ -284,6 +285,19 @@ typedef struct cast_rates {
 static bool cast_is_byte(heed_dtype_t dtype)
 {
     return hd_dtype_bytes(dtype) == 1;
+}
+
+static double cast_rate(const heed_cast_desc_t *desc, const cast_rates_t *rates)
+{
+    const heed_dtype_t src = desc->src.dtype, dst = desc->dst.dtype;
+    if (desc->rounding == HEED_ROUND_STOCHASTIC)
+        return 0.06;
+    if (desc->rounding != HEED_ROUND_NEAREST || !cast_has_loop(src) || !cast_has_loop(dst))
+        return 0.35; /* element by element, with any instruction set */
+    return cast_is_byte(dst)                    ? rates->encode
+           : cast_is_byte(src)                  ? rates->decode
+           : src == HEED_F16 || dst == HEED_F16 ? rates->half
+                                                : rates->wide;
 }
 
 /* The slower of arithmetic and of copying as many bytes where they lie; what is computed from a
@@ -298,9 +312,7 @@ static double cast_estimate_at(const heed_cast_desc_t *desc, const heed_device_i
         threads = 1;
     double src = elements * (double)hd_dtype_bytes(desc->src.dtype);
     double dst = elements * (double)hd_dtype_bytes(desc->dst.dtype);
-    double rate = cast_is_byte(desc->dst.dtype)   ? rates->encode
-                  : cast_is_byte(desc->src.dtype) ? rates->decode
-                                                  : rates->wide;
+    double rate = cast_rate(desc, rates);
     double peak = hd_rate(&device->peaks, device->peaks.f32_portable, threads);
     double compute = elements / (rate * peak / 46);
     double memory =

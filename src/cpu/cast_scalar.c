@@ -4,7 +4,7 @@
 
 static double estimate(const void *desc, const heed_device_info_t *device, int32_t threads)
 {
-    static const cast_rates_t rates = {4, 0.65, 0.9};
+    static const cast_rates_t rates = {4.4, 0.82, 0.55, 1};
     return cast_estimate_at((const heed_cast_desc_t *)desc, device, threads, &rates);
 }
 
