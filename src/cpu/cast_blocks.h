@@ -16,7 +16,7 @@
 
 #include "cast_encode.h"
 
-enum { CAST_PIECE = 4096 };
+enum { CAST_PIECE = 4096, CAST_EACH = 32 };
 /* In bytes. */
 enum { CAST_LINE = 64, CAST_AHEAD = 4096, CAST_PAGE = 4096, CAST_PAGES = 4 };
 
@@ -77,6 +77,7 @@ HD_INLINE bool cast_is_fp8(const heed_dtype_t dtype)
 typedef struct cast_run_of {
     const cast_rule_t *rule;
     uint32_t multiplier;
+    const uint32_t *each; /* a multiplier for every 32 elements instead; NULL: one for all */
     bool scaled, stream;
     const char *from;
     char *to;
@@ -112,7 +113,7 @@ HD_INLINE void cast_one_block(const heed_dtype_t src, const heed_dtype_t dst, co
     if (scaled) {
         HD_UNROLL
         for (int k = 0; k < 4; k++)
-            x[k] = cast_float_mul(x[k], with->multiplier);
+            x[k] = cast_float_mul(x[k], with->multiplier[k]);
     }
     cast_store_block(dst, with, x, to, stream);
 }
@@ -146,8 +147,10 @@ HD_INLINE uint32_t cast_all_blocks(const heed_dtype_t src, const heed_dtype_t ds
     const cast_run_of_t r = *run;
     const int64_t page = CAST_PAGE / hd_dtype_bytes(src);
     cast_with_t with = cast_with(dst, r.rule);
-    with.multiplier = cast_set(r.multiplier);
-    HD_OPAQUE(with.multiplier);
+    cast_vec_t multiplier = cast_set(r.multiplier);
+    HD_OPAQUE(multiplier);
+    for (int k = 0; k < 4; k++)
+        with.multiplier[k] = multiplier;
     cast_vec_t most = cast_set(0);
     int64_t done = 0;
     for (; r.stream && done + CAST_PAGES * page <= r.n; done += CAST_PAGES * page)
@@ -160,9 +163,29 @@ HD_INLINE uint32_t cast_all_blocks(const heed_dtype_t src, const heed_dtype_t ds
     return cast_largest_lane(most);
 }
 
+/* The same with a multiplier for every 32 elements. Only to or from FP8: nothing else is stored so.
+ */
+HD_INLINE void cast_each_block(const heed_dtype_t src, const heed_dtype_t dst,
+                               const cast_run_of_t *run)
+{
+    const cast_run_of_t r = *run;
+    cast_with_t with = cast_with(dst, r.rule);
+    cast_vec_t most = cast_set(0);
+    for (int64_t i = 0; cast_is_fp8(src) != cast_is_fp8(dst) && i < r.n; i += CAST_BLOCK) {
+        HD_UNROLL
+        for (int k = 0; k < 4; k++)
+            with.multiplier[k] = cast_set(r.each[(i + k * CAST_LANES) / CAST_EACH]);
+        cast_block_at(src, dst, true, &with, &most, &r, i, CAST_AHEAD);
+    }
+}
+
 #define CAST_PAIR(src, dst)                                                   \
     HD_NOINLINE uint32_t cast_##src##_##dst(const cast_run_of_t *r)           \
     {                                                                         \
+        if (r->each) {                                                        \
+            cast_each_block(HEED_##src, HEED_##dst, r);                       \
+            return 0;                                                         \
+        }                                                                     \
         return r->scaled ? cast_all_blocks(HEED_##src, HEED_##dst, true, r)   \
                          : cast_all_blocks(HEED_##src, HEED_##dst, false, r); \
     }

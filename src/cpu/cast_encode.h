@@ -65,7 +65,8 @@ HD_NOINLINE void cast_fix(heed_dtype_t dtype, const cast_rule_t *rule, uint32_t 
 typedef struct cast_with {
     const cast_rule_t *rule;
     bool only_nan; /* NaN is all that the common path has wrong */
-    cast_vec_t last, half_last, multiplier;
+    cast_vec_t last, half_last;
+    cast_vec_t multiplier[4]; /* of the vectors of a block */
     cast_coder_t coder;
 } cast_with_t;
 
