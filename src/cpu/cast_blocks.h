@@ -7,8 +7,9 @@
  * - From FP8 by bytes: every code is a bf16 number, and its upper and lower byte come from tables
  *   or shifts. No floating-point operation: subnormal codes cost nothing.
  *
- * Rounding is to nearest even: cast_job.h sets that mode. What has no loop here (other roundings,
- * other formats, scales that are 0 or not finite) goes element by element. The largest magnitude
+ * Rounding is to nearest even: cast_job.h sets that mode. Other formats go through
+ * the plain loops of cast_plain.h; other roundings, E8M0, and scales that are 0 or not finite go
+ * element by element. The largest magnitude
  * and the counts are further loops over pieces that lie in the first-level cache. A last part of a
  * block goes through a block of its own. */
 #ifndef HD_CAST_BLOCKS_H
@@ -205,6 +206,11 @@ static int cast_type_number(heed_dtype_t dtype)
            : dtype == HEED_E4M3 ? 3
            : dtype == HEED_E5M2 ? 4
                                 : -1;
+}
+
+static bool cast_has_pair(const hd_cast_t *cast)
+{
+    return cast_type_number(cast->src_dtype) >= 0 && cast_type_number(cast->dst_dtype) >= 0;
 }
 
 #define CAST_NAME(src, dst) cast_##src##_##dst,

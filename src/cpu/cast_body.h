@@ -356,7 +356,7 @@ static double cast_rate(const heed_cast_desc_t *desc, const cast_rates_t *rates)
 {
     const heed_dtype_t src = desc->src.dtype, dst = desc->dst.dtype;
     if (desc->rounding == HEED_ROUND_STOCHASTIC)
-        return 0.06;
+        return 0.1;
     if (desc->rounding != HEED_ROUND_NEAREST || !cast_has_loop(src) || !cast_has_loop(dst))
         return 0.35; /* element by element, with any instruction set */
     return cast_is_byte(dst)                    ? rates->encode

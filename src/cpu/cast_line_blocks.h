@@ -5,6 +5,7 @@
 
 #define CAST_HAS_GROUPS 1
 #include "cast_blocks.h"
+#include "cast_plain.h"
 
 /* ---- the largest magnitude
  * ----------------------------------------------------------------------- */
@@ -59,15 +60,8 @@ HD_INLINE uint32_t cast_most(const int bytes, const char *from, int64_t n)
 static uint32_t cast_line_amax(const hd_cast_t *cast, const char *from, int64_t n)
 {
     heed_dtype_t dtype = cast->src_dtype;
-    if (cast_type_number(dtype) < 0) {
-        uint32_t most = 0;
-        for (int64_t i = 0; i < n; i++) {
-            uint32_t bits = hd_cast_load(dtype, from + i * hd_dtype_bytes(dtype));
-            bits &= HD_F32_MAGNITUDE;
-            most = bits > most ? bits : most;
-        }
-        return most;
-    }
+    if (cast_type_number(dtype) < 0)
+        return plain_amax(cast, from, n);
     if (dtype == HEED_F32)
         return cast_most(4, from, n);
     uint32_t most = hd_dtype_bytes(dtype) == 2 ? cast_most(2, from, n) : cast_most(1, from, n);
@@ -164,7 +158,7 @@ static bool cast_line_of_groups(const hd_cast_t *cast, const char *from, char *t
     char source[4 * CAST_BLOCK] = {0}, result[4 * CAST_BLOCK];
     const int64_t n = width * groups, rest = n % CAST_BLOCK;
     const int64_t in = hd_dtype_bytes(cast->src_dtype), out = hd_dtype_bytes(cast->dst_dtype);
-    if (width % CAST_EACH || n > CAST_PIECE ||
+    if (width % CAST_EACH || n > CAST_PIECE || !cast_has_pair(cast) ||
         cast_is_fp8(cast->dst_dtype) == cast_is_fp8(cast->src_dtype))
         return false;
     for (int64_t g = 0; g < groups; g++) {
@@ -199,6 +193,10 @@ static void cast_line(const hd_cast_t *cast, const char *from, char *to, int64_t
 {
     if (!cast_line_is_fast(cast, multiplier)) {
         cast_elements(cast, from, to, n, multiplier, index, stats);
+        return;
+    }
+    if (!cast_has_pair(cast)) {
+        plain_line(cast, from, to, n, multiplier, stats);
         return;
     }
     const bool scaled = hd_cast_scaled(cast), noted = cast->amax && !cast->scale_out;
