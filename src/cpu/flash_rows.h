@@ -18,7 +18,23 @@ HD_INLINE void scale_row(const hd_view_t *scale, int64_t b, int64_t key, int64_t
         to[c] *= factor;
 }
 
-#if FLASH_PAIRS
+#if FLASH_PLANES > 1
+/* A row of n elements, high parts, then low ones, each filled up with zeros to whole products. */
+HD_INLINE void row_to_cells(const hd_view_t *view, const char *row, int n, char *to)
+{
+    const int part = (n + 31) & ~31;
+    float numbers[512];
+    row_to_f32(view, row, n, numbers);
+    for (int c = n; c < part; c++)
+        numbers[c] = 0;
+    for (int c = 0; c < part; c += VEC_LANES) {
+        vec_t high, low;
+        flash_split(vec_load(numbers + c), &high, &low);
+        split_store_row(to + c * 2, high);
+        split_store_row(to + (part + c) * 2, low);
+    }
+}
+#elif FLASH_PAIRS
 /* A row of n 16-bit elements, copied; the second half of an odd last cell is zero. */
 HD_INLINE void row_to_cells(const hd_view_t *view, const char *row, int n, char *to)
 {
@@ -39,31 +55,102 @@ HD_INLINE void row_to_cells(const hd_view_t *view, const char *row, int n, char 
 }
 #endif
 
+/* Cells of the head size: a row of Q^T each. */
+static inline int head_cells(const hd_attention_t *a)
+{
+    int cells = (a->d + CELL - 1) / CELL;
+    return FLASH_AMX ? ((cells + 15) & ~15) * FLASH_PLANES : cells;
+}
+
 /* Bytes of a packed row of K, and of a packed cell row of V. */
 static inline int64_t packed_k_row(const hd_attention_t *a)
 {
-    return (int64_t)(a->d + CELL - 1) / CELL * 4;
+    return (int64_t)head_cells(a) * 4;
+}
+
+/* Columns of packed V, and rows of O^T. */
+static inline int64_t value_columns(const hd_attention_t *a)
+{
+    return FLASH_AMX ? (a->dv + 15) & ~15 : a->dv;
 }
 
 static inline int64_t packed_v_row(const hd_attention_t *a)
 {
-    return (int64_t)a->dv * 4;
+    return value_columns(a) * 4 * FLASH_PLANES;
 }
 
 HD_NOINLINE void pack_k(const hd_attention_t *a, int64_t b, int64_t head, int64_t key, int count,
                         char *to)
 {
+    const int64_t row = packed_k_row(a);
+    const int64_t filled = FLASH_PLANES > 1 ? row : (int64_t)(a->d + CELL - 1) / CELL * 4;
     for (int j = 0; j < count; j++) {
-        row_to_cells(&a->k, hd_view_row(&a->k, b, key + j, head), a->d, to + j * packed_k_row(a));
-        scale_row(&a->k_scale, b, key + j, head, a->d, to + j * packed_k_row(a));
+        row_to_cells(&a->k, hd_view_row(&a->k, b, key + j, head), a->d, to + j * row);
+        memset(to + j * row + filled, 0, (size_t)(row - filled));
+        scale_row(&a->k_scale, b, key + j, head, a->d, to + j * row);
     }
 }
 
-/* key is even with pairs; an odd count is filled up with a row of zeros. */
+#if FLASH_AMX
+/* The pairs of two keys of V, columns c .. c+n-1; past the last key they are zeros. */
+HD_INLINE void amx_pair(const hd_attention_t *a, int64_t b, int64_t head, int64_t key, bool both,
+                        int c, int n, int plane, char *to)
+{
+    const char *rows[2] = {hd_view_row(&a->v, b, key, head) + c * a->v.elem, NULL};
+    if (both)
+        rows[1] = hd_view_row(&a->v, b, key + 1, head) + c * a->v.elem;
+#if FLASH_PLANES > 1
+    char parts[2][2 * AMX_ROW_BYTES];
+    for (int i = 0; i < 2 && rows[i]; i++) {
+        row_to_cells(&a->v, rows[i], n, parts[i]);
+        rows[i] = parts[i] + plane * AMX_ROW_BYTES;
+    }
+    flash_interleave(rows[0], rows[1], 2, n, to);
+#else
+    (void)plane;
+    flash_interleave(rows[0], rows[1], a->v.elem, n, to);
+#endif
+}
+
+/* V^T of up to 32 keys, 16 columns after the other: for each column a row of 32 keys, first their
+ * high parts, then the low ones where there are such. */
+HD_INLINE void amx_pack_values(const hd_attention_t *a, int64_t b, int64_t head, int64_t key,
+                               int count, char *to)
+{
+    char pairs[AMX_PAIRS][AMX_ROW_BYTES * 2];
+    for (int c = 0; c < a->dv; c += 32) {
+        const int n = (int)hd_min(a->dv - c, 32);
+        for (int plane = 0; plane < FLASH_PLANES; plane++) {
+            memset(pairs, 0, sizeof(pairs));
+            for (int j = 0; j < count; j += 2)
+                amx_pair(a, b, head, key + j, j + 1 < count, c, n, plane, pairs[j / 2]);
+            for (int half = 0; half * 16 < n; half++) {
+                char *tile = to + ((c / 16 + half) * FLASH_PLANES + plane) * AMX_TILE_BYTES;
+                vec_t x[VEC_LANES];
+                HD_UNROLL
+                for (int i = 0; i < VEC_LANES; i++) {
+                    x[i] = vec_load(pairs[i] + half * 64);
+                }
+                vec_transpose(x);
+                HD_UNROLL
+                for (int i = 0; i < VEC_LANES; i++) {
+                    vec_store(tile + i * AMX_ROW_BYTES, x[i]);
+                }
+            }
+        }
+    }
+}
+#endif
+
+/* key is a multiple of VALUE_KEYS; a last cell is filled up with zeros. */
 HD_NOINLINE void pack_v(const hd_attention_t *a, int64_t b, int64_t head, int64_t key, int count,
                         char *to)
 {
-#if FLASH_PAIRS
+#if FLASH_AMX
+    for (int j = 0; j < count; j += VALUE_KEYS)
+        amx_pack_values(a, b, head, key + j, (int)hd_min(count - j, VALUE_KEYS),
+                        to + j / CELL * packed_v_row(a));
+#elif FLASH_PAIRS
     for (int j = 0; j < count; j += 2)
         flash_interleave(hd_view_row(&a->v, b, key + j, head),
                          j + 1 < count ? hd_view_row(&a->v, b, key + j + 1, head) : NULL, a->v.elem,
@@ -83,7 +170,7 @@ HD_NOINLINE void pack_v(const hd_attention_t *a, int64_t b, int64_t head, int64_
 HD_NOINLINE void pack_q(const hd_attention_t *a, const char *const *rows, char *staging,
                         int64_t row_bytes, char *to)
 {
-    const int steps = (a->d + CELL - 1) / CELL;
+    const int steps = head_cells(a);
     const bool direct = hd_view_is_plain(&a->q, FLASH_PAIRS ? HEED_BF16 : HEED_F32) &&
                         a->d % (CELL * VEC_LANES) == 0;
     const vec_t scale = vec_set1(a->scale * 1.44269504088896340736f);

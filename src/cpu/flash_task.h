@@ -7,7 +7,7 @@
 
 static bool has_nan(const flash_task_t *task)
 {
-    int64_t count = (int64_t)TILES * task->job->a.dv * LANES;
+    int64_t count = (int64_t)TILES * value_columns(&task->job->a) * LANES;
     vec_t sum = vec_zero();
     float lanes[VEC_LANES];
     for (int64_t i = 0; i < count; i += VEC_LANES)
@@ -68,7 +68,7 @@ static flash_row_t first_row(const flash_task_t *task, int vector)
 static void begin_keys(flash_task_t *task, flash_steps_t *steps)
 {
     const hd_attention_t *a = &task->job->a;
-    memset(task->o, 0, (size_t)TILES * (size_t)a->dv * LANES * sizeof(float));
+    memset(task->o, 0, (size_t)TILES * (size_t)value_columns(a) * LANES * sizeof(float));
     for (int v = 0; v < FLASH_VECTORS; v++)
         task->row[v] = first_row(task, v);
     task->cut = false;
@@ -134,8 +134,8 @@ static void pack_queries(flash_task_t *task)
 static void transpose_out(const flash_task_t *task, int vector, vec_t factor, char *const *rows)
 {
     int dv = task->job->a.dv;
-    const float *o =
-        task->o + (int64_t)(vector / FLASH_TILE) * dv * LANES + vector % FLASH_TILE * VEC_LANES;
+    const float *o = task->o + vector / FLASH_TILE * value_columns(&task->job->a) * LANES +
+                     vector % FLASH_TILE * VEC_LANES;
     for (int c = 0; c < dv; c += VEC_LANES) {
         vec_t x[VEC_LANES];
         HD_UNROLL
@@ -202,8 +202,9 @@ static void run_tasks(flash_task_t *tasks, int count)
     }
     attend_keys(tasks, count);
     for (int t = 0; t < count; t++) {
-        /* Zero times a masked NaN or infinity is NaN: where that may have happened, go again. */
-        if (tasks[t].cut && has_nan(&tasks[t])) {
+        /* Zero times a masked NaN or infinity is NaN: where that may have happened, go again. The
+         * zero may be a part of a number. */
+        if ((tasks[t].cut || FLASH_PLANES > 1) && has_nan(&tasks[t])) {
             tasks[t].careful = true;
             attend_keys(&tasks[t], 1);
         }
