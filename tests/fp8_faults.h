@@ -41,7 +41,7 @@ static inline uint32_t random_word(uint64_t seed, uint64_t index)
 }
 
 /* Inputs of 16 bits as f32. */
-static uint32_t widen(heed_dtype_t dtype, int bits)
+static inline uint32_t widen(heed_dtype_t dtype, int bits)
 {
     uint32_t word = (uint32_t)bits;
     return hd_cast_load(dtype, (const char *)&word);
