@@ -20,13 +20,14 @@ set(HEED_KERNEL_FLAGS "$<$<NOT:$<CONFIG:Debug>>:-O3>" -fno-math-errno -fno-trapp
 
 # Instruction sets by the suffix of the file's name: flash_avx2.c gets those of avx2. Only these
 # files may hold vector code, and nothing calls them before the CPU was asked.
-set(HEED_ISAS avx2 avx512 avx512bf16 avx512vbmi)
+set(HEED_ISAS avx2 avx512 avx512bf16 avx512vbmi amx)
 set(HEED_ARM_ISAS neon neonbf16)
 set(HEED_ISA_FLAGS_neonbf16 -march=armv8.2-a+bf16)
 set(HEED_ISA_FLAGS_avx2 -mavx2 -mfma -mf16c -mbmi -mbmi2)
 set(HEED_ISA_FLAGS_avx512 ${HEED_ISA_FLAGS_avx2} -mavx512f -mavx512bw -mavx512dq -mavx512vl
                           -mprefer-vector-width=512)
 set(HEED_ISA_FLAGS_avx512bf16 ${HEED_ISA_FLAGS_avx512} -mavx512bf16)
+set(HEED_ISA_FLAGS_amx ${HEED_ISA_FLAGS_avx512bf16} -mamx-tile -mamx-bf16)
 set(HEED_ISA_FLAGS_avx512vbmi ${HEED_ISA_FLAGS_avx512} -mavx512vbmi)
 
 # The same questions as HD_X86 and HD_ARM in src/common/internal.h.

@@ -9,14 +9,15 @@
 extern "C" {
 #endif
 
-/* Instruction sets that kernels name. Each contains those above it, but for the last two of x86,
- * which contain the first two and not each other; those of ARM start at bit 8. A bit is set only
+/* Instruction sets that kernels name. Each contains those above it, but for AVX512BF16 and
+ * AVX512VBMI, which do not contain each other, and AMX, which contains no VBMI; those of ARM start at bit 8. A bit is set only
  * if the operating system saves the registers too (XCR0). */
 #define HEED_ISA_LIST(X)                                       \
     X(AVX2, 0, "avx2", "AVX2, FMA, F16C, BMI2")                \
     X(AVX512, 1, "avx512", "AVX-512 F, BW, DQ, VL")            \
     X(AVX512BF16, 2, "avx512bf16", "AVX-512 bf16 dot product") \
     X(AVX512VBMI, 3, "avx512vbmi", "AVX-512 byte permutes")    \
+    X(AMX, 4, "amx", "AMX tiles of bf16")                      \
     X(NEON, 8, "neon", "Advanced SIMD of 64-bit ARM")          \
     X(NEONBF16, 9, "neonbf16", "bf16 dot product of ARM")
 

@@ -1,9 +1,14 @@
+#define _GNU_SOURCE /* syscall */
 #include "isa.h"
 
 #include <string.h>
 
 #if HD_X86
 #include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #endif
 
 /* Intel SDM volume 2A, "CPUID"; AMD APM volume 3, appendix E. */
@@ -20,10 +25,13 @@ enum {
     LEAF7_EBX_AVX512DQ = 1 << 17,
     LEAF7_EBX_AVX512BW = 1 << 30,
     LEAF7_ECX_AVX512VBMI = 1 << 1,
+    LEAF7_EDX_AMX_BF16 = 1 << 22,
+    LEAF7_EDX_AMX_TILE = 1 << 24,
     LEAF7_1_EAX_AVX512BF16 = 1 << 5,
     EXT1_ECX_LZCNT = 1 << 5,
     XCR0_YMM = 0x06, /* SSE and AVX state */
-    XCR0_ZMM = 0xe0  /* opmask, upper halves of zmm0-15, zmm16-31 */
+    XCR0_ZMM = 0xe0, /* opmask, upper halves of zmm0-15, zmm16-31 */
+    XCR0_TILE = 0x60000
 };
 #define LEAF7_EBX_AVX512VL (UINT32_C(1) << 31)
 
@@ -60,8 +68,10 @@ uint64_t hd_cpuid_levels(const hd_cpuid_t *cpuid)
     /* Some CPUs answer a subleaf that does not exist with words of another one. */
     bool bf16 = cpuid->leaf7_eax >= 1 && has(cpuid->leaf7_1_eax, LEAF7_1_EAX_AVX512BF16);
     bool vbmi = has(cpuid->leaf7_ecx, LEAF7_ECX_AVX512VBMI);
+    bool amx = bf16 && has(cpuid->leaf7_edx, LEAF7_EDX_AMX_BF16 | LEAF7_EDX_AMX_TILE) &&
+               has(cpuid->xcr0, XCR0_TILE);
     return HEED_ISA_AVX2 | HEED_ISA_AVX512 | (bf16 ? HEED_ISA_AVX512BF16 : 0) |
-           (vbmi ? HEED_ISA_AVX512VBMI : 0);
+           (vbmi ? HEED_ISA_AVX512VBMI : 0) | (amx ? HEED_ISA_AMX : 0);
 }
 
 void hd_cpuid_tidy(const char *from, char *to, size_t size)
@@ -94,19 +104,34 @@ static uint64_t read_xcr0(void)
     return (uint64_t)high << 32 | low;
 }
 
+/* Linux saves tiles only for processes that have asked for it (Documentation/arch/x86/xstate.rst).
+ * Other systems are not known to. The C library has no call for it. */
+static bool request_tiles(void)
+{
+#if defined(__linux__)
+    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
+    return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+#else
+    return false;
+#endif
+}
+
 uint64_t hd_cpuid_isa(void)
 {
     hd_cpuid_t cpuid = {0};
     uint32_t eax, ebx, ecx, edx;
     __cpuid(0, cpuid.leaf0_eax, ebx, ecx, edx);
     __cpuid(1, eax, ebx, cpuid.leaf1_ecx, edx);
-    __cpuid_count(7, 0, cpuid.leaf7_eax, cpuid.leaf7_ebx, cpuid.leaf7_ecx, edx);
+    __cpuid_count(7, 0, cpuid.leaf7_eax, cpuid.leaf7_ebx, cpuid.leaf7_ecx, cpuid.leaf7_edx);
     __cpuid_count(7, 1, cpuid.leaf7_1_eax, ebx, ecx, edx);
     __cpuid(0x80000000u, cpuid.ext0_eax, ebx, ecx, edx);
     __cpuid(0x80000001u, eax, ebx, cpuid.ext1_ecx, edx);
     if (has(cpuid.leaf1_ecx, LEAF1_ECX_OSXSAVE))
         cpuid.xcr0 = read_xcr0();
-    return hd_cpuid_levels(&cpuid);
+    uint64_t levels = hd_cpuid_levels(&cpuid);
+    if ((levels & HEED_ISA_AMX) && !request_tiles())
+        levels &= ~(uint64_t)HEED_ISA_AMX;
+    return levels;
 }
 
 void hd_cpuid_name(char *name, size_t size)

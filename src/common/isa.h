@@ -17,7 +17,7 @@ typedef struct hd_cpuid {
     uint32_t ext0_eax; /* highest extended leaf */
     uint32_t ext1_ecx;
     uint64_t xcr0; /* register files that the operating system saves; read only with OSXSAVE */
-    uint32_t leaf7_ecx;
+    uint32_t leaf7_ecx, leaf7_edx;
 } hd_cpuid_t;
 
 /* HEED_ISA_* that such a CPU may run. */

@@ -97,7 +97,7 @@ typedef struct flash_segment {
     bool masked; /* some lane of them does not see some key of them */
 } flash_segment_t;
 
-enum { GROUP_KEYS = 8, MOST_SEGMENTS = HD_BLOCK_KEYS / GROUP_KEYS };
+enum { GROUP_KEYS = VALUE_KEYS > 8 ? VALUE_KEYS : 8, MOST_SEGMENTS = HD_BLOCK_KEYS / GROUP_KEYS };
 
 /* Bits of the queries of one tile, moved to 0. */
 static uint64_t tile_bits(uint64_t mask, int tile)
@@ -137,6 +137,10 @@ static int cut_segments(const flash_task_t *task, int tile, int count, uint64_t 
 
 /* ---- a tile ---------------------------------------------------------------------------------- */
 
+#if FLASH_AMX
+#include "flash_amx_block.h"
+#else
+
 /* O^T += V^T P^T. The segment that comes first scales O^T of its vectors by the way; what it lacks
  * of the vectors low .. high-1 is scaled alone. */
 static void add_values(const flash_task_t *task, const flash_block_t *block, int tile,
@@ -144,7 +148,7 @@ static void add_values(const flash_task_t *task, const flash_block_t *block, int
                        const vec_t *corr)
 {
     int dv = task->job->a.dv, widest = 0;
-    float *o = task->o + (int64_t)tile * dv * LANES;
+    float *o = task->o + tile * value_columns(&task->job->a) * LANES;
     for (int i = 1; i < count; i++)
         if (segments[i].vectors > segments[widest].vectors)
             widest = i;
@@ -200,6 +204,8 @@ static void attend_tile(flash_task_t *task, const flash_block_t *block, int tile
     add_values(task, block, tile, segments, count, low, high, corr);
 }
 
+#endif
+
 /* ---- the careful way ------------------------------------------------------------------------- */
 
 /* O^T += V^T P^T of one vector, where a weight of zero hides whatever the value is. */
@@ -211,7 +217,7 @@ static void pv_careful(const flash_task_t *task, const flash_block_t *block, int
         vec_t sum = vec_mul(vec_load(o + c * LANES), corr);
         for (int j = 0; j < count; j++) {
             vec_t weight = flash_load_weight(p + j / CELL * LANES * 4, j % CELL);
-            vec_t value = flash_load_value(block->v + j / CELL * block->v_row + c * 4, j % CELL);
+            vec_t value = flash_load_value(flash_value_at(block->v, block->v_row, j, c), j % CELL);
             sum = vec_select((uint32_t)(task->masks[j] >> shift), vec_fma(weight, value, sum), sum);
         }
         vec_store(o + c * LANES, sum);
@@ -236,7 +242,7 @@ static void attend_careful(flash_task_t *task, const flash_block_t *block, int c
     vec_t corr = flash_raise(row, scaled_most(a, most), &low);
     flash_exponentials(1, task->s, task->p, 0, count, &low, score_scale(a), row, task->masks,
                        shift);
-    pv_careful(task, block, count, task->o + (int64_t)tile * a->dv * LANES + at, corr, shift,
+    pv_careful(task, block, count, task->o + tile * value_columns(a) * LANES + at, corr, shift,
                task->p);
 }
 
@@ -267,8 +273,8 @@ static void attend_block(flash_task_t *task, const hd_walk_t *walk, const hd_blo
                          const flash_block_t *block)
 {
     int vectors = vectors_of(task);
-    /* The second half of an odd last cell may be a key that nobody here sees. */
-    bool odd = at->count % CELL != 0;
+    /* What fills up a last cell of values may be a key that nobody here sees. */
+    bool odd = at->count % VALUE_KEYS != 0;
     task->cut |= odd;
     if (!at->full || odd)
         make_masks(task, walk, at);

@@ -39,31 +39,80 @@ HD_INLINE void row_to_cells(const hd_view_t *view, const char *row, int n, char 
 }
 #endif
 
+/* Cells of the head size: a row of Q^T each. */
+static inline int head_cells(const hd_attention_t *a)
+{
+    int cells = (a->d + CELL - 1) / CELL;
+    return FLASH_AMX ? (cells + 15) & ~15 : cells;
+}
+
 /* Bytes of a packed row of K, and of a packed cell row of V. */
 static inline int64_t packed_k_row(const hd_attention_t *a)
 {
-    return (int64_t)(a->d + CELL - 1) / CELL * 4;
+    return (int64_t)head_cells(a) * 4;
+}
+
+/* Columns of packed V, and rows of O^T. */
+static inline int64_t value_columns(const hd_attention_t *a)
+{
+    return FLASH_AMX ? (a->dv + 15) & ~15 : a->dv;
 }
 
 static inline int64_t packed_v_row(const hd_attention_t *a)
 {
-    return (int64_t)a->dv * 4;
+    return value_columns(a) * 4;
 }
 
 HD_NOINLINE void pack_k(const hd_attention_t *a, int64_t b, int64_t head, int64_t key, int count,
                         char *to)
 {
+    const int64_t row = packed_k_row(a), filled = (int64_t)(a->d + CELL - 1) / CELL * 4;
     for (int j = 0; j < count; j++) {
-        row_to_cells(&a->k, hd_view_row(&a->k, b, key + j, head), a->d, to + j * packed_k_row(a));
-        scale_row(&a->k_scale, b, key + j, head, a->d, to + j * packed_k_row(a));
+        row_to_cells(&a->k, hd_view_row(&a->k, b, key + j, head), a->d, to + j * row);
+        memset(to + j * row + filled, 0, (size_t)(row - filled));
+        scale_row(&a->k_scale, b, key + j, head, a->d, to + j * row);
     }
 }
 
-/* key is even with pairs; an odd count is filled up with a row of zeros. */
+#if FLASH_AMX
+/* V^T of up to 32 keys: for each column a row of 32 keys. */
+HD_INLINE void amx_pack_values(const hd_attention_t *a, int64_t b, int64_t head, int64_t key,
+                               int count, char *to)
+{
+    char pairs[AMX_PAIRS][AMX_ROW_BYTES * 2];
+    for (int c = 0; c < a->dv; c += 32) {
+        const int n = (int)hd_min(a->dv - c, 32);
+        memset(pairs, 0, sizeof(pairs));
+        for (int j = 0; j < count; j += 2)
+            flash_interleave(
+                hd_view_row(&a->v, b, key + j, head) + c * a->v.elem,
+                j + 1 < count ? hd_view_row(&a->v, b, key + j + 1, head) + c * a->v.elem : NULL,
+                a->v.elem, n, pairs[j / 2]);
+        for (int half = 0; half * 16 < n; half++) {
+            vec_t x[VEC_LANES];
+            HD_UNROLL
+            for (int i = 0; i < VEC_LANES; i++) {
+                x[i] = vec_load(pairs[i] + half * 64);
+            }
+            vec_transpose(x);
+            HD_UNROLL
+            for (int i = 0; i < VEC_LANES; i++) {
+                vec_store(to + (c + half * 16 + i) * AMX_ROW_BYTES, x[i]);
+            }
+        }
+    }
+}
+#endif
+
+/* key is a multiple of VALUE_KEYS; a last cell is filled up with zeros. */
 HD_NOINLINE void pack_v(const hd_attention_t *a, int64_t b, int64_t head, int64_t key, int count,
                         char *to)
 {
-#if FLASH_PAIRS
+#if FLASH_AMX
+    for (int j = 0; j < count; j += VALUE_KEYS)
+        amx_pack_values(a, b, head, key + j, (int)hd_min(count - j, VALUE_KEYS),
+                        to + j / CELL * packed_v_row(a));
+#elif FLASH_PAIRS
     for (int j = 0; j < count; j += 2)
         flash_interleave(hd_view_row(&a->v, b, key + j, head),
                          j + 1 < count ? hd_view_row(&a->v, b, key + j + 1, head) : NULL, a->v.elem,
@@ -83,7 +132,7 @@ HD_NOINLINE void pack_v(const hd_attention_t *a, int64_t b, int64_t head, int64_
 HD_NOINLINE void pack_q(const hd_attention_t *a, const char *const *rows, char *staging,
                         int64_t row_bytes, char *to)
 {
-    const int steps = (a->d + CELL - 1) / CELL;
+    const int steps = head_cells(a);
     const bool direct = hd_view_is_plain(&a->q, FLASH_PAIRS ? HEED_BF16 : HEED_F32) &&
                         a->d % (CELL * VEC_LANES) == 0;
     const vec_t scale = vec_set1(a->scale * 1.44269504088896340736f);

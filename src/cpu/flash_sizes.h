@@ -45,7 +45,7 @@ static size_t padded(int64_t bytes)
 /* Rows of pages are not all one stride apart, and codes with a scale are no cells. */
 static bool is_readable(const hd_view_t *view, const hd_view_t *scale, int size)
 {
-    return hd_view_is_plain(view, FLASH_PAIRS ? HEED_BF16 : HEED_F32) && size % CELL == 0 &&
+    return hd_view_is_plain(view, FLASH_PAIRS ? HEED_BF16 : HEED_F32) && size % (FLASH_AMX ? 32 : CELL) == 0 &&
            !view->page && !scale->dtype;
 }
 
@@ -60,7 +60,7 @@ static void choose_packing(const hd_attention_t *a, flash_sizes_t *z)
     z->tile_k = !z->pack_k && !read_k;
     z->tile_v = !z->pack_v && !read_v;
     z->k_head = z->pack_k ? a->keys * packed_k_row(a) : 0;
-    z->v_head = z->pack_v ? (a->keys + 1) / CELL * packed_v_row(a) : 0;
+    z->v_head = z->pack_v ? (int64_t)hd_round_up((size_t)a->keys, VALUE_KEYS) / CELL * packed_v_row(a) : 0;
     z->k_head = (int64_t)hd_round_up((size_t)z->k_head, 64);
     z->v_head = (int64_t)hd_round_up((size_t)z->v_head, 64);
 }
@@ -90,7 +90,7 @@ static void choose_tasks(const hd_attention_t *a, int64_t queries, flash_sizes_t
 
 static flash_sizes_t flash_sizes(const hd_attention_t *a, int threads)
 {
-    flash_sizes_t z = {.steps = (a->d + CELL - 1) / CELL};
+    flash_sizes_t z = {.steps = head_cells(a)};
     choose_tasks(a, a->queries, &z);
     double work =
         2.0 * (double)(a->batch * a->heads) * (double)a->queries * (double)a->keys * (a->d + a->dv);
@@ -108,7 +108,7 @@ static flash_sizes_t flash_sizes(const hd_attention_t *a, int threads)
     z.q = padded((int64_t)TILES * z.steps * LANES * 4);
     z.s = padded(STEP_KEYS * LANES * 4);
     z.p = FLASH_PAIRS ? padded(STEP_KEYS / CELL * LANES * 4) : 0;
-    z.o = padded((int64_t)TILES * a->dv * LANES * 4);
+    z.o = padded((int64_t)TILES * value_columns(a) * LANES * 4);
     z.staging = padded(VEC_LANES * z.staging_row);
     z.k_tile = z.tile_k ? padded(STEP_KEYS * packed_k_row(a)) : 0;
     z.v_tile = z.tile_v ? padded(STEP_KEYS / CELL * packed_v_row(a)) : 0;

@@ -91,6 +91,9 @@ HD_INLINE void exponentials(const int vectors, const float *s, char *p, int firs
         exponentials_of(together, vectors, s, p, j, end, from, scale, sum, masks, shift);
     for (; j < end; j += CELL)
         exponentials_of(CELL, vectors, s, p, j, end, from, scale, sum, masks, shift);
+    for (; VALUE_KEYS > CELL && j % VALUE_KEYS; j += CELL)
+        for (int r = 0; r < vectors; r++)
+            vec_store(p + (j / CELL * LANES + r * VEC_LANES) * 4, vec_zero());
     HD_UNROLL
     for (int r = 0; r < vectors; r++) {
         row[r].sum = sum[r];

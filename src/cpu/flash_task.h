@@ -7,7 +7,7 @@
 
 static bool has_nan(const flash_task_t *task)
 {
-    int64_t count = (int64_t)TILES * task->job->a.dv * LANES;
+    int64_t count = (int64_t)TILES * value_columns(&task->job->a) * LANES;
     vec_t sum = vec_zero();
     float lanes[VEC_LANES];
     for (int64_t i = 0; i < count; i += VEC_LANES)
@@ -68,7 +68,7 @@ static flash_row_t first_row(const flash_task_t *task, int vector)
 static void begin_keys(flash_task_t *task, flash_steps_t *steps)
 {
     const hd_attention_t *a = &task->job->a;
-    memset(task->o, 0, (size_t)TILES * (size_t)a->dv * LANES * sizeof(float));
+    memset(task->o, 0, (size_t)TILES * (size_t)value_columns(a) * LANES * sizeof(float));
     for (int v = 0; v < FLASH_VECTORS; v++)
         task->row[v] = first_row(task, v);
     task->cut = false;
@@ -135,7 +135,7 @@ static void transpose_out(const flash_task_t *task, int vector, vec_t factor, ch
 {
     int dv = task->job->a.dv;
     const float *o =
-        task->o + (int64_t)(vector / FLASH_TILE) * dv * LANES + vector % FLASH_TILE * VEC_LANES;
+        task->o + vector / FLASH_TILE * value_columns(&task->job->a) * LANES + vector % FLASH_TILE * VEC_LANES;
     for (int c = 0; c < dv; c += VEC_LANES) {
         vec_t x[VEC_LANES];
         HD_UNROLL

@@ -16,11 +16,16 @@
 
 #include "vec.h"
 
+#ifndef FLASH_AMX
+#define FLASH_AMX 0
+#endif
+
 #include <float.h>
 #include <math.h>
 
 enum {
     CELL = FLASH_PAIRS ? 2 : 1,
+    VALUE_KEYS = FLASH_AMX ? 32 : CELL, /* keys that the second product takes at once */
     LANES = FLASH_TILE * VEC_LANES, /* of a wide tile: the row length of Q^T, S^T and O^T */
     TILES = FLASH_VECTORS / FLASH_TILE,
     ROWS = FLASH_VECTORS * VEC_LANES, /* queries of a task */
@@ -97,6 +102,18 @@ HD_INLINE int next_height(const int height, const int vectors, int rest)
             WIDTH(1);                \
     } while (0)
 #endif
+
+#if FLASH_AMX
+#include "flash_amx_tile.h"
+#else
+
+HD_INLINE void flash_begin(void)
+{
+}
+
+HD_INLINE void flash_end(void)
+{
+}
 
 /* ---- scores ---------------------------------------------------------------------------------- */
 
@@ -187,5 +204,7 @@ HD_NOINLINE void qk_keys(int vectors, const char *k, int64_t k_row, int first, i
     FLASH_WIDTHS(vectors, WIDTH);
 #undef WIDTH
 }
+
+#endif
 
 #endif

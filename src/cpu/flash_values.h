@@ -4,6 +4,8 @@
 
 #include "flash_tile.h"
 
+#if !FLASH_AMX
+
 /* O^T of `columns` columns: scaled by corr where that is given, then P^T V of some keys added.
  * steps counts cells of keys. */
 HD_INLINE void pv_tile(const int columns, const int vectors, const char *v, int64_t v_row,
@@ -69,5 +71,13 @@ HD_NOINLINE void pv_keys(int vectors, const char *v, int64_t v_row, int dv, cons
     FLASH_WIDTHS(vectors, WIDTH);
 #undef WIDTH
 }
+
+/* Where element `element` of a value cell row is, for flash_load_value. */
+HD_INLINE const char *flash_value_at(const char *v, int64_t v_row, int key, int column)
+{
+    return v + key / CELL * v_row + column * 4;
+}
+
+#endif
 
 #endif
