@@ -9,6 +9,7 @@ typedef struct bench_limits {
     double fma_f32;      /* FLOP: fused multiply-adds of the best instruction set allowed */
     double fma_f32_avx2; /* FLOP: the same, 256 bits wide */
     double dot_bf16;     /* FLOP: bf16 dot products */
+    double tile_bf16;    /* FLOP: bf16 products of AMX tiles */
     double read;         /* bytes from memory */
     double l3_read;      /* bytes from the last-level cache */
     double l2_read;      /* bytes from the threads' own caches */
@@ -24,6 +25,7 @@ typedef struct bench_limits {
     X(fma_f32, gflops)      \
     X(fma_f32_avx2, gflops) \
     X(dot_bf16, gflops)     \
+    X(tile_bf16, gflops)    \
     X(read, gbps)           \
     X(l3_read, gbps)        \
     X(l2_read, gbps)        \
@@ -48,6 +50,7 @@ typedef struct bench_kernels {
     bench_kernel_t fma_f32;
     bench_kernel_t fma_f32_avx2;
     bench_kernel_t dot_bf16;
+    bench_kernel_t tile_bf16;
     bench_kernel_t read;
     bench_kernel_t read_prefetch;
     bench_kernel_t fma_f32_portable;

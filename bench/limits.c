@@ -212,6 +212,7 @@ bench_limits_t bench_limits_measure(const heed_device_info_t *cpu, int threads)
                               ? limits.fma_f32
                               : bench_rate(kernels.fma_f32_avx2, NULL, 0, threads, kernel_seconds);
     limits.dot_bf16 = bench_rate(kernels.dot_bf16, NULL, 0, threads, kernel_seconds);
+    limits.tile_bf16 = bench_rate(kernels.tile_bf16, NULL, 0, threads, kernel_seconds);
     limits.read = read_rate(&kernels, cpu, 0, threads);
     limits.l3_read = read_rate(&kernels, cpu, 3, threads);
     limits.l2_read = read_rate(&kernels, cpu, 2, threads);

@@ -73,6 +73,35 @@ ZMM_TARGET static double dot_zmm(char *data, size_t bytes)
     return (double)TURNS * 16 * 32 * 2;
 }
 
+/* Eight tiles of 16 rows of 64 bytes, as LDTILECFG reads it. Four sums: a dot takes 16 cycles and
+ * its sum can be added to again after as many. The permission to use tiles came with the context.
+ */
+__attribute__((target("amx-tile,amx-bf16"))) static double dot_tiles(char *data, size_t bytes)
+{
+    static const uint8_t config[64] = {
+        1,         [16] = 64, [18] = 64, [20] = 64, [22] = 64, [24] = 64,
+        [26] = 64, [28] = 64, [30] = 64, [48] = 16, [49] = 16, [50] = 16,
+        [51] = 16, [52] = 16, [53] = 16, [54] = 16, [55] = 16};
+    uint64_t turns = TURNS;
+
+    (void)data;
+    (void)bytes;
+    __asm__ volatile("ldtilecfg %1\n"
+                     ".p2align 6\n"
+                     "1:\n"
+                     "tdpbf16ps %%tmm6, %%tmm4, %%tmm0\n"
+                     "tdpbf16ps %%tmm7, %%tmm4, %%tmm1\n"
+                     "tdpbf16ps %%tmm6, %%tmm5, %%tmm2\n"
+                     "tdpbf16ps %%tmm7, %%tmm5, %%tmm3\n"
+                     "dec %0\n"
+                     "jnz 1b\n"
+                     "tilerelease\n"
+                     : "+r"(turns)
+                     : "m"(config)
+                     : "cc");
+    return (double)TURNS * 4 * 16 * 16 * 32 * 2;
+}
+
 /* Eight loads of one register width, and the prefetches for as many bytes. */
 #define LOAD_8(reg, width)                  \
     "vmovups 0*" width "(%0), %%" reg "0\n" \
@@ -266,6 +295,8 @@ bench_kernels_t bench_kernels(uint64_t isa)
     }
     if (isa & HEED_ISA_AVX512BF16)
         kernels.dot_bf16 = dot_zmm;
+    if (isa & HEED_ISA_AMX)
+        kernels.tile_bf16 = dot_tiles;
 #else
     (void)isa;
 #endif

@@ -69,8 +69,9 @@ static void judge_card(const bench_run_t *run, bench_result_t *result)
 
 void bench_judge(const bench_run_t *run, bench_result_t *result)
 {
-    bool dot = !strcmp(result->dtype, "bf16") && run->limits.dot_bf16 > 0;
-    double peak = dot ? run->limits.dot_bf16 : run->limits.fma_f32;
+    bool bf16 = !strcmp(result->dtype, "bf16");
+    bool tile = bf16 && run->limits.tile_bf16 > 0, dot = bf16 && run->limits.dot_bf16 > 0;
+    double peak = tile ? run->limits.tile_bf16 : dot ? run->limits.dot_bf16 : run->limits.fma_f32;
     const char *memory = NULL;
 
     /* Where nothing was measured that a result could be held against, there is no limit. */
@@ -87,7 +88,7 @@ void bench_judge(const bench_run_t *run, bench_result_t *result)
     }
     double read = read_limit(run, result, &memory);
     if (peak > 0 && read > 0)
-        judge(result, dot ? "dot_bf16" : "fma_f32", peak, memory, read);
+        judge(result, tile ? "tile_bf16" : dot ? "dot_bf16" : "fma_f32", peak, memory, read);
 }
 
 /* ---- Markdown -------------------------------------------------------------------------------- */

@@ -216,7 +216,9 @@ static void test_judge(void **state)
     assert_bound(&run, sample_result("f32", 1, 1.5e6), "l2_read", 1.5 / 80);
     assert_bound(&run, sample_result("f32", 1, 8e6), "l3_read", 0.2);
     assert_bound(&run, sample_result("f32", 1, 80e6), "read", 8);
-    run.limits.dot_bf16 = run.limits.l3_read = 0;
+    run.limits.tile_bf16 = 400e9;
+    assert_bound(&run, sample_result("bf16", 80e6, 1e6), "tile_bf16", 0.2);
+    run.limits.tile_bf16 = run.limits.dot_bf16 = run.limits.l3_read = 0;
     assert_bound(&run, sample_result("bf16", 80e6, 1e6), "fma_f32", 0.8);
     assert_bound(&run, sample_result("f32", 1, 8e6), "read", 0.8);
     strcpy(result.device, "cuda:0");
@@ -258,6 +260,7 @@ static void test_limits_measured(void **state)
     assert_true(limits.read > 1e7);
     assert_int_equal(limits.fma_f32_avx2 > 0, (cpu.isa & HEED_ISA_AVX2) != 0);
     assert_int_equal(limits.dot_bf16 > 0, (cpu.isa & HEED_ISA_AVX512BF16) != 0);
+    assert_int_equal(limits.tile_bf16 > 0, (cpu.isa & HEED_ISA_AMX) != 0);
     for (uint64_t isa = 0; isa <= cpu.isa; isa = isa * 2 + 1) {
         bench_kernels_t kernels = bench_kernels(isa);
         static _Alignas(64) char data[4096];
@@ -390,7 +393,7 @@ static void test_json(void **state)
     json_t *env = json_object_get(context, "env");
     assert_string_equal(json_string_value(json_object_get(env, "HEED_BENCH_TEST")), "a=b");
     json_t *limits = json_object_get(context, "limits");
-    assert_keys(limits, "fma_f32_gflops fma_f32_avx2_gflops dot_bf16_gflops read_gbps l3_read_gbps "
+    assert_keys(limits, "fma_f32_gflops fma_f32_avx2_gflops dot_bf16_gflops tile_bf16_gflops read_gbps l3_read_gbps "
                         "l2_read_gbps "
                         "matmul_f32_gflops matmul_bf16_gflops matmul_f16_gflops copy_gbps");
     assert_near(json_real_value(json_object_get(limits, "fma_f32_gflops")), 100);

@@ -84,7 +84,7 @@ static void bad_values_list_the_known_ones(void **state)
     } bad[] = {
         {"HEED_VERBOSE", "loud", "none error warn select exec all"},
         {"HEED_VERBOSE", "1", "none error warn select exec all"},
-        {"HEED_MAX_CPU_ISA", "sse2", "scalar avx2 avx512 avx512bf16 avx512vbmi"},
+        {"HEED_MAX_CPU_ISA", "sse2", "scalar avx2 avx512 avx512bf16 avx512vbmi amx"},
         {"HEED_NUM_THREADS", "0", "1"},
         {"HEED_NUM_THREADS", "-2", "1"},
         {"HEED_NUM_THREADS", "many", "1"},

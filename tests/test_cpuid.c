@@ -11,19 +11,22 @@ enum {
     UP_TO_AVX512 = UP_TO_AVX2 | HEED_ISA_AVX512,
     UP_TO_AVX512BF16 = UP_TO_AVX512 | HEED_ISA_AVX512BF16,
     ALL = UP_TO_AVX512BF16 | HEED_ISA_AVX512VBMI,
+    ALL_WITH_AMX = ALL | HEED_ISA_AMX,
 };
 
 /* leaf 0 EAX, leaf 1 ECX, leaf 7 EAX and EBX, leaf 7.1 EAX, leaf 80000000 EAX, leaf 80000001 ECX,
- * XCR0, leaf 7 ECX. The words are those that these processors answer; XCR0 is what an operating
- * system sets that saves all they have. */
+ * XCR0, leaf 7 ECX and EDX. The words are those that these processors answer; XCR0 is what an
+ * operating system sets that saves all they have. */
 static const hd_cpuid_t haswell = {0x0d,       0x7ffafbff, 0,    0x000027ab, 0,
-                                   0x80000008, 0x00000021, 0x07, 0};
+                                   0x80000008, 0x00000021, 0x07, 0,          0};
 static const hd_cpuid_t skylake_x = {0x16,       0x7ffefbbf, 0,    0xd39ffffb, 0,
-                                     0x80000008, 0x00000121, 0xff, 0};
+                                     0x80000008, 0x00000121, 0xff, 0,          0};
 static const hd_cpuid_t zen3_guest = {0x0d,       0xfffa3203, 0,    0x219c07ab, 0,
-                                      0x80000021, 0x004003f3, 0x07, 0};
+                                      0x80000021, 0x004003f3, 0x07, 0,          0};
 static const hd_cpuid_t zen4 = {0x10,       0x7ef8320b, 1,     0xf1bf97a9, 0x20,
-                                0x80000028, 0x75c237ff, 0x2e7, 0x00405fce};
+                                0x80000028, 0x75c237ff, 0x2e7, 0x00405fce, 0x10000010};
+static const hd_cpuid_t emerald_guest = {0x20,       0xfffa3203, 0x2,     0xf1bf27eb, 0x1c30,
+                                         0x80000008, 0x121,      0x602e7, 0x1b415fde, 0xbfd14410};
 
 static hd_cpuid_t with_xcr0(hd_cpuid_t cpuid, uint64_t xcr0)
 {
@@ -124,6 +127,26 @@ static void leaves_that_do_not_exist(void **state)
     assert_int_equal(hd_cpuid_levels(&cpuid), 0);
 }
 
+/* Tiles need both of their bits, both of their register files, and the bf16 of AVX-512. */
+static void tiles(void **state)
+{
+    (void)state;
+    assert_int_equal(hd_cpuid_levels(&emerald_guest), ALL_WITH_AMX);
+    for (int bit = 22; bit <= 24; bit += 2) {
+        hd_cpuid_t less = emerald_guest;
+        less.leaf7_edx &= ~(UINT32_C(1) << bit);
+        assert_int_equal(hd_cpuid_levels(&less), ALL);
+    }
+    for (uint64_t file = 0x20000; file <= 0x40000; file *= 2) {
+        hd_cpuid_t less = emerald_guest;
+        less.xcr0 &= ~file;
+        assert_int_equal(hd_cpuid_levels(&less), ALL);
+    }
+    hd_cpuid_t less = emerald_guest;
+    less.leaf7_1_eax = 0;
+    assert_int_equal(hd_cpuid_levels(&less), UP_TO_AVX512 | HEED_ISA_AVX512VBMI);
+}
+
 static void this_cpu(void **state)
 {
     (void)state;
@@ -140,6 +163,8 @@ static void this_cpu(void **state)
     assert_int_equal(!!(isa & HEED_ISA_AVX2), avx2);
     assert_int_equal(!!(isa & HEED_ISA_AVX512), avx512);
     assert_int_equal(!!(isa & HEED_ISA_AVX512BF16), avx512bf16);
+    /* The system may refuse tiles that the CPU has. */
+    assert_true(!(isa & HEED_ISA_AMX) || avx512bf16);
 #elif HD_ARM
     assert_true(isa & HEED_ISA_NEON); /* every system for 64-bit ARM expects it of the CPU */
 #else
@@ -229,6 +254,7 @@ int main(void)
         cmocka_unit_test(without_osxsave_xcr0_means_nothing),
         cmocka_unit_test(each_bit_counts),
         cmocka_unit_test(leaves_that_do_not_exist),
+        cmocka_unit_test(tiles),
         cmocka_unit_test(this_cpu),
         cmocka_unit_test(arm_systems),
         cmocka_unit_test(arm_names),

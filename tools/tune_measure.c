@@ -40,6 +40,7 @@ static void measure_rates(const heed_device_info_t *cpu, double seconds, tune_pr
         {&peaks->f32_avx2, "f32_avx2", k.fma_f32_avx2, NULL, -1},
         {&peaks->f32_avx512, "f32_avx512", avx512, NULL, -1},
         {&peaks->dot_bf16, "dot_bf16", k.dot_bf16, NULL, -1},
+        {&peaks->tile_bf16, "tile_bf16", k.tile_bf16, NULL, -1},
         {&peaks->l1_read, "l1_read", k.read, NULL, 1},
         {&peaks->l2_read, "l2_read", k.read, k.read_prefetch, 2},
         {&peaks->l3_read, "l3_read", k.read, k.read_prefetch, 3},

@@ -47,6 +47,7 @@ typedef struct heed_rate {
     X(f32_avx2, "GFLOP/s", "f32 fused multiply-adds, AVX2")                          \
     X(f32_avx512, "GFLOP/s", "f32 fused multiply-adds, AVX-512")                     \
     X(dot_bf16, "GFLOP/s", "bf16 dot products")                                      \
+    X(tile_bf16, "GFLOP/s", "bf16 products of AMX tiles")                            \
     X(l1_read, "GB/s", "reading from the first cache")                               \
     X(l2_read, "GB/s", "reading from the second cache")                              \
     X(l3_read, "GB/s", "reading from the third cache")                               \

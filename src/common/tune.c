@@ -93,6 +93,7 @@ static heed_peaks_t assumed(int threads)
     p.f32_avx2.one = 96e9;
     p.f32_avx512.one = 144e9;
     p.dot_bf16.one = 288e9;
+    p.tile_bf16.one = 2000e9;
     p.l1_read.one = 190e9;
     p.l2_read.one = 90e9;
     p.l3_read.one = 40e9;

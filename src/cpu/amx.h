@@ -10,7 +10,7 @@
 
 #include "vec.h"
 
-enum { AMX_ROWS = 16, AMX_ROW_BYTES = 64, AMX_PAIRS = 16 };
+enum { AMX_ROWS = 16, AMX_ROW_BYTES = 64, AMX_TILE_BYTES = 1024, AMX_PAIRS = 16 };
 
 /* How a tile is laid out, as LDTILECFG reads it (Intel SDM volume 1, 18.3). */
 typedef struct amx_config {
@@ -36,13 +36,13 @@ static inline amx_config_t amx_config(int rows)
 
 /* Tile numbers have to be literals. */
 #define amx_zero(tile) __asm__ volatile("tilezero %%tmm" #tile ::)
-#define amx_load(tile, from, stride)                                              \
+#define amx_load(tile, from, stride)                                                 \
     __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #tile ::"r"((const void *)(from)), \
-                     "r"((int64_t)(stride))                                       \
+                     "r"((int64_t)(stride))                                          \
                      : "memory")
-#define amx_store(tile, to, stride)                                                         \
-    __asm__ volatile("tilestored %%tmm" #tile ", (%0,%1,1)" ::"r"((void *)(to)),              \
-                     "r"((int64_t)(stride))                                                 \
+#define amx_store(tile, to, stride)                                              \
+    __asm__ volatile("tilestored %%tmm" #tile ", (%0,%1,1)" ::"r"((void *)(to)), \
+                     "r"((int64_t)(stride))                                      \
                      : "memory")
 #define amx_dot(sum, left, right) \
     __asm__ volatile("tdpbf16ps %%tmm" #right ", %%tmm" #left ", %%tmm" #sum ::)

@@ -1,191 +1,252 @@
-/* A step against the queries of a tile on the matrix unit: 32 keys at a time, so that their scores
- * never leave the first cache.
- *
- * The reference of a row moves only when a score lies more than 2^LAZY above it: what was summed so
- * far is then scaled, which happens a few times in a row of any length. Until then weights are
- * exponentials of the scores as they come, and no maximum has to be known before. */
+/* A step against the queries of a tile on the matrix unit, 32 keys at a time: their scores never
+ * leave the first cache. Three things go on side by side: exponentials of 32 keys, the scores of
+ * the next 32, and results of the 128 keys before these. Instructions of all three are mixed, for
+ * the processor looks ahead only a few hundred. */
 #ifndef HD_FLASH_AMX_BLOCK_H
 #define HD_FLASH_AMX_BLOCK_H
 
-enum { LAZY = 8 };
+#include "flash_amx_softmax.h"
 
-/* 2^t of `count` vectors: by the exponent of floor(t), and a polynomial in the rest, degree 3,
- * minimax on [0, 1], 7.5e-5: the results are rounded to bf16. 2^-inf is 0, NaN stays. */
-HD_INLINE void amx_exp2(vec_t *t, const int count)
+enum { AMX_BATCH = 128 };
+
+/* A segment on its way. Weights of 128 keys are a batch: as deep as a product of values is. */
+typedef struct amx_segment {
+    flash_task_t *task;
+    const flash_block_t *block;
+    int vectors, lane, first, end;
+    const uint64_t *masks;
+    const char *q;
+    float *s, *o;
+    char *p;
+    flash_row_t *row;
+    amx_product_t now;    /* under way */
+    amx_product_t scores; /* left 0: none to come */
+    amx_product_t values; /* of the first columns that are not in a product yet */
+    int columns;          /* to come */
+    int batch;            /* first key whose weights are in no product yet */
+    int slot;             /* half of p that they are in */
+    bool scoring;         /* `now` makes scores */
+} amx_segment_t;
+
+/* Where the weights of key j go. */
+HD_INLINE char *amx_weights_at(const amx_segment_t *m, int j)
 {
-    vec_t p[8];
-    HD_UNROLL
-    for (int i = 0; i < count; i++) {
-        vec_t f = _mm512_reduce_ps(t[i], 0x01 | 0x08); /* less its floor */
-        p[i] = vec_fma(vec_set1(0.0780245227f), f, vec_set1(0.226067155f));
-        p[i] = vec_fma(p[i], f, vec_set1(0.695833541f));
-        p[i] = vec_fma(p[i], f, vec_set1(0.999925219f));
-    }
-    HD_UNROLL
-    for (int i = 0; i < count; i++) {
-        t[i] = _mm512_scalef_ps(p[i], t[i]);
-    }
+    return m->p + (m->slot * AMX_BATCH + j - m->batch) / CELL * AMX_SUM_ROW;
 }
 
-/* Weights of keys j .. j+3 for `vectors` vectors; hidden are those from `end` on, and by masks. */
-HD_INLINE void amx_weights_of(const int vectors, const bool exact, const float *s, char *p, int j,
-                              int end, vec_t scale, const vec_t *low, vec_t *sum, vec_t *most,
-                              const uint64_t *masks, int shift)
+/* Where the scores of key j are: with modifiers each key has its row. */
+HD_INLINE float *amx_scores_at(const amx_segment_t *m, int j)
 {
-    vec_t y[4 * FLASH_TILE];
-    HD_UNROLL
-    for (int e = 0; e < 4; e++) {
-        HD_UNROLL
-        for (int r = 0; r < vectors; r++) {
-            vec_t *at = &y[e * vectors + r], x = vec_load(s + (j + e) * LANES + r * VEC_LANES);
-            *at = exact ? vec_sub(vec_mul(x, scale), low[r])
-                        : _mm512_fmsub_ps(x, scale, low[r]);
-            if (masks || j + e >= end) {
-                uint32_t bits = j + e >= end ? 0
-                                : masks      ? (uint32_t)(masks[j + e] >> (shift + r * VEC_LANES))
-                                             : 0xffff;
-                *at = vec_select(bits, *at, vec_set1(-INFINITY));
-            }
-            if (!exact)
-                most[r] = vec_max(*at, most[r]);
-        }
-    }
-    amx_exp2(y, 4 * vectors);
-    HD_UNROLL
-    for (int e = 0; e < 4; e += 2) {
-        HD_UNROLL
-        for (int r = 0; r < vectors; r++) {
-            vec_t even = y[e * vectors + r], odd = y[(e + 1) * vectors + r];
-            sum[r] = vec_add(sum[r], vec_add(even, odd));
-            flash_store_weights(p + ((j + e) / 2 * LANES + r * VEC_LANES) * 4, even, odd);
-        }
-    }
+    return m->s + (hd_modifies(&m->task->job->a.modifiers) ? j : j % (2 * AMX_KEYS)) * LANES;
 }
 
-/* Weights of the keys first .. end-1, at most 32 of them, zeros up to 32, and their sums. Returns
+/* Takes up the next product, scores first, for exponentials wait for them. */
+HD_INLINE bool amx_start(const int vectors, amx_segment_t *m)
+{
+    if (m->scores.left) {
+        const int64_t cells = m->task->job->z.steps / FLASH_PLANES;
+        m->now = m->scores;
+        amx_part(&m->now, cells * 4, cells * AMX_SUM_ROW, SCORE_PARTS);
+        m->scores.left = 0;
+        m->scoring = true;
+        amx_zero_sums();
+        return true;
+    }
+    if (m->columns <= 0)
+        return false;
+    m->now = m->values;
+    amx_part(&m->now, AMX_TILE_BYTES, FLASH_WEIGHTS_LOW, VALUE_PARTS);
+    m->now.second = m->columns > AMX_ROWS;
+    m->values.a += 2 * FLASH_PLANES * AMX_TILE_BYTES;
+    m->values.sums += 2 * AMX_ROWS * LANES;
+    m->columns -= 2 * AMX_ROWS;
+    m->scoring = false;
+    amx_load_sums(vectors, &m->now);
+    return true;
+}
+
+/* Half a step of what is to do; false: nothing is. */
+HD_INLINE bool amx_advance(const int vectors, amx_segment_t *m)
+{
+    if (m->now.left == 0 && !amx_start(vectors, m))
+        return false;
+    amx_half_step(vectors, &m->now);
+    if (m->now.left == 0)
+        amx_store_sums(vectors, &m->now);
+    return true;
+}
+
+/* Weights of the keys j .. end-1, at most 32 of them, zeros up to 32, and their sums. Returns
  * whether a score lay too far above its reference: then nothing has happened. */
-HD_INLINE bool amx_weights(const int vectors, const bool exact, const float *s, char *p, int first,
-                           int end, vec_t scale, flash_row_t *row, const uint64_t *masks,
-                           int shift)
+HD_INLINE bool amx_weights(const int vectors, const bool exact, amx_segment_t *m, int first,
+                           int end, const uint64_t *masks)
 {
-    vec_t low[FLASH_TILE], sum[FLASH_TILE], most[FLASH_TILE];
+    const vec_t scale = score_scale(&m->task->job->a);
+    const float *s = amx_scores_at(m, first) - first % AMX_KEYS * LANES;
+    /* Half steps: all of the next scores, and a quarter of a batch's results. */
+    const int due = 2 * (SCORE_PARTS * (m->task->job->z.steps / FLASH_PLANES) / AMX_PAIRS +
+                         VALUE_PARTS * ((m->task->job->a.dv + 31) / 32));
+    char *p = amx_weights_at(m, first);
+    vec_t low[FLASH_TILE], sum[FLASH_TILE];
     uint32_t above = 0;
-    int j = first;
     HD_UNROLL
     for (int r = 0; r < vectors; r++) {
-        low[r] = vec_max(row[r].most, vec_set1(-FLT_MAX));
-        sum[r] = row[r].sum;
-        most[r] = vec_set1(-INFINITY);
+        low[r] = vec_max(m->row[r].most, vec_set1(-FLT_MAX));
+        sum[r] = vec_zero();
     }
-    for (; j + 4 <= end; j += 4)
-        amx_weights_of(vectors, exact, s, p, j, INT32_MAX, scale, low, sum, most, masks, shift);
-    for (; j < end; j += 4)
-        amx_weights_of(vectors, exact, s, p, j, end, scale, low, sum, most, masks, shift);
-    for (; j % AMX_KEYS; j += 2)
+    int count = end - first, j = 0, done = 0;
+    if (masks)
+        masks += first;
+    for (; j + 4 <= count; j += 4) {
+        for (; !exact && done < due * (j + 4) / AMX_KEYS; done++)
+            amx_advance(vectors, m);
+        amx_weights_of(vectors, exact, s, p, j, INT32_MAX, scale, low, sum, masks, m->lane);
+    }
+    for (; j < count; j += 4)
+        amx_weights_of(vectors, exact, s, p, j, count, scale, low, sum, masks, m->lane);
+    for (; j < AMX_KEYS; j += 2)
         for (int r = 0; r < vectors; r++)
-            vec_store(p + (j / 2 * LANES + r * VEC_LANES) * 4, vec_zero());
+            amx_store_zeros(p + (j / 2 * LANES + r * VEC_LANES) * 4);
     HD_UNROLL
     for (int r = 0; r < vectors; r++) {
-        above |= _mm512_cmp_ps_mask(most[r], vec_set1(LAZY), _CMP_GT_OQ);
+        above |= _mm512_cmp_ps_mask(sum[r], vec_set1(AMX_WEIGHTS_MOST), _CMP_GT_OQ);
     }
     if (!exact && above)
         return true;
     HD_UNROLL
     for (int r = 0; r < vectors; r++) {
-        row[r].sum = sum[r];
+        m->row[r].sum = vec_add(m->row[r].sum, sum[r]);
     }
     return false;
 }
 
 /* `exact` rounds a scaled score before the reference is taken from it, as the reference was: huge
  * scores would else lie far above themselves. */
-HD_NOINLINE bool amx_softmax(int vectors, bool exact, const float *s, char *p, int first, int end,
-                             vec_t scale, flash_row_t *row, const uint64_t *masks, int shift)
+HD_NOINLINE bool amx_softmax(amx_segment_t *m, bool exact, int first, int end)
 {
     bool above;
-#define EXACT(n)  above = amx_weights(n, true, s, p, first, end, scale, row, masks, shift)
-#define MASKED(n) above = amx_weights(n, false, s, p, first, end, scale, row, masks, shift)
-#define PLAIN(n)  above = amx_weights(n, false, s, p, first, end, scale, row, NULL, 0)
+#define EXACT(n)  above = amx_weights(n, true, m, first, end, m->masks)
+#define MASKED(n) above = amx_weights(n, false, m, first, end, m->masks)
+#define PLAIN(n)  above = amx_weights(n, false, m, first, end, NULL)
     if (exact)
-        FLASH_WIDTHS(vectors, EXACT);
-    else if (masks)
-        FLASH_WIDTHS(vectors, MASKED);
+        FLASH_WIDTHS(m->vectors, EXACT);
+    else if (m->masks)
+        FLASH_WIDTHS(m->vectors, MASKED);
     else
-        FLASH_WIDTHS(vectors, PLAIN);
+        FLASH_WIDTHS(m->vectors, PLAIN);
 #undef EXACT
 #undef MASKED
 #undef PLAIN
     return above;
 }
 
-/* A segment on its way. */
-typedef struct amx_segment {
-    flash_task_t *task;
-    const flash_block_t *block;
-    int vectors, lane, end;
-    const uint64_t *masks;
-    const char *q;
-    float *s, *o;
-    char *p;
-    flash_row_t *row;
-    int done; /* keys before it are in O^T */
-} amx_segment_t;
+/* ---- a segment ------------------------------------------------------------------------------- */
 
-static void amx_segment_scores(const amx_segment_t *m, int j)
+static void amx_finish_scores(amx_segment_t *m)
 {
-    const flash_block_t *block = m->block;
-    if (j < m->end)
-        amx_scores(m->vectors, block->k + j * block->k_row, block->k_row,
-                   (int)hd_min(AMX_KEYS, m->end - j), m->q, m->task->job->z.steps,
-                   m->s + j * LANES);
+#define WIDTH(n)                                                  \
+    while (m->scores.left > 0 || (m->scoring && m->now.left > 0)) \
+    amx_advance(n, m)
+    FLASH_WIDTHS(m->vectors, WIDTH);
+#undef WIDTH
 }
 
-/* Weights of the keys done .. j-1 to O^T. */
-static void amx_segment_values(amx_segment_t *m, int j)
+static void amx_finish(amx_segment_t *m)
+{
+#define WIDTH(n)              \
+    while (amx_advance(n, m)) \
+    continue
+    FLASH_WIDTHS(m->vectors, WIDTH);
+#undef WIDTH
+}
+
+/* Sets out for the scores of up to 32 keys from j on. Rows that the keys do not fill are read too:
+ * those of a last few keys are copied where there are enough. */
+static void amx_begin_scores(amx_segment_t *m, int j)
 {
     const flash_block_t *block = m->block;
-    if (m->done < j)
-        pv_keys(m->vectors, block->v + m->done / CELL * block->v_row, block->v_row,
-                m->task->job->a.dv, m->p + m->done / CELL * LANES * 4, (j - m->done + 1) / CELL,
-                m->o, NULL);
-    m->done = j;
+    const flash_sizes_t *z = &m->task->job->z;
+    int count = (int)hd_min(m->end - j, AMX_KEYS);
+    if (count <= 0)
+        return;
+    m->scores = (amx_product_t){.a = block->k + j * block->k_row,
+                                .b = m->q,
+                                .a_row = block->k_row,
+                                .a_step = AMX_ROW_BYTES,
+                                .a_second = block->k_row * AMX_ROWS,
+                                .sums = amx_scores_at(m, j),
+                                .left = z->steps / FLASH_PLANES / AMX_PAIRS,
+                                .second = count > AMX_ROWS};
+    if (count % AMX_ROWS) {
+        for (int i = 0; i < count; i++)
+            memcpy(m->task->rest + i * z->steps * 4, m->scores.a + i * block->k_row,
+                   (size_t)z->steps * 4);
+        m->scores.a = m->task->rest;
+        m->scores.a_row = z->steps * 4;
+        m->scores.a_second = m->scores.a_row * AMX_ROWS;
+    }
+}
+
+/* Sets out for the results of the keys batch .. j-1, after those before. */
+static void amx_begin_values(amx_segment_t *m, int j)
+{
+    const flash_block_t *block = m->block;
+    amx_finish(m);
+    if (j == m->batch)
+        return;
+    m->values = (amx_product_t){.a = block->v + m->batch / CELL * block->v_row,
+                                .b = m->p + m->slot * AMX_BATCH / CELL * AMX_SUM_ROW,
+                                .a_row = AMX_ROW_BYTES,
+                                .a_step = block->v_row * AMX_PAIRS,
+                                .a_second = FLASH_PLANES * AMX_TILE_BYTES,
+                                .sums = m->o,
+                                .left = (j - m->batch + AMX_KEYS - 1) / AMX_KEYS};
+    m->columns = m->task->job->a.dv;
+    m->batch = j;
+    m->slot ^= 1;
 }
 
 /* Moves the references to the maxima of keys j .. end-1, and what is summed so far with them. */
-static void amx_segment_raise(amx_segment_t *m, int j, int end)
+static void amx_raise(amx_segment_t *m, int j, int end)
 {
     const hd_attention_t *a = &m->task->job->a;
     vec_t most[FLASH_TILE], low, corr[FLASH_TILE];
     for (int r = 0; r < FLASH_TILE; r++)
         most[r] = corr[r] = vec_set1(-INFINITY);
-    amx_maxima(m->vectors, j, end, m->s, most, m->masks, m->lane);
-    amx_segment_values(m, j);
+    amx_maxima(m->vectors, j, end, amx_scores_at(m, j), most, m->masks, m->lane);
+    amx_begin_values(m, j);
+    amx_finish(m);
     for (int r = 0; r < m->vectors; r++)
         corr[r] = flash_raise(&m->row[r], scaled_most(a, most[r]), &low);
-    amx_scale(m->vectors, a->dv, m->o, corr);
+    for (int c = 0; c < a->dv; c++)
+        for (int r = 0; r < m->vectors; r++) {
+            float *at = m->o + c * LANES + r * VEC_LANES;
+            vec_store(at, vec_mul(vec_load(at), corr[r]));
+        }
 }
 
-/* The products of the next keys are under way while the exponentials of these are taken. */
-static void amx_segment_run(amx_segment_t *m, int first)
+static void amx_run_segment(amx_segment_t *m)
 {
-    const hd_attention_t *a = &m->task->job->a;
-    const bool modifies = hd_modifies(&a->modifiers);
-    amx_segment_scores(m, first);
-    for (int j = first; j < m->end; j += AMX_KEYS) {
+    const bool modifies = hd_modifies(&m->task->job->a.modifiers);
+    amx_begin_scores(m, m->first);
+    amx_finish_scores(m);
+    for (int j = m->first; j < m->end; j += AMX_KEYS) {
         int end = (int)hd_min(j + AMX_KEYS, m->end);
         vec_t most[FLASH_TILE] = {vec_zero()}; /* of no use */
-        amx_segment_scores(m, j + AMX_KEYS);
+        if (j - m->batch == AMX_BATCH)
+            amx_begin_values(m, j);
+        amx_begin_scores(m, j + AMX_KEYS);
         if (modifies)
             flash_modify_scores(&m->task->modify, m->block->key, j, end, m->vectors, m->lane, m->s,
                                 most, m->masks);
-        if (amx_softmax(m->vectors, false, m->s, m->p, j, end, score_scale(a), m->row, m->masks,
-                        m->lane)) {
-            amx_segment_raise(m, j, end);
-            amx_softmax(m->vectors, true, m->s, m->p, j, end, score_scale(a), m->row, m->masks,
-                        m->lane);
+        if (amx_softmax(m, false, j, end)) {
+            amx_raise(m, j, end);
+            amx_softmax(m, true, j, end);
         }
+        amx_finish_scores(m);
     }
-    amx_segment_values(m, m->end);
+    amx_begin_values(m, m->end);
+    amx_finish(m);
 }
 
 static void attend_tile(flash_task_t *task, const flash_block_t *block, int tile,
@@ -201,6 +262,7 @@ static void attend_tile(flash_task_t *task, const flash_block_t *block, int tile
             .block = block,
             .vectors = s->vectors,
             .lane = tile * LANES + at,
+            .first = s->first,
             .end = s->end,
             .masks = s->masked ? task->masks : NULL,
             .q = task->q + ((int64_t)tile * steps * LANES + at) * 4,
@@ -208,9 +270,9 @@ static void attend_tile(flash_task_t *task, const flash_block_t *block, int tile
             .o = task->o + tile * value_columns(a) * LANES + at,
             .p = task->p + at * 4,
             .row = task->row + tile * FLASH_TILE + s->from,
-            .done = s->first,
+            .batch = s->first,
         };
-        amx_segment_run(&m, s->first);
+        amx_run_segment(&m);
     }
 }
 

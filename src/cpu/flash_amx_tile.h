@@ -4,14 +4,27 @@
  *     scores^T = K Q^T     left: 16 rows of K as they lie    right: Q^T in pairs, as packed anyway
  *     out^T = V^T P^T      left: V^T, packed by pack_v       right: P^T in pairs, as stored anyway
  *
- * Two left by two right operands: each is loaded once for two products, which a load port can
- * follow. Keys come 32 at a time; what is left of the last 32 are zeros in P^T and in packed V. */
+ * A product is up to 32 rows of sums by up to 32 queries, two left by two right operands, so that
+ * each is loaded once for two dots: while another thread keeps the core's load ports busy, loads
+ * are what everything waits for. It goes on by halves of steps, 32 elements deep, which stand
+ * between other work.
+ *
+ * Tried and left: four tiles of sums for scores and results by turns, two each, so that no dot
+ * waits for the store of what its tile held before: 8 % faster with the core to itself, 12 to 15 %
+ * slower beside another thread. */
 #ifndef HD_FLASH_AMX_TILE_H
 #define HD_FLASH_AMX_TILE_H
 
 #include "amx.h"
 
-enum { AMX_KEYS = 32 }; /* of one product of values */
+enum { AMX_KEYS = 32, AMX_SUM_ROW = LANES * 4 };
+
+/* Bytes from the high parts of weights to the low ones. */
+#if FLASH_PLANES > 1
+enum { FLASH_WEIGHTS_LOW = SPLIT_WEIGHTS };
+#else
+enum { FLASH_WEIGHTS_LOW = 0 };
+#endif
 
 HD_INLINE void flash_begin(void)
 {
@@ -24,182 +37,191 @@ HD_INLINE void flash_end(void)
     amx_end();
 }
 
-/* Scores of 2 x 16 keys and 2 x 16 queries. */
-HD_INLINE void amx_scores_2x2(const char *k, int64_t k_row, const char *q, int steps, float *s)
+typedef struct amx_product {
+    const char *a, *b;     /* operands of the next step */
+    int64_t a_row, a_step; /* bytes to a next row, and step */
+    int64_t a_second;      /* bytes to rows 16 .. 31 */
+    float *sums;
+    int left;    /* steps */
+    bool second; /* rows 16 .. 31 */
+    bool half;   /* a first half of a step is done */
+#if FLASH_PLANES > 1
+    const char *a_begin, *b_begin;
+    int64_t a_low, b_low; /* bytes to the low parts */
+    int depth, rest, pass; /* steps of a product of parts, and to do; which of four */
+#endif
+} amx_product_t;
+
+HD_INLINE void amx_load_sums(const int vectors, const amx_product_t *m)
 {
-    const int64_t row = LANES * 4;
+    amx_load(0, m->sums, AMX_SUM_ROW);
+    if (vectors > 1)
+        amx_load(1, m->sums + 16, AMX_SUM_ROW);
+    if (m->second) {
+        amx_load(2, m->sums + AMX_ROWS * LANES, AMX_SUM_ROW);
+        if (vectors > 1)
+            amx_load(3, m->sums + AMX_ROWS * LANES + 16, AMX_SUM_ROW);
+    }
+}
+
+HD_INLINE void amx_store_sums(const int vectors, const amx_product_t *m)
+{
+    amx_store(0, m->sums, AMX_SUM_ROW);
+    if (vectors > 1)
+        amx_store(1, m->sums + 16, AMX_SUM_ROW);
+    if (m->second) {
+        amx_store(2, m->sums + AMX_ROWS * LANES, AMX_SUM_ROW);
+        if (vectors > 1)
+            amx_store(3, m->sums + AMX_ROWS * LANES + 16, AMX_SUM_ROW);
+    }
+}
+
+HD_INLINE void amx_zero_sums(void)
+{
     amx_zero(0);
     amx_zero(1);
     amx_zero(2);
     amx_zero(3);
-    for (int step = 0; step < steps; step += AMX_PAIRS) {
-        amx_load(6, q + step * row, row);
-        amx_load(4, k + step * 4, k_row);
-        amx_dot(0, 4, 6);
-        amx_load(7, q + step * row + 64, row);
-        amx_dot(1, 4, 7);
-        amx_load(5, k + step * 4 + 16 * k_row, k_row);
-        amx_dot(2, 5, 6);
-        amx_dot(3, 5, 7);
-    }
-    amx_store(0, s, row);
-    amx_store(1, s + 16, row);
-    amx_store(2, s + 16 * LANES, row);
-    amx_store(3, s + 16 * LANES + 16, row);
 }
 
-/* Scores of as many keys as a tile has rows. */
-HD_INLINE void amx_scores_1(const int vectors, const char *k, int64_t k_row, const char *q,
-                            int steps, float *s)
+enum { SCORE_PARTS = FLASH_PLANES > 1 ? 4 : 1, VALUE_PARTS = FLASH_PLANES > 1 ? 3 : 1 };
+
+/* Makes a product of numbers the sum of `parts` products of their parts. */
+HD_INLINE void amx_part(amx_product_t *m, int64_t a_low, int64_t b_low, int parts)
 {
-    const int64_t row = LANES * 4;
-    for (int r = 0; r < vectors; r++) {
-        amx_zero(0);
-        for (int step = 0; step < steps; step += AMX_PAIRS) {
-            amx_load(4, k + step * 4, k_row);
-            amx_load(6, q + step * row + r * 64, row);
-            amx_dot(0, 4, 6);
-        }
-        amx_store(0, s + r * 16, row);
-    }
+#if FLASH_PLANES > 1
+    m->a_begin = m->a;
+    m->b_begin = m->b;
+    m->a_low = a_low;
+    m->b_low = b_low;
+    m->depth = m->rest = m->left;
+    m->left *= parts;
+#else
+    (void)m, (void)a_low, (void)b_low, (void)parts;
+#endif
 }
 
-HD_INLINE void amx_scores(const int vectors, const char *k, int64_t k_row, int count,
-                          const char *q, int steps, float *s)
+/* After the last step of high parts by high ones come high by low, low by high, low by low. */
+HD_INLINE void amx_next_parts(amx_product_t *m)
+{
+#if FLASH_PLANES > 1
+    if (--m->rest > 0)
+        return;
+    m->rest = m->depth;
+    m->pass++;
+    m->a = m->a_begin + (m->pass >> 1) * m->a_low;
+    m->b = m->b_begin + (m->pass & 1) * m->b_low;
+#else
+    (void)m;
+#endif
+}
+
+/* Half a step: the rows of the first left operand, or of the second. */
+HD_INLINE void amx_half_step(const int vectors, amx_product_t *m)
+{
+    const char *a = m->a, *b = m->b;
+    const int64_t row = m->a_row;
+    if (!m->half) {
+        amx_load(6, b, AMX_SUM_ROW);
+        amx_load(4, a, row);
+        amx_dot(0, 4, 6);
+        if (vectors > 1) {
+            amx_load(7, b + 64, AMX_SUM_ROW);
+            amx_dot(1, 4, 7);
+        }
+        m->half = true;
+        return;
+    }
+    if (m->second) {
+        amx_load(5, a + m->a_second, row);
+        amx_dot(2, 5, 6);
+        if (vectors > 1)
+            amx_dot(3, 5, 7);
+    }
+    m->half = false;
+    m->a = a + m->a_step;
+    m->b = b + AMX_PAIRS * AMX_SUM_ROW;
+    m->left--;
+    amx_next_parts(m);
+}
+
+/* ---- one by one, for the careful way --------------------------------------------------------- */
+
+#if FLASH_PLANES > 1
+/* Scores of keys and one vector, in f32. */
+static void amx_scores_1(const char *k, int64_t k_row, int count, const char *q, int steps,
+                         float *s)
+{
+    const int part = steps / 2;
+    for (int j = 0; j < count; j++) {
+        vec_t sum = vec_zero();
+        for (int c = 0; c < part * 2; c++) {
+            const char *key = k + j * k_row + c * 2, *cell = q + c / 2 * AMX_SUM_ROW;
+            vec_t query = vec_add(split_half(cell, c % 2),
+                                  split_half(cell + part * AMX_SUM_ROW, c % 2));
+            sum = vec_fma(vec_set1(split_number(key, key + part * 4)), query, sum);
+        }
+        vec_store(s + j * LANES, sum);
+    }
+}
+#else
+static void amx_scores_16(const char *k, int64_t k_row, const char *q, int steps, float *s)
+{
+    amx_zero(0);
+    for (int step = 0; step < steps; step += AMX_PAIRS) {
+        amx_load(4, k + step * 4, k_row);
+        amx_load(6, q + step * AMX_SUM_ROW, AMX_SUM_ROW);
+        amx_dot(0, 4, 6);
+    }
+    amx_store(0, s, AMX_SUM_ROW);
+}
+
+/* Scores of keys and one vector; the last few with tiles of as many rows. */
+static void amx_scores_1(const char *k, int64_t k_row, int count, const char *q, int steps,
+                         float *s)
 {
     int j = 0;
-    for (; j + 32 <= count; j += 32) {
-        int r = 0;
-        for (; r + 2 <= vectors; r += 2)
-            amx_scores_2x2(k + j * k_row, k_row, q + r * 64, steps, s + j * LANES + r * 16);
-        if (r < vectors) {
-            amx_scores_1(1, k + j * k_row, k_row, q + r * 64, steps, s + j * LANES + r * 16);
-            amx_scores_1(1, k + (j + 16) * k_row, k_row, q + r * 64, steps,
-                         s + (j + 16) * LANES + r * 16);
-        }
-    }
     for (; j + AMX_ROWS <= count; j += AMX_ROWS)
-        amx_scores_1(vectors, k + j * k_row, k_row, q, steps, s + j * LANES);
+        amx_scores_16(k + j * k_row, k_row, q, steps, s + j * LANES);
     if (j < count) {
         amx_config_t config = amx_config(count - j);
         amx_begin(&config);
-        amx_scores_1(vectors, k + j * k_row, k_row, q, steps, s + j * LANES);
+        amx_scores_16(k + j * k_row, k_row, q, steps, s + j * LANES);
         config = amx_config(AMX_ROWS);
         amx_begin(&config);
     }
 }
+#endif
 
 /* Hides scores, and takes maxima. */
-HD_INLINE void amx_maxima(const int vectors, int first, int end, float *s, vec_t *most,
+HD_INLINE void amx_maxima(int vectors, int first, int end, float *s, vec_t *most,
                           const uint64_t *masks, int shift)
 {
-    vec_t top[FLASH_TILE];
-    for (int r = 0; r < FLASH_TILE; r++)
-        top[r] = r < vectors ? most[r] : vec_zero();
-    for (int j = first; j < end; j++) {
-        HD_UNROLL
-        for (int r = 0; r < vectors; r++) {
-            float *at = s + j * LANES + r * VEC_LANES;
-            vec_t x = vec_load(at);
-            if (masks) {
-                uint32_t bits = (uint32_t)(masks[j] >> (shift + r * VEC_LANES));
-                x = vec_select(bits, x, vec_set1(-INFINITY));
-                vec_store(at, x);
-            }
-            top[r] = vec_max(x, top[r]);
-        }
-    }
-    for (int r = 0; r < vectors; r++)
-        most[r] = top[r];
-}
-
-HD_NOINLINE void qk_keys(int vectors, const char *k, int64_t k_row, int first, int end,
-                         const char *q, int steps, float *s, vec_t *most, const uint64_t *masks,
-                         int shift)
-{
-    amx_scores(vectors, k + first * k_row, k_row, end - first, q, steps, s + first * LANES);
-#define MASKED(n) amx_maxima(n, first, end, s, most, masks, shift)
-#define PLAIN(n)  amx_maxima(n, first, end, s, most, NULL, 0)
-    if (masks)
-        FLASH_WIDTHS(vectors, MASKED);
-    else
-        FLASH_WIDTHS(vectors, PLAIN);
-#undef MASKED
-#undef PLAIN
-}
-
-/* ---- values ---------------------------------------------------------------------------------- */
-
-HD_INLINE void amx_values_2x2(const char *v, int64_t v_step, const char *p, int groups, float *o)
-{
-    const int64_t row = LANES * 4;
-    amx_load(0, o, row);
-    amx_load(1, o + 16, row);
-    amx_load(2, o + 16 * LANES, row);
-    amx_load(3, o + 16 * LANES + 16, row);
-    for (int g = 0; g < groups; g++, v += v_step, p += AMX_PAIRS * row) {
-        amx_load(6, p, row);
-        amx_load(4, v, AMX_ROW_BYTES);
-        amx_dot(0, 4, 6);
-        amx_load(7, p + 64, row);
-        amx_dot(1, 4, 7);
-        amx_load(5, v + AMX_ROWS * AMX_ROW_BYTES, AMX_ROW_BYTES);
-        amx_dot(2, 5, 6);
-        amx_dot(3, 5, 7);
-    }
-    amx_store(0, o, row);
-    amx_store(1, o + 16, row);
-    amx_store(2, o + 16 * LANES, row);
-    amx_store(3, o + 16 * LANES + 16, row);
-}
-
-HD_INLINE void amx_values_1(const char *v, int64_t v_step, const char *p, int groups, float *o)
-{
-    const int64_t row = LANES * 4;
-    amx_load(0, o, row);
-    for (int g = 0; g < groups; g++, v += v_step, p += AMX_PAIRS * row) {
-        amx_load(6, p, row);
-        amx_load(4, v, AMX_ROW_BYTES);
-        amx_dot(0, 4, 6);
-    }
-    amx_store(0, o, row);
-}
-
-static void amx_scale(int vectors, int dv, float *o, const vec_t *corr)
-{
-    for (int c = 0; c < dv; c++)
-        for (int r = 0; r < vectors; r++) {
-            float *at = o + c * LANES + r * VEC_LANES;
-            vec_store(at, vec_mul(vec_load(at), corr[r]));
-        }
-}
-
-HD_NOINLINE void pv_keys(int vectors, const char *v, int64_t v_row, int dv, const char *p,
-                         int steps, float *o, const vec_t *corr)
-{
-    const int64_t v_step = v_row * AMX_PAIRS;
-    const int groups = (steps + AMX_PAIRS - 1) / AMX_PAIRS;
-    if (corr)
-        amx_scale(vectors, dv, o, corr);
-    for (int c = 0; c < dv; c += 32) {
-        bool two = c + 16 < dv;
-        const char *columns = v + c * AMX_ROW_BYTES;
-        float *to = o + c * LANES;
-        int r = 0;
-        for (; two && r + 2 <= vectors; r += 2)
-            amx_values_2x2(columns, v_step, p + r * 64, groups, to + r * 16);
-        for (; r < vectors; r++) {
-            amx_values_1(columns, v_step, p + r * 64, groups, to + r * 16);
-            if (two)
-                amx_values_1(columns + AMX_ROWS * AMX_ROW_BYTES, v_step, p + r * 64, groups,
-                             to + 16 * LANES + r * 16);
+    for (int r = 0; r < vectors; r++) {
+        for (int j = first; j < end; j++) {
+            float *at = s + (j - first) * LANES + r * VEC_LANES;
+            uint32_t bits = masks ? (uint32_t)(masks[j] >> (shift + r * VEC_LANES)) : 0xffff;
+            vec_t x = vec_select(bits, vec_load(at), vec_set1(-INFINITY));
+            vec_store(at, x);
+            most[r] = vec_max(x, most[r]);
         }
     }
 }
 
+/* As in flash_tile.h, for one vector. */
+static void qk_keys(int vectors, const char *k, int64_t k_row, int first, int end, const char *q,
+                    int steps, float *s, vec_t *most, const uint64_t *masks, int shift)
+{
+    amx_scores_1(k + first * k_row, k_row, end - first, q, steps, s + first * LANES);
+    amx_maxima(vectors, first, end, s + first * LANES, most, masks, shift);
+}
+
+/* Where element `key` % 2 of a pair of packed V^T is. */
 HD_INLINE const char *flash_value_at(const char *v, int64_t v_row, int key, int column)
 {
-    return v + key / AMX_KEYS * (v_row * AMX_PAIRS) + column * AMX_ROW_BYTES + (key % AMX_KEYS & ~1) * 2;
+    return v + key / AMX_KEYS * (v_row * AMX_PAIRS) +
+           column / AMX_ROWS * (FLASH_PLANES * AMX_TILE_BYTES) +
+           column % AMX_ROWS * AMX_ROW_BYTES + (key % AMX_KEYS & ~1) * 2;
 }
 
 #endif

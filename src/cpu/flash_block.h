@@ -27,7 +27,7 @@ typedef struct flash_task {
     int lanes;
     bool careful; /* let no masked value into a product, not even times zero */
     bool cut;     /* some block was partial */
-    char *q, *p, *k_tile, *v_tile, *staging;
+    char *q, *p, *k_tile, *v_tile, *staging, *rest;
     float *s, *o;
     flash_row_t row[FLASH_VECTORS];
     uint64_t masks[STEP_KEYS];
@@ -276,9 +276,9 @@ static void attend_block(flash_task_t *task, const hd_walk_t *walk, const hd_blo
     /* What fills up a last cell of values may be a key that nobody here sees. */
     bool odd = at->count % VALUE_KEYS != 0;
     task->cut |= odd;
-    if (!at->full || odd)
+    if (!at->full || odd || task->careful)
         make_masks(task, walk, at);
-    if (task->careful && (!at->full || odd)) {
+    if (task->careful && (!at->full || odd || FLASH_PLANES > 1)) {
         for (int v = 0; v < vectors; v++)
             attend_careful(task, block, at->count, v);
         return;

@@ -89,6 +89,7 @@ static void set_buffers(flash_task_t *tasks, const flash_job_t *job, char *at)
         tasks[t].staging = staging;
         tasks[t].k_tile = staging + z->staging;
         tasks[t].v_tile = tasks[t].k_tile + z->k_tile;
+        tasks[t].rest = tasks[t].v_tile + z->v_tile + z->addend;
         tasks[t].modify.addend = z->addend ? (float *)(void *)(tasks[t].v_tile + z->v_tile) : NULL;
     }
 }

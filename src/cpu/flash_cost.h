@@ -16,8 +16,18 @@ typedef struct flash_cost {
     double masked;       /* what a tile with a mask costs beyond a full one, as a part of that */
 } flash_cost_t;
 
+#if FLASH_PLANES > 1
+/* Three and a half dots of tiles for one. */
+static const flash_cost_t flash_cost = {
+    .wide = 0.14, .narrow = 0.08, .score = 60, .element = 100, .packed = 60, .masked = 0.07};
+#elif FLASH_AMX
+/* Of the peak of tiles, which products of full tiles reach, were it not for the exponentials. */
+static const flash_cost_t flash_cost = {
+    .wide = 0.5, .narrow = 0.3, .score = 150, .element = 300, .packed = 120, .masked = 0.07};
+#else
 static const flash_cost_t flash_cost = {
     .wide = 0.95, .narrow = 0.6, .score = 28, .element = 40, .packed = 25, .masked = 0.07};
+#endif
 
 /* Keys that a query sees on average; of a tile list all those of its tiles, and which part of them
  * is behind a mask. */
@@ -42,8 +52,9 @@ static inline int flash_edges(const hd_attention_t *a)
 /* Flops a nanosecond of what this kernel's arithmetic is bound by. */
 static inline double flash_peak(const heed_peaks_t *peaks, int threads)
 {
-    return FLASH_PAIRS ? hd_rate(peaks, peaks->dot_bf16, threads)
-                       : hd_f32_rate(peaks, VEC_LANES, threads);
+    return FLASH_AMX     ? hd_rate(peaks, peaks->tile_bf16, threads)
+           : FLASH_PAIRS ? hd_rate(peaks, peaks->dot_bf16, threads)
+                         : hd_f32_rate(peaks, VEC_LANES, threads);
 }
 
 static inline double flash_round(double count, int to)

@@ -10,7 +10,7 @@ enum { PACK_BYTES = 64 << 20, SERIAL_FLOPS = 2000000 };
 
 /* Keys of a step at most: blocks that every query sees are taken two at a time, and the rest of a
  * sequence goes with the last of them, for each step scales and stores all of O^T. */
-enum { STEP_KEYS = 2 * HD_BLOCK_KEYS };
+enum { STEP_KEYS = (FLASH_AMX ? 16 : 2) * HD_BLOCK_KEYS };
 
 /* Tasks that walk over the keys together, at most, and the bytes of keys and values from which it
  * pays: while those of a head stay in a core's own cache, nothing is gained. */
@@ -32,6 +32,7 @@ typedef struct flash_sizes {
     int64_t staging_row;                        /* bytes */
     size_t q, s, p, o, staging, k_tile, v_tile; /* bytes of a thread's buffers */
     size_t addend;                              /* those of a bias */
+    size_t rest;                                /* those of a last few rows of K */
     size_t state;
     int threads;
 } flash_sizes_t;
@@ -45,8 +46,8 @@ static size_t padded(int64_t bytes)
 /* Rows of pages are not all one stride apart, and codes with a scale are no cells. */
 static bool is_readable(const hd_view_t *view, const hd_view_t *scale, int size)
 {
-    return hd_view_is_plain(view, FLASH_PAIRS ? HEED_BF16 : HEED_F32) && size % (FLASH_AMX ? 32 : CELL) == 0 &&
-           !view->page && !scale->dtype;
+    return hd_view_is_plain(view, FLASH_PAIRS ? HEED_BF16 : HEED_F32) &&
+           size % (FLASH_AMX ? 32 : CELL) == 0 && !view->page && !scale->dtype;
 }
 
 static void choose_packing(const hd_attention_t *a, flash_sizes_t *z)
@@ -60,7 +61,8 @@ static void choose_packing(const hd_attention_t *a, flash_sizes_t *z)
     z->tile_k = !z->pack_k && !read_k;
     z->tile_v = !z->pack_v && !read_v;
     z->k_head = z->pack_k ? a->keys * packed_k_row(a) : 0;
-    z->v_head = z->pack_v ? (int64_t)hd_round_up((size_t)a->keys, VALUE_KEYS) / CELL * packed_v_row(a) : 0;
+    z->v_head =
+        z->pack_v ? (int64_t)hd_round_up((size_t)a->keys, VALUE_KEYS) / CELL * packed_v_row(a) : 0;
     z->k_head = (int64_t)hd_round_up((size_t)z->k_head, 64);
     z->v_head = (int64_t)hd_round_up((size_t)z->v_head, 64);
 }
@@ -104,17 +106,22 @@ static flash_sizes_t flash_sizes(const hd_attention_t *a, int threads)
     if (z.threads > heads * z.turns)
         z.threads = (int)hd_max(heads * z.turns, 1);
 
-    z.staging_row = (int64_t)hd_round_up((size_t)hd_max(a->d, a->dv), VEC_LANES) * 4;
+    z.staging_row =
+        (int64_t)hd_round_up((size_t)hd_max(a->d, a->dv), VEC_LANES * FLASH_PLANES) * 4;
     z.q = padded((int64_t)TILES * z.steps * LANES * 4);
     z.s = padded(STEP_KEYS * LANES * 4);
     z.p = FLASH_PAIRS ? padded(STEP_KEYS / CELL * LANES * 4) : 0;
+#if FLASH_PLANES > 1
+    z.p += SPLIT_WEIGHTS;
+#endif
     z.o = padded((int64_t)TILES * value_columns(a) * LANES * 4);
     z.staging = padded(VEC_LANES * z.staging_row);
     z.k_tile = z.tile_k ? padded(STEP_KEYS * packed_k_row(a)) : 0;
     z.v_tile = z.tile_v ? padded(STEP_KEYS / CELL * packed_v_row(a)) : 0;
     z.addend = flash_has_bias(a) ? padded(HD_BLOCK_KEYS * ROWS * 4) : 0;
-    z.state =
-        (size_t)z.share * (z.q + z.o) + z.s + z.p + z.staging + z.k_tile + z.v_tile + z.addend;
+    z.rest = FLASH_AMX ? padded(VALUE_KEYS * packed_k_row(a)) : 0;
+    z.state = (size_t)z.share * (z.q + z.o) + z.s + z.p + z.staging + z.k_tile + z.v_tile +
+              z.addend + z.rest;
     return z;
 }
 

@@ -134,8 +134,8 @@ static void pack_queries(flash_task_t *task)
 static void transpose_out(const flash_task_t *task, int vector, vec_t factor, char *const *rows)
 {
     int dv = task->job->a.dv;
-    const float *o =
-        task->o + vector / FLASH_TILE * value_columns(&task->job->a) * LANES + vector % FLASH_TILE * VEC_LANES;
+    const float *o = task->o + vector / FLASH_TILE * value_columns(&task->job->a) * LANES +
+                     vector % FLASH_TILE * VEC_LANES;
     for (int c = 0; c < dv; c += VEC_LANES) {
         vec_t x[VEC_LANES];
         HD_UNROLL
@@ -202,8 +202,9 @@ static void run_tasks(flash_task_t *tasks, int count)
     }
     attend_keys(tasks, count);
     for (int t = 0; t < count; t++) {
-        /* Zero times a masked NaN or infinity is NaN: where that may have happened, go again. */
-        if (tasks[t].cut && has_nan(&tasks[t])) {
+        /* Zero times a masked NaN or infinity is NaN: where that may have happened, go again. The
+         * zero may be a part of a number. */
+        if ((tasks[t].cut || FLASH_PLANES > 1) && has_nan(&tasks[t])) {
             tasks[t].careful = true;
             attend_keys(&tasks[t], 1);
         }

@@ -19,6 +19,9 @@
 #ifndef FLASH_AMX
 #define FLASH_AMX 0
 #endif
+#ifndef FLASH_PLANES
+#define FLASH_PLANES 1
+#endif
 
 #include <float.h>
 #include <math.h>
@@ -26,7 +29,7 @@
 enum {
     CELL = FLASH_PAIRS ? 2 : 1,
     VALUE_KEYS = FLASH_AMX ? 32 : CELL, /* keys that the second product takes at once */
-    LANES = FLASH_TILE * VEC_LANES, /* of a wide tile: the row length of Q^T, S^T and O^T */
+    LANES = FLASH_TILE * VEC_LANES,     /* of a wide tile: the row length of Q^T, S^T and O^T */
     TILES = FLASH_VECTORS / FLASH_TILE,
     ROWS = FLASH_VECTORS * VEC_LANES, /* queries of a task */
 };

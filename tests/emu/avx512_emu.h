@@ -283,6 +283,53 @@ EMU_INLINE simde__m512 emu_int_to_float(simde__m512i x)
 #undef _mm512_cvtepi8_epi32
 #define _mm512_cvtepi8_epi32(x) emu_from_epi8(x)
 
+/* ---- powers of two --------------------------------------------------------------------------- */
+
+/* x less its floor (immediate 9: towards -inf, to whole numbers), 0 of an infinity. */
+EMU_INLINE simde__m512 emu_reduce(simde__m512 x)
+{
+    EMU_LANES(float, lane, x);
+    for (int i = 0; i < 16; i++)
+        lane[i] = __builtin_isinf(lane[i]) ? 0 : lane[i] - __builtin_floorf(lane[i]);
+    EMU_VECTOR(simde__m512, result, lane);
+    return result;
+}
+
+/* a 2^floor(b) */
+EMU_INLINE simde__m512 emu_scalef(simde__m512 a, simde__m512 b)
+{
+    EMU_LANES(float, value, a);
+    EMU_LANES(float, power, b);
+    for (int i = 0; i < 16; i++) {
+        float whole = __builtin_floorf(power[i]);
+        whole = whole > 1000 ? 1000 : whole < -1000 ? -1000 : whole;
+        value[i] = power[i] != power[i] ? power[i] : __builtin_ldexpf(value[i], (int)whole);
+    }
+    EMU_VECTOR(simde__m512, result, value);
+    return result;
+}
+
+/* Word i of the result: word index[i] of x where bit i of the mask is set, else word i of other. */
+EMU_INLINE simde__m512i emu_mask_permute_words(simde__m512i other, uint32_t mask,
+                                               simde__m512i index, simde__m512i x)
+{
+    EMU_LANES(uint16_t, to, other);
+    EMU_LANES(uint16_t, at, index);
+    EMU_LANES(uint16_t, from, x);
+    for (int i = 0; i < 32; i++)
+        to[i] = mask >> i & 1 ? from[at[i] & 31] : to[i];
+    EMU_VECTOR(simde__m512i, result, to);
+    return result;
+}
+
+#undef _mm512_reduce_ps
+#define _mm512_reduce_ps(x, immediate) emu_reduce(x)
+#undef _mm512_scalef_ps
+#define _mm512_scalef_ps(a, b) emu_scalef(a, b)
+#undef _mm512_mask_permutexvar_epi16
+#define _mm512_mask_permutexvar_epi16(other, mask, index, x) \
+    emu_mask_permute_words(other, mask, index, x)
+
 /* ---- masked memory --------------------------------------------------------------------------- */
 
 #define EMU_MASKED(bits, element, vector)                                                \

@@ -44,6 +44,7 @@ typedef struct kit_attention {
     double *want_out, *want_lse;
     double *old_out, *old_lse;
     bool f16_weights;  /* each weight may have been rounded to f16 on its way into out */
+    bool split_weights; /* each weight may have been rounded to two bf16 */
     bool e4m3_weights; /* each weight may have been rounded to e4m3 on its way into out */
 } kit_attention_t;
 
