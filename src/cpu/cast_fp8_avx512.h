@@ -9,7 +9,8 @@
 #ifndef HD_CAST_FP8_AVX512_H
 #define HD_CAST_FP8_AVX512_H
 
-#include "cast_job.h"
+#include "cast_limits.h"
+#include "vec.h"
 
 #define CAST_4(f, i)  f(i), f((i) + 1), f((i) + 2), f((i) + 3)
 #define CAST_16(f, i) CAST_4(f, i), CAST_4(f, (i) + 4), CAST_4(f, (i) + 8), CAST_4(f, (i) + 12)
