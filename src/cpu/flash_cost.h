@@ -19,11 +19,12 @@ typedef struct flash_cost {
 #if FLASH_PLANES > 1
 /* Three and a half dots of tiles for one. */
 static const flash_cost_t flash_cost = {
-    .wide = 0.14, .narrow = 0.08, .score = 60, .element = 100, .packed = 60, .masked = 0.07};
+    .wide = 0.06, .narrow = 0.035, .score = 8, .element = 50, .packed = 30, .masked = 0.07};
 #elif FLASH_AMX
-/* Of the peak of tiles, which products of full tiles reach, were it not for the exponentials. */
+/* Of the peak of tiles, which loads of tiles let no product reach: on a core that other machines
+ * use too, as most are. */
 static const flash_cost_t flash_cost = {
-    .wide = 0.5, .narrow = 0.3, .score = 150, .element = 300, .packed = 120, .masked = 0.07};
+    .wide = 0.18, .narrow = 0.1, .score = 20, .element = 150, .packed = 100, .masked = 0.07};
 #else
 static const flash_cost_t flash_cost = {
     .wide = 0.95, .narrow = 0.6, .score = 28, .element = 40, .packed = 25, .masked = 0.07};
