@@ -43,7 +43,9 @@ static const struct argp_option option_list[] = {
 };
 
 static const char about[] =
-    "Check and time implementations of operation OP on a list of problems.\v"
+    "Check and time implementations of operation OP on a list of problems. OP sparse is attention "
+    "under tile lists beside dense attention, ring is attention in streams and rings beside a "
+    "single pass.\v"
     "A result is the median of the samples. GFLOP/s counts useful operations only, GB/s each "
     "operand "
     "once. The fraction of the limit is the time that the problem's operations would take at the "
@@ -57,6 +59,7 @@ static const char about[] =
     "  heed bench attention --impl 'auto,cpu:flash_*' --dtype f32,bf16 \\\n"
     "      --prob 'attention b=1 sq=2048 sk=2048 hq=8 hk=8 d=64'\n"
     "  heed bench attention --device cuda --impl 'cuda:*' --shapes bench/shapes/prefill.txt\n"
+    "  heed bench sparse --prob 'attention sq=8192 d=64 tiles=text:random:0.1'\n"
     "  heed bench attention -o json > results.json\n"
     "  heed bench compare results.json\n\n"
     "Exit codes: 0 done, 1 a wrong result or none, 2 the command line cannot be understood.";
@@ -101,6 +104,10 @@ static void take_op(struct argp_state *state, bench_options_t *options, const ch
     for (int i = 0; (known = heed_op_name(i)); i++)
         if (!strcmp(known, op))
             options->op = known;
+    if (!strcmp(op, "sparse") || !strcmp(op, "ring")) {
+        options->op = "attention";
+        options->beside = op;
+    }
     if (!options->op)
         argp_error(state, "there is no operation %s; `heed info` lists them", op);
 }
@@ -151,6 +158,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case ARGP_KEY_ARG:
         take_op(state, options, arg);
+        return 0;
+    case ARGP_KEY_SUCCESS:
+        if (options->beside && options->device.type != HEED_DEVICE_CPU)
+            argp_error(state, "%s runs on the CPU", options->beside);
         return 0;
     case ARGP_KEY_NO_ARGS:
         argp_error(state, "which operation? `heed info` lists them");

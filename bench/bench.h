@@ -1,8 +1,8 @@
 /* heed bench: what its files share. cmd_bench.c is the command, arguments.c reads its options,
  * shapes.c reads problem lists, check.c compares with the reference, run.c times one problem,
- * copy.c times a copy beside it, device.c times on a card, limits.c measures the machine, stats.c
- * condenses samples, report.c and report_json.c write the results. Nothing here knows an operation
- * by name. */
+ * copy.c times a copy beside it, beside.c schedules beside plain attention, device.c times on a
+ * card, limits.c measures the machine, stats.c condenses samples, report.c and report_json.c write
+ * the results. Nothing here knows an operation by name. */
 #ifndef BENCH_H
 #define BENCH_H
 
@@ -80,6 +80,7 @@ typedef enum bench_format { BENCH_MARKDOWN, BENCH_CSV, BENCH_JSON } bench_format
 
 typedef struct bench_options {
     const char *op;
+    const char *beside; /* "sparse", "ring": attention by other means beside it; NULL: no */
     const char *shapes; /* file, NULL: the problems of `probs`, else models.txt */
     char **probs;       /* from --prob */
     int prob_count;
@@ -118,6 +119,10 @@ typedef struct bench_result {
     double estimate_ns; /* NaN: unknown */
     double max_err;     /* NaN: not checked */
     char *checked;      /* the problem that was checked, NULL: none */
+    const char *beside; /* what it ran beside (beside.h), NULL: nothing */
+    double of_beside;   /* its part of that one's time, */
+    double beside_predicted, density; /* of the predicted time, and of the operations */
+    double list_ns;                   /* of making the tile list; NaN: there is none */
     /* Filled in at the end, when the limits are known. */
     const char *limit;        /* NULL: unknown */
     double fraction_of_limit; /* NaN: unknown */

@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 
 #include "arguments.h"
+#include "beside.h"
 #include "commands.h"
 #include "compare.h"
 
@@ -45,7 +46,7 @@ static bool read_problems(const bench_options_t *options, bench_problems_t *prob
             return false;
     snprintf(path, sizeof(path), "%s", options->shapes ? options->shapes : "");
     if (!options->shapes && !options->prob_count) {
-        default_shapes(options->op, path, sizeof(path));
+        default_shapes(options->beside ? options->beside : options->op, path, sizeof(path));
         if (access(path, R_OK)) {
             bench_complain("the default list %s is not there: give --prob, or --shapes with a "
                            "file such as bench/shapes/models.txt of the source",
@@ -177,7 +178,10 @@ static int run_problems(bench_run_t *run, const bench_problems_t *problems)
     run->limits = measure_limits(run);
     for (int p = 0; p < problems->count; p++) {
         snprintf(run->place, sizeof(run->place), "[%d/%d]", p + 1, problems->count);
-        bench_problem(run, &problems->items[p]);
+        if (run->options->beside)
+            bench_beside(run, &problems->items[p]);
+        else
+            bench_problem(run, &problems->items[p]);
     }
     bench_progress("measuring the machine's limits again");
     bench_limits_t after = measure_limits(run);
@@ -205,6 +209,7 @@ static int report(const bench_run_t *run)
         break;
     case BENCH_MARKDOWN:
         bench_report_markdown(run, stdout);
+        bench_beside_report(run, stdout);
         return TOOL_OK;
     }
     for (int m = 0; m < run->miss_count; m++)

@@ -144,6 +144,13 @@ static json_t *result_object(const bench_result_t *result, bool *failed)
     set(object, "predicted", number(bench_predicted(result)), failed);
     set(object, "max_err", number(result->max_err), failed);
     set(object, "checked", text(result->checked), failed);
+    if (result->beside) {
+        set(object, "beside", text(result->beside), failed);
+        set(object, "of_beside", number(result->of_beside), failed);
+        set(object, "of_beside_predicted", number(result->beside_predicted), failed);
+        set(object, "density", number(result->density), failed);
+        set(object, "list_ns", whole(result->list_ns), failed);
+    }
     return object;
 }
 

@@ -10,6 +10,11 @@ if(TARGET heed_cuda)
   # Beside libheed, which looks there first. No package names it: Heed works without.
   install(TARGETS heed_cuda LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 endif()
+foreach(transport IN ITEMS heed_mpi heed_nccl)
+  if(TARGET ${transport})
+    install(TARGETS ${transport} LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
+  endif()
+endforeach()
 install(DIRECTORY include/heed DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN *.h)
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
 

@@ -199,6 +199,42 @@ static void test_bad_stream(void **state)
     expect_fails(heed_stream_end(stream), HEED_ERROR_VALUE, "0 keys have come");
     desc.window_left = -2;
     expect_fails(heed_stream_begin(context, &desc, &stream), HEED_ERROR_VALUE, "window_left=-2");
+    desc.window_left = -1;
+    desc.after = -3;
+    expect_fails(heed_stream_begin(context, &desc, &stream), HEED_ERROR_VALUE, "desc.after=-3");
+    heed_context_destroy(context);
+}
+
+/* Chunks are as long as the plan says that it pays, and never beyond what was asked for. */
+static void test_stream_chunk(void **state)
+{
+    heed_context_t *context = expect_context(NULL);
+    heed_stream_desc_t desc = heed_stream_desc();
+    heed_attention_stream_t *stream;
+    problem_t problem = {N, H, 0, -1, -1};
+    int64_t keys, fewer, shape[4] = {B, 200000, H, D}, values[4] = {B, 200000, H, DV};
+    (void)state;
+    set_shapes(&problem);
+    desc.q = heed_tensor(q, HEED_F32, 4, q_shape, NULL);
+    desc.out = heed_tensor(out, HEED_F32, 4, out_shape, NULL);
+    expect_ok(heed_stream_begin(context, &desc, &stream));
+    heed_tensor_t ks = heed_tensor(NULL, HEED_F32, 4, shape, NULL);
+    heed_tensor_t vs = heed_tensor(NULL, HEED_F32, 4, values, NULL);
+    size_t each = B * H * (D + DV) * sizeof(float);
+    expect_ok(heed_stream_chunk(stream, &ks, &vs, 4096 * each, &keys));
+    assert_int_equal(keys % 1024, 0);
+    assert_in_range(keys, 1024, 4096);
+    expect_ok(heed_stream_chunk(stream, &ks, &vs, 1, &keys));
+    assert_int_equal(keys, 1024);
+    expect_ok(heed_stream_chunk(stream, &ks, &vs, SIZE_MAX, &fewer));
+    assert_in_range(fewer, 1024, 199999);
+    shape[1] = values[1] = 77;
+    expect_ok(heed_stream_chunk(stream, &ks, &vs, 1, &keys));
+    assert_int_equal(keys, 77);
+    expect_fails(heed_stream_chunk(stream, &ks, NULL, 1, &keys), HEED_ERROR_NULL, "v is null");
+    ks.ndim = 3;
+    expect_fails(heed_stream_chunk(stream, &ks, &vs, 1, &keys), HEED_ERROR_SHAPE, "k.ndim=3");
+    heed_stream_cancel(stream);
     heed_context_destroy(context);
 }
 
@@ -450,11 +486,11 @@ static void test_bad_ring(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_stream),       cmocka_unit_test(test_narrow_stream),
-        cmocka_unit_test(test_bad_stream),   cmocka_unit_test(test_runs),
-        cmocka_unit_test(test_ring),         cmocka_unit_test(test_own_tokens),
-        cmocka_unit_test(test_disagreement), cmocka_unit_test(test_silence),
-        cmocka_unit_test(test_bad_ring),
+        cmocka_unit_test(test_stream),     cmocka_unit_test(test_narrow_stream),
+        cmocka_unit_test(test_bad_stream), cmocka_unit_test(test_stream_chunk),
+        cmocka_unit_test(test_runs),       cmocka_unit_test(test_ring),
+        cmocka_unit_test(test_own_tokens), cmocka_unit_test(test_disagreement),
+        cmocka_unit_test(test_silence),    cmocka_unit_test(test_bad_ring),
     };
     return cmocka_run_group_tests_name("ring", tests, NULL, NULL);
 }

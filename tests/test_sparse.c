@@ -408,13 +408,75 @@ static void test_recall(void **state)
     heed_context_destroy(context);
 }
 
+/* ---- dense attention instead ----------------------------------------------------------------- */
+
+static heed_plan_t *plan_of(heed_context_t *context, const char *text)
+{
+    heed_problem_t *problem;
+    heed_plan_t *plan;
+    void *desc;
+    expect_ok(heed_problem_parse(text, &problem));
+    expect_ok(heed_problem_desc(problem, &desc));
+    expect_ok(heed_plan_create(context, "attention", desc, &plan));
+    heed_problem_destroy(problem);
+    return plan;
+}
+
+static const char *impl_of(const heed_plan_t *plan, heed_plan_info_t *info)
+{
+    *info = (heed_plan_info_t){.struct_size = sizeof(*info)};
+    expect_ok(heed_plan_info(plan, info));
+    return info->impl;
+}
+
+/* Lists whose every tile is listed with a mask gain nothing; those of a quarter do; and a list that
+ * is meant as it is stays, whatever it costs. */
+static void test_optional(void **state)
+{
+    static const char *const sizes = "attention sq=2048 sk=2048 hq=2 d=64 ";
+    heed_context_t *context = expect_context(NULL);
+    heed_plan_info_t info, dense;
+    heed_verdict_t verdict;
+    char text[256];
+    bool told = false;
+    (void)state;
+    snprintf(text, sizeof(text), "%stiles=text:lattice:2 tiles-optional=1", sizes);
+    heed_plan_t *plan = plan_of(context, text);
+    assert_string_equal(impl_of(plan, &info), "cpu:dense");
+    for (int i = 0; heed_plan_verdict(plan, i, &verdict); i++)
+        told = told || strstr(verdict.why, "dense attention is predicted to take");
+    assert_true(told);
+    heed_plan_destroy(plan);
+    plan = plan_of(context, sizes);
+    (void)impl_of(plan, &dense);
+    assert_true(fabs(dense.estimate_ns - info.estimate_ns) < 1e-3 * dense.estimate_ns);
+    heed_plan_destroy(plan);
+    static const char *const kept[] = {"tiles=text:lattice:2",
+                                       "tiles=text:random:0.25 tiles-optional=1"};
+    for (int i = 0; i < 2; i++) {
+        snprintf(text, sizeof(text), "%s%s", sizes, kept[i]);
+        plan = plan_of(context, text);
+        assert_non_null(strstr(impl_of(plan, &info), "cpu:flash_"));
+        heed_plan_destroy(plan);
+    }
+    /* A quarter of the tiles is predicted to take about a quarter of the time. */
+    assert_true(info.estimate_ns > 0.2 * dense.estimate_ns);
+    assert_true(info.estimate_ns < 0.35 * dense.estimate_ns);
+    heed_attention_desc_t desc = heed_attention_desc();
+    int64_t shape[4] = {1, 8, 1, 16};
+    desc.q = desc.k = desc.v = desc.out = heed_tensor(NULL, HEED_F32, 4, shape, NULL);
+    desc.tiles_optional = 2;
+    expect_fails(heed_attention_plan(context, &desc, &plan), HEED_ERROR_VALUE, "tiles_optional=2");
+    heed_context_destroy(context);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_budgets), cmocka_unit_test(test_random),
         cmocka_unit_test(test_shapes),  cmocka_unit_test(test_scored),
         cmocka_unit_test(test_scores),  cmocka_unit_test(test_bad_scores),
-        cmocka_unit_test(test_recall),
+        cmocka_unit_test(test_recall),  cmocka_unit_test(test_optional),
     };
     return cmocka_run_group_tests_name("sparse", tests, NULL, NULL);
 }

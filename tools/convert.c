@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum { KEY_TO = 0x3200, KEY_SCALE, KEY_INCLUDE, KEY_EXCLUDE, KEY_PRESET, KEY_QUIET };
 
@@ -152,20 +151,15 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
 /* ---- report ---------------------------------------------------------------------------------- */
 
-/* A bar on a terminal; it is gone when a line of the report comes. */
+/* How far it is; the bar goes away when a line of the report comes. */
 static void progress(double done, double all, const char *name)
 {
-    enum { WIDTH = 30 };
-    static const char full[] = "##############################";
-    if (!isatty(STDERR_FILENO))
-        return;
-    int filled = all > 0 ? (int)(done / all * WIDTH) : WIDTH;
     char now[TOOL_NUMBER_SIZE], total[TOOL_NUMBER_SIZE];
     if (name)
-        fprintf(stderr, "\r[%-*.*s] %s of %s  %.40s\033[K", WIDTH, filled, full,
-                tool_bytes(done, now), tool_bytes(all, total), name);
+        tool_progress(all > 0 ? done / all : 1, "%s of %s  %.40s", tool_bytes(done, now),
+                      tool_bytes(all, total), name);
     else
-        fprintf(stderr, "\r\033[K");
+        tool_progress(0, NULL);
 }
 
 static void print_report(const convert_job_t *job, const convert_target_t *target,

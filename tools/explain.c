@@ -1,5 +1,6 @@
 /* `heed explain`: how "auto" sees one problem. */
 #define _GNU_SOURCE
+#include "explain.h"
 #include "options.h"
 #include "text.h"
 
@@ -7,15 +8,30 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { KEY_PROB = 0x3000, PROBLEM_SIZE = 2048 };
+enum {
+    KEY_PROB = 0x3000,
+    KEY_RANKS,
+    KEY_LAYOUT,
+    KEY_EVERYWHERE,
+    KEY_RATE,
+    KEY_LATENCY,
+    PROBLEM_SIZE = 2048
+};
 
 typedef struct arguments {
     char problem[PROBLEM_SIZE];
+    explain_ranks_t ranks;
     tool_options_t options;
 } arguments_t;
 
 static const struct argp_option options[] = {
     {"prob", KEY_PROB, "STRING", 0, "the problem, as logs print it; plain arguments do too", 0},
+    {"ranks", KEY_RANKS, "N", 0, "how attention would be spread over so many ranks", 0},
+    {"layout", KEY_LAYOUT, "NAME", 0,
+     "with --ranks: which tokens a rank has: contiguous, zigzag, striped", 0},
+    {"everywhere", KEY_EVERYWHERE, 0, 0, "with --ranks: every rank has all queries", 0},
+    {"rate", KEY_RATE, "GB/S", 0, "with --ranks: of messages (10)", 0},
+    {"latency", KEY_LATENCY, "US", 0, "with --ranks: of a message (10)", 0},
     {0},
 };
 
@@ -27,6 +43,7 @@ static const char doc[] =
     "  heed explain attention dtype=bf16 sq=2048 sk=2048 hq=32 hk=8 d=128 causal=1\n"
     "  heed explain --prob 'attention dtype=f32 sq=4096 d=64' --max-isa avx2\n"
     "  heed explain cast src=f32 dst=f16 n=1000000\n"
+    "  heed explain --ranks 4 --layout zigzag attention sq=65536 sk=65536 hq=8 d=128 causal=1\n"
     "\n"
     "Words that are left out take their defaults.";
 
@@ -38,12 +55,46 @@ static void add_words(arguments_t *to, const char *words, struct argp_state *sta
     snprintf(to->problem + length, sizeof to->problem - length, "%s%s", length ? " " : "", words);
 }
 
+static void parse_layout(explain_ranks_t *to, const char *name, struct argp_state *state)
+{
+    static const char *const names[] = {"contiguous", "zigzag", "striped"};
+    for (int i = 0; i < 3; i++) {
+        if (strcmp(names[i], name) == 0) {
+            to->layout = (heed_ring_layout_t)i;
+            return;
+        }
+    }
+    argp_error(state, "\"%s\" is no layout: contiguous, zigzag, striped", name);
+}
+
+static void parse_number(double *to, const char *text, struct argp_state *state)
+{
+    if (!tool_parse_double(text, to) || !(*to > 0))
+        argp_error(state, "\"%s\" is no number above 0", text);
+}
+
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
     arguments_t *to = state->input;
     switch (key) {
     case ARGP_KEY_INIT:
         state->child_inputs[0] = &to->options;
+        return 0;
+    case KEY_RANKS:
+        if (!tool_parse_int(arg, 1, 1024, &to->ranks.ranks))
+            argp_error(state, "\"%s\" is no number of ranks from 1 to 1024", arg);
+        return 0;
+    case KEY_LAYOUT:
+        parse_layout(&to->ranks, arg, state);
+        return 0;
+    case KEY_EVERYWHERE:
+        to->ranks.everywhere = 1;
+        return 0;
+    case KEY_RATE:
+        parse_number(&to->ranks.rate, arg, state);
+        return 0;
+    case KEY_LATENCY:
+        parse_number(&to->ranks.latency, arg, state);
         return 0;
     case KEY_PROB:
     case ARGP_KEY_ARG:
@@ -103,11 +154,13 @@ static int print_plan(const heed_plan_t *plan)
     return TOOL_OK;
 }
 
-static int explain(heed_context_t *context, heed_problem_t *problem)
+static int explain(heed_context_t *context, heed_problem_t *problem, const explain_ranks_t *ranks)
 {
     void *desc;
     heed_plan_t *plan = NULL;
     heed_status_t status = heed_problem_desc(problem, &desc);
+    if (!status && ranks->ranks)
+        return explain_ranks(context, problem, desc, ranks);
     if (!status)
         status = heed_plan_create(context, heed_problem_op(problem), desc, &plan);
     int code = status ? tool_fail_status(status) : print_plan(plan);
@@ -117,7 +170,7 @@ static int explain(heed_context_t *context, heed_problem_t *problem)
 
 int cmd_explain(int argc, char **argv)
 {
-    arguments_t arguments = {0};
+    arguments_t arguments = {.ranks = {.rate = 10, .latency = 10}};
     const struct argp_child children[] = {{&tool_options_argp, 0, NULL, 0}, {0}};
     const struct argp argp = {options, parse, "[PROBLEM...]", doc, children, NULL, NULL};
     if (argp_parse(&argp, argc, argv, 0, NULL, &arguments))
@@ -129,7 +182,7 @@ int cmd_explain(int argc, char **argv)
         return TOOL_USAGE;
     }
     heed_context_t *context = tool_context(&arguments.options);
-    int code = context ? explain(context, problem) : TOOL_FAILED;
+    int code = context ? explain(context, problem, &arguments.ranks) : TOOL_FAILED;
     heed_context_destroy(context);
     heed_problem_destroy(problem);
     return code;

@@ -192,6 +192,21 @@ static void print_environment(const json_t *list)
     }
 }
 
+/* What carries messages between processes. */
+static void print_transports(const json_t *list)
+{
+    size_t i;
+    json_t *entry;
+    json_array_foreach(list, i, entry)
+    {
+        const char *library = string_of(entry, "library");
+        if (*library)
+            printf("%s: %s\n", string_of(entry, "name"), library);
+        else
+            printf("no %s: %s\n", string_of(entry, "name"), string_of(entry, "why"));
+    }
+}
+
 /* A tree for people. */
 static void print_info(const json_t *info)
 {
@@ -202,6 +217,7 @@ static void print_info(const json_t *info)
     json_array_foreach(json_object_get(info, "devices"), i, item) print_device(item);
     json_object_foreach(json_object_get(info, "missing"), key, item)
         printf("no %s: %s\n", key, json_string_value(item));
+    print_transports(json_object_get(info, "transports"));
     json_array_foreach(json_object_get(info, "operations"), i, item)
     {
         printf("\n%s\n", string_of(item, "name"));

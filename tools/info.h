@@ -8,8 +8,8 @@
 #include <jansson.h>
 
 /* A new object, NULL where memory is out:
- *     schema, version, devices[], missing{}, operations[{name, features[], implementations[],
- * auto[]}], environment[] */
+ *     schema, version, devices[], missing{}, transports[], operations[{name, features[],
+ * implementations[], auto[]}], environment[] */
 json_t *info_collect(heed_context_t *context);
 
 #endif

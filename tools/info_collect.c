@@ -224,6 +224,18 @@ static json_t *operation_list(heed_context_t *context)
     return list;
 }
 
+/* ---- transports ------------------------------------------------------------------------------ */
+
+static json_t *transport_list(void)
+{
+    heed_comm_transport_t transport;
+    json_t *list = json_array();
+    for (int i = 0; heed_comm_transport(i, &transport); i++)
+        json_array_append_new(list, json_pack("{s:s, s:s, s:s}", "name", transport.name, "library",
+                                              transport.library, "why", transport.why));
+    return list;
+}
+
 /* ---- the rest -------------------------------------------------------------------------------- */
 
 static json_t *environment_list(void)
@@ -239,7 +251,8 @@ static json_t *environment_list(void)
 
 json_t *info_collect(heed_context_t *context)
 {
-    return json_pack("{s:i, s:s, s:o, s:o, s:o, s:o}", "schema", 1, "version", heed_version(),
+    return json_pack("{s:i, s:s, s:o, s:o, s:o, s:o, s:o}", "schema", 1, "version", heed_version(),
                      "devices", device_list(context), "missing", missing_devices(context),
-                     "operations", operation_list(context), "environment", environment_list());
+                     "transports", transport_list(), "operations", operation_list(context),
+                     "environment", environment_list());
 }

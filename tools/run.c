@@ -4,6 +4,7 @@
 
 #include "kit.h"
 #include "options.h"
+#include "run_long.h"
 #include "text.h"
 
 #include <limits.h>
@@ -370,17 +371,34 @@ static int run_operation(const char *op, const arguments_t *arguments)
     return code;
 }
 
+/* What is attention in parts has commands of its own. */
+static const struct schedule {
+    const char *name;
+    int (*run)(int argc, char **argv);
+} schedules[] = {{"ring", run_ring}, {"sparse", run_sparse}};
+
+static const char *names_of_all(char *text, size_t size)
+{
+    tool_op_names(text, size);
+    for (size_t i = 0; i < sizeof schedules / sizeof schedules[0]; i++)
+        snprintf(text + strlen(text), size - strlen(text), ", %s", schedules[i].name);
+    return text;
+}
+
 static int overview(void)
 {
     char names[256];
-    printf("Usage: heed run OPERATION [OPTION...]\n\n"
-           "Runs an operation on the tensors of a safetensors file.\n\n"
-           "Operations: %s\n\n"
-           "Examples:\n"
-           "  heed run attention -i qkv.safetensors -o out.safetensors --causal\n"
-           "  heed run cast -i a.safetensors -o b.safetensors --dst bf16\n\n"
-           "`heed run OPERATION --help` lists the options of one operation.\n",
-           tool_op_names(names, sizeof names));
+    printf(
+        "Usage: heed run OPERATION [OPTION...]\n\n"
+        "Runs an operation on the tensors of a safetensors file.\n\n"
+        "Operations: %s\n\n"
+        "Examples:\n"
+        "  heed run attention -i qkv.safetensors -o out.safetensors --causal\n"
+        "  heed run cast -i a.safetensors -o b.safetensors --dst bf16\n"
+        "  heed run ring -i qkv.safetensors -o out.safetensors --causal\n"
+        "  heed run sparse -i qkv.safetensors -o out.safetensors --pattern random --density 0.1\n\n"
+        "`heed run OPERATION --help` lists the options of one operation.\n",
+        names_of_all(names, sizeof names));
     return TOOL_OK;
 }
 
@@ -391,12 +409,17 @@ int cmd_run(int argc, char **argv)
     if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-?") == 0))
         return overview();
     if (argc < 2 || argv[1][0] == '-')
-        return tool_misuse("run takes an operation first: %s", tool_op_names(names, sizeof names));
+        return tool_misuse("run takes an operation first: %s", names_of_all(names, sizeof names));
     const char *op = argv[1];
+    snprintf(name, sizeof name, "heed run %s", op);
+    for (size_t i = 0; i < sizeof schedules / sizeof schedules[0]; i++)
+        if (strcmp(op, schedules[i].name) == 0) {
+            argv[1] = name;
+            return schedules[i].run(argc - 1, argv + 1);
+        }
     if (!tool_is_op(op))
         return tool_misuse("there is no operation %s; there are %s", op,
-                           tool_op_names(names, sizeof names));
-    snprintf(name, sizeof name, "heed run %s", op);
+                           names_of_all(names, sizeof names));
     argv[1] = name;
     int code = parse_arguments(&arguments, op, argc - 1, argv + 1);
     return code == TOOL_OK ? run_operation(op, &arguments) : code;

@@ -314,6 +314,25 @@ const st_tensor_t *st_find(const st_file_t *file, const char *name)
     return NULL;
 }
 
+/* Whole pages; a last one that is begun belongs to what follows. */
+static void advise(const void *data, size_t bytes, int advice)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), at = (uintptr_t)data;
+    uintptr_t first = at / page * page, end = (at + bytes) / page * page;
+    if (end > first)
+        (void)madvise((char *)data - (at - first), end - first, advice); /* a hint, no more */
+}
+
+void st_will_need(const void *data, size_t bytes)
+{
+    advise(data, bytes, MADV_WILLNEED);
+}
+
+void st_is_done(const void *data, size_t bytes)
+{
+    advise(data, bytes, MADV_DONTNEED);
+}
+
 const json_t *st_metadata(const st_file_t *file)
 {
     return json_object_get(file->json, "__metadata__");

@@ -58,6 +58,11 @@ const char *st_path(const st_file_t *file);
 const st_tensor_t *st_at(const st_file_t *file, int index);
 const st_tensor_t *st_find(const st_file_t *file, const char *name);
 
+/* Part of a tensor's data will be read soon, or not again for long. What is read in turns like this
+ * takes memory for its parts alone, however large the file is. */
+void st_will_need(const void *data, size_t bytes);
+void st_is_done(const void *data, size_t bytes);
+
 /* The file's own remarks, an object of strings; NULL: none. */
 const json_t *st_metadata(const st_file_t *file);
 
@@ -73,6 +78,10 @@ st_writer_t *st_create(const char *path, const st_tensor_t *tensors, int count,
 /* Appends to the data of tensor number `index`. Tensors may be written in any order and in pieces.
  */
 bool st_append(st_writer_t *writer, int index, const void *data, size_t bytes, st_error_t *error);
+
+/* Writes bytes anywhere into the data of tensor number `index`; each is to be written once. */
+bool st_put(st_writer_t *writer, int index, size_t at, const void *data, size_t bytes,
+            st_error_t *error);
 
 /* Puts the complete file in its place. Ends the writer, also where it fails. */
 bool st_commit(st_writer_t *writer, st_error_t *error);

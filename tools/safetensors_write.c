@@ -207,18 +207,24 @@ st_writer_t *st_create(const char *path, const st_tensor_t *tensors, int count,
     return NULL;
 }
 
-bool st_append(st_writer_t *writer, int index, const void *data, size_t bytes, st_error_t *error)
+bool st_put(st_writer_t *writer, int index, size_t at, const void *data, size_t bytes,
+            st_error_t *error)
 {
     slot_t *slot = &writer->slots[index];
-    if (bytes > slot->bytes - slot->written) {
+    if (at > slot->bytes || bytes > slot->bytes - at || bytes > slot->bytes - slot->written) {
         st_fail(error, "%.64s takes %zu bytes, not %zu", slot->name, slot->bytes,
-                slot->written + bytes);
+                (at > slot->written ? at : slot->written) + bytes);
         return st_fail_in(error, writer->path);
     }
-    if (!write_at(writer, data, bytes, slot->start + slot->written, error))
+    if (!write_at(writer, data, bytes, slot->start + at, error))
         return st_fail_in(error, writer->path);
     slot->written += bytes;
     return true;
+}
+
+bool st_append(st_writer_t *writer, int index, const void *data, size_t bytes, st_error_t *error)
+{
+    return st_put(writer, index, writer->slots[index].written, data, bytes, error);
 }
 
 static bool commit(st_writer_t *writer, st_error_t *error)

@@ -1,3 +1,4 @@
+#define _GNU_SOURCE /* isatty */
 #include "text.h"
 
 #include <errno.h>
@@ -6,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static void complain(const char *format, va_list list)
 {
@@ -92,6 +94,23 @@ const char *tool_bytes(double bytes, char *text)
     static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
     scaled(bytes, 1024, units, 5, text);
     return text;
+}
+
+void tool_progress(double part, const char *format, ...)
+{
+    enum { WIDTH = 30 };
+    static const char full[] = "##############################";
+    if (!isatty(STDERR_FILENO))
+        return;
+    if (format) {
+        int filled = part < 1 ? (int)(part * WIDTH) : WIDTH;
+        va_list list;
+        va_start(list, format);
+        fprintf(stderr, "\r[%-*.*s] ", WIDTH, filled, full);
+        vfprintf(stderr, format, list);
+        va_end(list);
+    }
+    fprintf(stderr, format ? "\033[K" : "\r\033[K");
 }
 
 const char *tool_op_names(char *text, size_t size)

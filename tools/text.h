@@ -32,6 +32,10 @@ const char *tool_bytes(double bytes, char *text);
 const char *tool_op_names(char *text, size_t size);
 bool tool_is_op(const char *name);
 
+/* A bar with text behind it on stderr, where that is a terminal; the next one replaces it. format
+ * NULL: it goes away. */
+void tool_progress(double part, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
 /* Writes "cpu", "cuda:0" and returns text, of TOOL_NUMBER_SIZE. */
 const char *tool_device(heed_device_t device, char *text);
 

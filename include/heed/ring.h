@@ -26,7 +26,10 @@ extern "C" {
  *         heed_stream_push(stream, &k, &v);      [B,count,Hk,D], [B,count,Hk,Dv]
  *     heed_stream_end(stream);                   writes out and lse
  *
- * Memory: that of q and out, a state in f32 where out is narrower, and the workspace of a chunk. */
+ * Memory: that of q and out, a state in f32 where out is narrower, and the workspace of a chunk.
+ *
+ * Queries may be a shard of more: those that come after its last are `after`. Keys that none of its
+ * queries sees are pushed as all others, and their data is not looked at. */
 typedef struct heed_attention_stream heed_attention_stream_t;
 
 typedef struct heed_stream_desc {
@@ -38,6 +41,7 @@ typedef struct heed_stream_desc {
     heed_tensor_t q;   /* [B,Sq,H,D] f32, bf16, f16, with data; must stay until the end */
     heed_tensor_t out; /* [B,Sq,H,Dv] q's dtype or f32, with data */
     heed_tensor_t lse; /* [B,H,Sq] f32, optional */
+    int64_t after;     /* queries behind those of q: its last sits at key keys - 1 - after */
 } heed_stream_desc_t;
 
 static inline heed_stream_desc_t heed_stream_desc(void)
@@ -62,6 +66,14 @@ HEED_API HEED_MUST_USE heed_status_t heed_stream_push(heed_attention_stream_t *s
                                                       const heed_tensor_t *k,
                                                       const heed_tensor_t *v);
 HEED_API HEED_MUST_USE heed_status_t heed_stream_end(heed_attention_stream_t *stream);
+
+/* How many keys a chunk should have: as few, a multiple of 1024, as are predicted to be within 1 %
+ * of the speed of `bytes` of keys and values at a time. k and v have the shape, dtype and strides
+ * of what will come, all or a part of it; their data is not looked at. Errors: as of a push. */
+HEED_API HEED_MUST_USE heed_status_t heed_stream_chunk(const heed_attention_stream_t *stream,
+                                                       const heed_tensor_t *k,
+                                                       const heed_tensor_t *v, size_t bytes,
+                                                       int64_t *keys);
 HEED_API void heed_stream_cancel(heed_attention_stream_t *stream);
 
 /* ---- ring ------------------------------------------------------------------------------------ */

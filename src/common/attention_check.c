@@ -312,6 +312,8 @@ static heed_status_t check_parameters(const heed_attention_desc_t *desc)
         return hd_fail(HEED_ERROR_VALUE,
                        "off_by_one=%d, batch_invariant=%d, unchecked=%d: each is 0 or 1",
                        desc->off_by_one, desc->batch_invariant, desc->unchecked);
+    if (desc->tiles_optional < 0 || desc->tiles_optional > 1)
+        return hd_fail(HEED_ERROR_VALUE, "tiles_optional=%d is not 0 or 1", desc->tiles_optional);
     if (desc->split_keys < 0)
         return hd_fail(HEED_ERROR_VALUE, "split_keys=%lld: 0 is chosen, above 0",
                        (long long)desc->split_keys);

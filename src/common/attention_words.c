@@ -2,6 +2,8 @@
 #include "op_attention.h"
 #include "tiles.h"
 
+#include <heed/tiles.h>
+
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -248,6 +250,25 @@ static void make_sequences(const words_t *words, const sizes_t *n, hd_storage_t 
     desc->v_scale = make_scale(words->v_scale, n, HEED_ATTENTION_V_SCALE, storage);
 }
 
+/* tiles=text:VISIBILITY, text128:VISIBILITY. A context of its own: what the environment asks of
+ * others is not asked here, and its memory is malloc's. */
+static heed_status_t read_visibility(const char *text, const sizes_t *n, heed_tile_list_t **tiles)
+{
+    heed_context_config_t config = heed_context_config();
+    heed_tiles_grid_t grid = heed_tiles_grid(n->sq, n->sk);
+    heed_context_t *context;
+    const char *colon = strchr(text, ':');
+    bool wide = strncmp(text, "text128:", 8) == 0;
+    if (!colon || (!wide && strncmp(text, "text:", 5) != 0))
+        return hd_fail(HEED_ERROR_VALUE, "tiles=%s: text:VISIBILITY, text128:VISIBILITY", text);
+    grid.tile_q = grid.tile_k = wide ? 128 : 64;
+    config.ignore_environment = 1;
+    HD_TRY(heed_context_create(&config, &context));
+    heed_status_t status = heed_tiles_from_text(context, &grid, colon + 1, tiles);
+    heed_context_destroy(context);
+    return status;
+}
+
 /* q, k, v, out and lse, in their layout. */
 static heed_status_t make_operands(const words_t *words, const sizes_t *n, hd_storage_t *storage,
                                    heed_attention_desc_t *desc)
@@ -287,13 +308,17 @@ heed_status_t hd_attention_from_words(const void *at, void *to, hd_storage_t *st
     desc->split_keys = words->split;
     desc->batch_invariant = (int32_t)words->invariant;
     desc->unchecked = (int32_t)words->unchecked;
+    desc->tiles_optional = (int32_t)words->tiles_optional;
     HD_TRY(make_operands(words, &n, storage, desc));
     HD_TRY(make_modifiers(words, &n, storage, desc));
     make_sequences(words, &n, storage, desc);
     if (!words->tiles[0])
         return HEED_OK;
     heed_tile_list_t *tiles = NULL;
-    HD_TRY(hd_tiles_parse(words->tiles, n.b, n.hq, n.sq, n.sk, &tiles));
+    if (strncmp(words->tiles, "text", 4) == 0)
+        HD_TRY(read_visibility(words->tiles, &n, &tiles));
+    else
+        HD_TRY(hd_tiles_parse(words->tiles, n.b, n.hq, n.sq, n.sk, &tiles));
     storage->extra = tiles;
     desc->tiles = tiles;
     return HEED_OK;
@@ -374,6 +399,7 @@ static void extra_to_words(const heed_attention_desc_t *desc, words_t *words)
     words->split = desc->split_keys;
     words->invariant = desc->batch_invariant;
     words->unchecked = desc->unchecked;
+    words->tiles_optional = desc->tiles_optional;
     if (!desc->page_table.ndim)
         return;
     words->page = desc->k.shape[1];

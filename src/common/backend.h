@@ -62,7 +62,7 @@ typedef struct hd_backend {
 #define HD_BACKEND_ENTER "heed_plugin_v1"
 typedef const hd_backend_t *hd_backend_enter_t(const hd_host_t *host);
 
-/* libheed's side (plugin.c): the backend of this process, loaded by the first call. NULL: there is
+/* libheed's side (backend.c): the backend of this process, loaded by the first call. NULL: there is
  * none, and *why, which lives as long as the process, is the reason. */
 const hd_backend_t *hd_backend_get(int ignore_environment, const char **why);
 

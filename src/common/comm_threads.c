@@ -41,11 +41,6 @@ typedef struct end {
     want_t *wants; /* [from] */
 } end_t;
 
-heed_status_t heed_comm_fail(const char *sentence)
-{
-    return hd_fail(HEED_ERROR_COMM, "%s", sentence ? sentence : "a rank failed");
-}
-
 /* Under the lock: nobody can rely on the others any more. The first reason stays. */
 static void set_broken(hub_t *hub, int32_t rank, const char *what)
 {

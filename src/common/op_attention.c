@@ -55,8 +55,10 @@ static const hd_word_t word_table[] = {
             HD_WORD_PAIR, window, -1, true),
     HD_WORD("scale", "X", "0", "factor of the scores, 0: 1/sqrt(d)", 0, HD_WORD_FLOAT, scale, 0,
             false),
-    HD_WORD("tiles", "random:SEED,PERCENT,TQ,TK,shared|each or blockdiag:SIZE,TQ,TK", "",
-            "a tile list made on the spot", 0, HD_WORD_TEXT, tiles, 0, false),
+    HD_WORD("tiles",
+            "text:VISIBILITY, text128:VISIBILITY (as `heed mask show`), random:SEED,PERCENT,TQ,TK,"
+            "shared|each or blockdiag:SIZE,TQ,TK",
+            "", "a tile list made on the spot", 0, HD_WORD_TEXT, tiles, 0, false),
     HD_WORD("out", "same|f32|bf16|f16", "same", "type of the output; same is bf16 with e4m3", 0,
             HD_WORD_ENUM, out, 0, false),
     HD_WORD("lse", "0|1", "0", "the log-sum-exp is an output too", 0, HD_WORD_BOOL, lse, 0, false),
@@ -100,6 +102,8 @@ static const hd_word_t word_table[] = {
             split, 0, false),
     HD_WORD("invariant", "0|1", "0", "bits of a row depend neither on batch nor threads", 0,
             HD_WORD_BOOL, invariant, 0, false),
+    HD_WORD("tiles-optional", "0|1", "0", "dense attention instead of tiles where it is faster", 0,
+            HD_WORD_BOOL, tiles_optional, 0, false),
     HD_WORD("unchecked", "0|1", "0", "lengths, page tables and scales are trusted", 0, HD_WORD_BOOL,
             unchecked, 0, false),
 };

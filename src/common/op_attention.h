@@ -18,7 +18,7 @@ typedef struct hd_attention_words {
     int64_t alibi, sinks, off_by_one;
     int64_t ragged, lens, page, pages;
     int64_t k_dtype, v_dtype, k_scale, v_scale;
-    int64_t split, invariant, unchecked;
+    int64_t split, invariant, unchecked, tiles_optional;
     double scale, softcap;
     char tiles[HD_WORD_TEXT_SIZE];
     char strides[HD_WORD_TEXT_SIZE];

@@ -79,7 +79,8 @@ static void store_head(void *at, int worker, int64_t item)
     int64_t b = item / job->heads, h = item % job->heads;
     (void)worker;
     for (int64_t n = 0; n < job->rows.count; n++) {
-        int64_t from = job->rows.from + n, to = job->rows.first + n * job->rows.distance;
+        int64_t from = job->rows.from + n * job->rows.apart,
+                to = job->rows.first + n * job->rows.distance;
         if (job->lse_to.data)
             memcpy(hd_view_row(&job->lse_to, b, to, h), hd_view_row(&job->lse, b, from, h),
                    sizeof(float));

@@ -63,10 +63,11 @@ typedef struct hd_state {
     size_t out_bytes, lse_bytes; /* of its own, 0: the caller's */
 } hd_state_t;
 
-/* Which rows of the caller's tensors the rows from, from + 1, ... of the state are. */
+/* Which rows of other tensors the rows from, from + apart, ... of the state are. */
 typedef struct hd_rows {
     int64_t from, count; /* of the state */
     int64_t first, distance;
+    int64_t apart;
 } hd_rows_t;
 
 /* The tensors must be complete and outlive the state; lse->ndim may be 0. wide: out is one of its

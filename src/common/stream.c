@@ -41,6 +41,9 @@ static heed_status_t check_parameters(const heed_stream_desc_t *desc)
         return hd_fail(HEED_ERROR_VALUE, "desc.scale=%g is not finite", (double)desc->scale);
     if (desc->keys < 0 || desc->keys > HD_MOST_TOKENS)
         return hd_fail(HEED_ERROR_VALUE, "desc.keys=%lld is not 0 to 2^40", (long long)desc->keys);
+    if (desc->after < 0 || desc->after > HD_MOST_TOKENS)
+        return hd_fail(HEED_ERROR_VALUE, "desc.after=%lld is not 0 to 2^40",
+                       (long long)desc->after);
     if (is_banded(desc) && desc->keys == 0)
         return hd_fail(HEED_ERROR_VALUE,
                        "desc.keys=0: causal and windows need the number of all keys");
@@ -98,7 +101,7 @@ heed_status_t heed_stream_begin(heed_context_t *context, const heed_stream_desc_
         return hd_fail(HEED_ERROR_NULL, "%s is null", context ? "stream" : "context");
     *stream = NULL;
     heed_stream_desc_t full;
-    HD_TRY(hd_struct_copy(&full, sizeof(full), desc, sizeof(full), "desc"));
+    HD_TRY(hd_struct_copy(&full, sizeof(full), desc, offsetof(heed_stream_desc_t, after), "desc"));
     heed_attention_stream_t *made = hd_alloc(context, sizeof(*made));
     if (!made)
         return hd_fail(HEED_ERROR_OUT_OF_MEMORY, "no memory for a stream");
@@ -140,8 +143,10 @@ static heed_status_t check_chunk(const heed_attention_stream_t *stream, const he
  * band from there. */
 static int64_t side(const heed_attention_stream_t *stream, int64_t window, int sign)
 {
-    int64_t at = stream->desc.keys - stream->q.shape[1] - stream->seen;
-    return window < 0 ? sign * 4 * HD_MOST_TOKENS : at + sign * window;
+    const heed_stream_desc_t *desc = &stream->desc;
+    int64_t at = desc->keys - desc->after - stream->q.shape[1] - stream->seen;
+    int64_t most = 4 * HD_MOST_TOKENS;
+    return window < 0 ? sign * most : at + sign * hd_min(window, most);
 }
 
 static heed_status_t make_room(heed_attention_stream_t *stream)
@@ -158,17 +163,25 @@ static heed_status_t make_room(heed_attention_stream_t *stream)
     return HEED_OK;
 }
 
-static heed_status_t attend(heed_attention_stream_t *stream, const heed_tensor_t *k,
+/* All queries and these keys, as a step that merges into the state. */
+static hd_step_t whole_step(const heed_attention_stream_t *stream, const heed_tensor_t *k,
                             const heed_tensor_t *v)
 {
-    const heed_stream_desc_t *desc = &stream->desc;
     hd_step_t part = {.desc = heed_attention_desc()};
-    part.desc.scale = desc->scale;
+    part.desc.scale = stream->desc.scale;
     part.desc.q = stream->q;
     part.desc.k = *k;
     part.desc.v = *v;
     part.desc.out = stream->state.out;
     part.desc.lse = stream->state.lse;
+    return part;
+}
+
+static heed_status_t attend(heed_attention_stream_t *stream, const heed_tensor_t *k,
+                            const heed_tensor_t *v)
+{
+    const heed_stream_desc_t *desc = &stream->desc;
+    hd_step_t part = whole_step(stream, k, v);
     if (stream->steps.count >= MOST_PLANS)
         hd_steps_free(stream->context, &stream->steps);
     int64_t first = stream->steps.count;
@@ -201,6 +214,63 @@ heed_status_t heed_stream_push(heed_attention_stream_t *stream, const heed_tenso
     return HEED_OK;
 }
 
+/* ---- the size of chunks ---------------------------------------------------------------------- */
+
+enum { CHUNK_STEP = 1024 };
+
+/* Nanoseconds a key, as the plan of a chunk of so many predicts; NaN: unknown. */
+static heed_status_t predict(const heed_attention_stream_t *stream, const hd_step_t *whole,
+                             int64_t keys, double *ns)
+{
+    heed_plan_info_t info = {.struct_size = sizeof(info)};
+    heed_plan_t *plan;
+    hd_step_t step = {.desc = whole->desc};
+    step.desc.merge = 1;
+    hd_step_rows(&step, HEED_ATTENTION_K, &whole->desc.k, 1, 0, 1, keys);
+    hd_step_rows(&step, HEED_ATTENTION_V, &whole->desc.v, 1, 0, 1, keys);
+    HD_TRY(heed_plan_create(stream->context, "attention", &step.desc, &plan));
+    heed_status_t status = heed_plan_info(plan, &info);
+    heed_plan_destroy(plan);
+    *ns = info.estimate_ns / (double)keys;
+    return status;
+}
+
+heed_status_t heed_stream_chunk(const heed_attention_stream_t *stream, const heed_tensor_t *k,
+                                const heed_tensor_t *v, size_t bytes, int64_t *keys)
+{
+    heed_tensor_t full_k, full_v;
+    hd_axes_t axes[2];
+    double best, ns;
+    if (!stream || !k || !v || !keys)
+        return hd_fail(HEED_ERROR_NULL, "%s is null",
+                       !stream ? "stream"
+                       : !k    ? "k"
+                       : !v    ? "v"
+                               : "keys");
+    HD_TRY(hd_tensor_complete("k", k, false, &full_k, &axes[0]));
+    HD_TRY(hd_tensor_complete("v", v, false, &full_v, &axes[1]));
+    HD_TRY(check_chunk(stream, &full_k, &full_v));
+    int64_t all = full_k.shape[1];
+    *keys = hd_max(all, 1);
+    if (all <= CHUNK_STEP)
+        return HEED_OK;
+    double each = (double)(hd_tensor_elements(&full_k) / all * hd_dtype_bytes(full_k.dtype)) +
+                  (double)(hd_tensor_elements(&full_v) / all * hd_dtype_bytes(full_v.dtype));
+    double fit = (double)bytes / (each > 0 ? each : 1) / CHUNK_STEP;
+    int64_t most = hd_min(all, hd_max((int64_t)fmin(fit, (double)all), 1) * CHUNK_STEP);
+    hd_step_t whole = whole_step(stream, &full_k, &full_v);
+    HD_TRY(predict(stream, &whole, most, &best));
+    *keys = most;
+    for (int64_t less = CHUNK_STEP; less < most; less *= 2) {
+        HD_TRY(predict(stream, &whole, less, &ns));
+        if (ns <= 1.01 * best) {
+            *keys = less;
+            break;
+        }
+    }
+    return HEED_OK;
+}
+
 /* ---- the end --------------------------------------------------------------------------------- */
 
 void heed_stream_cancel(heed_attention_stream_t *stream)
@@ -224,7 +294,7 @@ heed_status_t heed_stream_end(heed_attention_stream_t *stream)
         status = hd_fail(HEED_ERROR_VALUE, "%lld keys have come, but desc.keys=%lld",
                          (long long)stream->seen, (long long)stream->desc.keys);
     else
-        hd_state_store(&stream->state, stream->buffers, &(hd_rows_t){0, stream->out.shape[1], 0, 1},
+        hd_state_store(&stream->state, stream->buffers, &(hd_rows_t){0, stream->out.shape[1], 0, 1, 1},
                        &stream->out, hd_tensor_data(&stream->desc.out), &stream->lse,
                        hd_tensor_data(&stream->desc.lse), stream->context->devices[0].threads);
     heed_stream_cancel(stream);

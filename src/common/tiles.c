@@ -142,8 +142,8 @@ static heed_status_t read_recipe(const char *text, recipe_t *recipe)
         recipe->size = size;
     } else {
         return hd_fail(HEED_ERROR_VALUE,
-                       "tiles=%s is not random:SEED,PERCENT,TQ,TK,shared|each or "
-                       "blockdiag:SIZE,TQ,TK",
+                       "tiles=%s is not random:SEED,PERCENT,TQ,TK,shared|each, "
+                       "blockdiag:SIZE,TQ,TK or text:VISIBILITY",
                        text);
     }
     if ((recipe->tile_q != 64 && recipe->tile_q != 128) ||

@@ -13,6 +13,7 @@ const heed_impl_t hd_impl_flash_avx2 = {
     .device_type = HEED_DEVICE_CPU,
     .required_isa = HEED_ISA_AVX2,
     .features = HEED_ATTENTION_CAN_ALL,
+    .supports = flash_supports,
     .estimate = flash_estimate,
     .workspace = flash_workspace,
     .run = flash_run,

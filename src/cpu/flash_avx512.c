@@ -13,6 +13,7 @@ const heed_impl_t HD_IMPL_NAME(flash_avx512) = {
     .device_type = HEED_DEVICE_CPU,
     .required_isa = HEED_ISA_AVX512,
     .features = HEED_ATTENTION_CAN_ALL,
+    .supports = flash_supports,
     .estimate = flash_estimate,
     .workspace = flash_workspace,
     .run = flash_run,

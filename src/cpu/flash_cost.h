@@ -6,12 +6,14 @@
 #include "flash_rows.h"
 
 #include "../common/peaks.h"
+#include "../common/tiles.h"
 
 typedef struct flash_cost {
     double wide, narrow; /* of the peak, in tiles of many vectors and of one */
     double score;        /* a score's softmax, as flops at that rate */
     double element;      /* the same for an element of Q in and of out */
     double packed;       /* the same for an element of K or V that is packed */
+    double masked;       /* what a tile with a mask costs beyond a full one, as a part of that */
 } flash_cost_t;
 
 #if FLASH_AMX
@@ -20,21 +22,26 @@ static const flash_cost_t flash_cost = {
     .wide = 0.5, .narrow = 0.3, .score = 150, .element = 300, .packed = 120};
 #else
 static const flash_cost_t flash_cost = {
-    .wide = 0.95, .narrow = 0.6, .score = 28, .element = 40, .packed = 25};
+    .wide = 0.95, .narrow = 0.6, .score = 28, .element = 40, .packed = 25, .masked = 0.07};
 #endif
 
-/* Keys that a query sees on average, as far as is known without walking a tile list. */
-static inline double flash_mean_keys(const hd_attention_t *a)
+/* Keys that a query sees on average; of a tile list all those of its tiles, and which part of them
+ * is behind a mask. */
+static inline double flash_mean_keys(const hd_attention_t *a, double *masked)
 {
+    *masked = 0;
     if (a->queries == 0)
         return 0;
-    return a->visible.tiles ? (double)a->keys : hd_band_pairs(&a->visible) / (double)a->queries;
+    return a->visible.tiles ? hd_tiles_mean_keys(&a->visible, masked)
+                            : hd_band_pairs(&a->visible) / (double)a->queries;
 }
 
 /* Edges of a band that run through the tiles: the diagonal, and the other side of a window. */
 static inline int flash_edges(const hd_attention_t *a)
 {
     const hd_visibility_t *v = &a->visible;
+    if (v->tiles) /* its tiles are counted whole */
+        return 0;
     return (v->right < a->keys) + (v->left < a->keys);
 }
 

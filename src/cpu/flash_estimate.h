@@ -8,6 +8,8 @@
 #include "flash_cost.h"
 #include "flash_sizes.h"
 
+#include "../common/internal.h"
+
 /* Flops of one query and the keys that it sees: the tiles at the end of a block of keys, and of the
  * value columns, take as long as full ones. */
 static double flash_row_flops(const hd_attention_t *a, double keys)
@@ -54,15 +56,36 @@ static double flash_estimate(const void *at, const heed_device_info_t *device, i
             groups = a.batch * a.key_heads * (z.tasks / hd_max(z.blocks, 1));
     if (a.queries == 0)
         return 200;
-    double keys = flash_mean_keys(&a);
+    double masked, keys = flash_mean_keys(&a, &masked);
     double full = flash_task_flops(&a, hd_min(lanes, ROWS), keys);
     double last = flash_task_flops(&a, lanes - (z.blocks - 1) * ROWS, keys);
     double flops = (double)groups * ((double)(z.blocks - 1) * full + last);
+    flops *= 1 + flash_cost.masked * masked;
     /* The last of a team's tasks, on average half done when the others find nothing left. */
     flops += (z.threads - 1) * full / 2 + flash_pack_flops(&a, &z);
     double bytes = flash_bytes(&a);
     return flops / flash_peak(&device->peaks, z.threads) +
            bytes / hd_read_rate(device, bytes, z.threads) + hd_region_ns(device, z.threads) + 200;
+}
+
+/* A tile list that only approximates dense attention is of no use where that is faster. */
+static int flash_supports(const void *at, const heed_device_info_t *device, heed_why_t *why)
+{
+    const heed_attention_desc_t *desc = at;
+    heed_attention_desc_t dense = *desc;
+    double masked;
+    if (!desc->tiles || !desc->tiles_optional)
+        return 1;
+    dense.tiles = NULL;
+    double ns = flash_estimate(desc, device, device->threads);
+    double dense_ns = flash_estimate(&dense, device, device->threads);
+    if (ns < dense_ns)
+        return 1;
+    hd_attention_t a = hd_attention(desc, NULL), b = hd_attention(&dense, NULL);
+    double keys = flash_mean_keys(&a, &masked), all = flash_mean_keys(&b, &masked);
+    return hd_refuse(why, HEED_ERROR_UNSUPPORTED,
+                     "dense attention is predicted to take %.3g ms, %.3g %% of its tiles %.3g ms",
+                     dense_ns * 1e-6, 100 * keys / all, ns * 1e-6);
 }
 
 #endif

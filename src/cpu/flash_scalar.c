@@ -10,6 +10,7 @@ const heed_impl_t hd_impl_flash_scalar = {
     .about = "blocked, online softmax, queries in lanes; portable C",
     .device_type = HEED_DEVICE_CPU,
     .features = HEED_ATTENTION_CAN_ALL,
+    .supports = flash_supports,
     .estimate = flash_estimate,
     .workspace = flash_workspace,
     .run = flash_run,

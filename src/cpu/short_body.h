@@ -308,7 +308,7 @@ static double short_estimate(const void *at, const heed_device_info_t *device, i
     const flash_cost_t *cost = &flash_cost;
     hd_attention_t a = hd_attention(at, NULL);
     short_sizes_t z = short_sizes(&a, threads);
-    double keys = flash_mean_keys(&a), heads = (double)(a.batch * a.heads);
+    double masked, keys = flash_mean_keys(&a, &masked), heads = (double)(a.batch * a.heads);
     double rows = heads * (double)a.queries;
     double lanes = heads * flash_round((double)a.queries, VEC_LANES);
     double flops = lanes * flash_round(keys, FLASH_KEYS) * 2 * flash_round(a.d, CELL) +

@@ -46,6 +46,9 @@ static const char *const corners[] = {
     "attention b=1 sq=300 sk=190 hq=2 d=48 tiles=random:4,80,128,64,shared window=70,30 lse=1",
     "attention b=1 sq=257 sk=257 hq=1 d=64 tiles=blockdiag:50,128,128 dtype=bf16 lse=1",
     "attention b=1 sq=192 sk=192 hq=1 d=64 tiles=blockdiag:64,64,64 merge=1",
+    /* tiles that need not be: all of them, so that both ways give the same */
+    "attention b=2 sq=130 sk=259 hq=4 hk=2 d=32 tiles=text:all tiles-optional=1 causal=1 lse=1",
+    "attention b=1 sq=300 sk=190 hq=2 d=64 tiles=text:all tiles-optional=1 dtype=bf16 merge=1",
     /* layouts */
     "attention b=2 sq=65 sk=65 hq=6 hk=2 d=40 layout=fused causal=1",
     "attention b=2 sq=65 sk=70 hq=6 hk=2 d=40 dv=24 layout=bhsd dtype=f16",

@@ -35,6 +35,10 @@ static bool attention_may_refuse(const char *name, const heed_attention_desc_t *
     int64_t rows = desc->q.shape[1] * (desc->q.shape[2] / desc->k.shape[2]);
     if (has(name, "cuda") && has(name, "decode") && rows > DECODE_ROWS)
         return true;
+    if (has(name, "cpu:dense")) /* it does without a list that may be done without */
+        return !desc->tiles || !desc->tiles_optional;
+    if (has(name, "cpu:flash") && desc->tiles_optional)
+        return true;
     if (has(name, "short"))
         return desc->k.shape[1] > SHORT_KEYS || desc->page_table.ndim;
     if (has(name, "_sm90"))

@@ -1,8 +1,6 @@
-/* A ring within one process: a thread for each rank. */
+/* Attention over ranks within one process: a thread for each rank. */
 #define _GNU_SOURCE
-#include "internal.h"
-
-#include <heed/ring.h>
+#include "context_parallel.h"
 
 #include <pthread.h>
 #include <string.h>
@@ -10,7 +8,7 @@
 typedef struct member {
     heed_context_t *context;
     heed_comm_t comm;
-    const heed_ring_desc_t *desc;
+    const heed_context_parallel_desc_t *desc;
     pthread_t thread;
     heed_status_t status;
     char sentence[512];
@@ -19,7 +17,7 @@ typedef struct member {
 static void *run(void *at)
 {
     member_t *member = at;
-    member->status = heed_ring_attention(member->context, &member->comm, member->desc);
+    member->status = heed_context_parallel_attention(member->context, &member->comm, member->desc);
     if (member->status != HEED_OK) {
         hd_text_t text = hd_text(member->sentence, sizeof(member->sentence));
         hd_text_add(&text, "%s", heed_last_error());
@@ -60,8 +58,8 @@ static heed_status_t outcome(const member_t *members, int32_t ranks)
     return worst ? hd_fail(worst->status, "%s", worst->sentence) : HEED_OK;
 }
 
-heed_status_t heed_ring_virtual(heed_context_t *context, int32_t ranks,
-                                const heed_ring_desc_t *desc)
+heed_status_t heed_context_parallel_virtual(heed_context_t *context, int32_t ranks,
+                                            const heed_context_parallel_desc_t *desc)
 {
     enum { MOST = 64 };
     member_t members[MOST];
@@ -71,9 +69,11 @@ heed_status_t heed_ring_virtual(heed_context_t *context, int32_t ranks,
         return hd_fail(HEED_ERROR_NULL, "%s is null", context ? "desc" : "context");
     if (ranks < 1 || ranks > MOST)
         return hd_fail(HEED_ERROR_VALUE, "ranks=%d is not 1 to %d", ranks, MOST);
-    if (desc->whole != 1)
-        return hd_fail(HEED_ERROR_VALUE, "desc.whole=%d: a virtual ring works on whole tensors",
-                       desc->whole);
+    if (desc->whole != 1 || desc->everywhere)
+        return hd_fail(HEED_ERROR_VALUE,
+                       "desc.whole=%d, everywhere=%d: ranks of one process work on whole tensors, "
+                       "each on its own queries",
+                       desc->whole, desc->everywhere);
     HD_TRY(make_context(context, ranks, &inner));
     heed_status_t status = heed_comm_threads(inner, ranks, 0, comms);
     int32_t started = 0;
@@ -92,4 +92,14 @@ heed_status_t heed_ring_virtual(heed_context_t *context, int32_t ranks,
         pthread_join(members[i].thread, NULL);
     heed_context_destroy(inner);
     return status != HEED_OK ? status : outcome(members, ranks);
+}
+
+heed_status_t heed_ring_virtual(heed_context_t *context, int32_t ranks,
+                                const heed_ring_desc_t *desc)
+{
+    heed_ring_desc_t ring;
+    heed_context_parallel_desc_t parallel;
+    HD_TRY(hd_struct_copy(&ring, sizeof(ring), desc, sizeof(ring), "desc"));
+    hd_ring_describe(&ring, &parallel);
+    return heed_context_parallel_virtual(context, ranks, &parallel);
 }

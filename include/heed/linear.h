@@ -1,0 +1,64 @@
+/* Heed: linear layers split over ranks (tensor parallelism), by a BLAS and a communicator
+ * (Shoeybi et al., Megatron-LM, 2019).
+ *
+ *     out = x w^T + bias        x [M,K], w [N,K], bias [N], out [M,N]
+ *
+ * COLUMN: a rank has N / P rows of w, and of bias. Nothing moves, unless out is to be gathered.
+ * ROW:    a rank has K / P columns of w and of x. Products are added over ranks, then the bias
+ * once. A gated MLP is two COLUMN layers and a ROW layer, attention a COLUMN layer for its heads'
+ * q, k, v and a ROW layer after them: one reduction each.
+ *
+ * The BLAS is whichever cblas_sgemm the system has (OpenBLAS, BLIS, MKL, the reference), loaded
+ * when it is first asked for; Heed links none. It runs its own threads. */
+#ifndef HEED_LINEAR_H
+#define HEED_LINEAR_H
+
+#include "comm.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum heed_linear_split { HEED_LINEAR_COLUMN = 0, HEED_LINEAR_ROW = 1 } heed_linear_split_t;
+
+/* Zero is the default of every field. Fields are only ever added at the end. Tensors are f32, on
+ * the CPU, with data; their last axis is dense, a row may lie anywhere: a slice of a whole weight
+ * is a view. */
+typedef struct heed_linear_desc {
+    uint32_t struct_size;
+    heed_linear_split_t split;
+    int32_t gather;     /* COLUMN: 1: every rank gets all N columns of out */
+    int32_t scatter;    /* ROW: 1: a rank gets M / P rows of out, those of its place (sequence
+                           parallelism); M has to be a multiple of P */
+    heed_tensor_t x;    /* COLUMN [M,K]; ROW [M,K/P] */
+    heed_tensor_t w;    /* COLUMN [N/P,K]; ROW [N,K/P] */
+    heed_tensor_t bias; /* COLUMN [N/P]; ROW [N], the same on all ranks; optional */
+    heed_tensor_t out;  /* COLUMN [M,N/P], or [M,N] gathered; ROW [M,N], or [M/P,N] scattered; dense
+                           where ranks exchange it */
+} heed_linear_desc_t;
+
+static inline heed_linear_desc_t heed_linear_desc(void)
+{
+#ifdef __cplusplus
+    heed_linear_desc_t desc = {};
+#else
+    heed_linear_desc_t desc = {0};
+#endif
+    desc.struct_size = (uint32_t)sizeof(desc);
+    return desc;
+}
+
+/* Called by every rank; M, N and the widths of parts (equal on all ranks) are compared before
+ * anything moves. Errors: NULL, STRUCT_SIZE, VALUE, SHAPE, STRIDE, DTYPE, OUT_OF_MEMORY;
+ * UNSUPPORTED where no BLAS is installed; COMM. */
+HEED_API HEED_MUST_USE heed_status_t heed_parallel_linear(heed_context_t *context,
+                                                          const heed_comm_t *comm,
+                                                          const heed_linear_desc_t *desc);
+
+/* The BLAS's file, "" where there is none. Static. */
+HEED_API const char *heed_linear_library(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,462 @@
+/* Attention over ranks against one call: methods x layouts x ranks x masks x grouped heads x uneven
+ * parts; decoding; what the model says; ranks that disagree or leave. */
+#define _GNU_SOURCE
+#include "expect.h"
+
+#include "sequence.h"
+
+#include <pthread.h>
+#include <stdio.h>
+
+enum { MOST = 6, METHODS = HEED_CONTEXT_PARALLEL_TREE + 1 };
+
+typedef struct member {
+    heed_context_t *context;
+    heed_comm_t comm;
+    part_t part;
+    pthread_t thread;
+    heed_status_t status;
+    char sentence[512];
+    bool leaves;
+} member_t;
+
+static member_t members[MOST];
+
+static void *run(void *at)
+{
+    member_t *member = at;
+    if (!member->leaves)
+        member->status =
+            heed_context_parallel_attention(member->context, &member->comm, &member->part.desc);
+    snprintf(member->sentence, sizeof(member->sentence), "%s", heed_last_error());
+    heed_comm_threads_free(&member->comm);
+    return NULL;
+}
+
+/* Members with parts of their own; a test may change them before they run. */
+static void begin(heed_context_t *context, const sequence_t *seq, int layout, int size,
+                  int everywhere, int method, int group)
+{
+    heed_comm_t comms[MOST];
+    expect_ok(heed_comm_threads(context, size, 60000, comms));
+    for (int r = 0; r < size; r++) {
+        member_t *member = &members[r];
+        *member = (member_t){.context = context, .comm = comms[r]};
+        part_make(seq, (heed_ring_layout_t)layout, size, r, everywhere, &member->part);
+        member->part.desc.method = (heed_context_parallel_method_t)method;
+        member->part.desc.group = group;
+    }
+}
+
+static void run_all(int size)
+{
+    for (int r = 0; r < size; r++)
+        assert_int_equal(pthread_create(&members[r].thread, NULL, run, &members[r]), 0);
+    for (int r = 0; r < size; r++)
+        pthread_join(members[r].thread, NULL);
+}
+
+static void end(int size)
+{
+    for (int r = 0; r < size; r++)
+        part_free(&members[r].part);
+}
+
+static void expect_results(const sequence_t *seq, int size, const char *what)
+{
+    for (int r = 0; r < size; r++) {
+        const member_t *member = &members[r];
+        double error = member->status ? 0 : part_error(seq, &member->part);
+        if (member->status || !(error <= 1e-5))
+            fail_msg("%s, layout %d, group %d: rank %d of %d: %s %s, off by %g (%d queries of %d, "
+                     "%d of %d heads, causal %d, window %d,%d)",
+                     what, (int)member->part.desc.layout, member->part.desc.group, r, size,
+                     heed_status_name(member->status), member->sentence, error, (int)seq->queries,
+                     (int)seq->tokens, (int)seq->key_heads, (int)seq->heads, seq->causal,
+                     (int)seq->left, (int)seq->right);
+    }
+}
+
+/* Whether heads can be dealt out among so many. */
+static bool deals(const sequence_t *seq, int group)
+{
+    return seq->heads % group == 0 && (seq->key_heads % group == 0 || group % seq->key_heads == 0);
+}
+
+static bool takes(const sequence_t *seq, int method, int size)
+{
+    if (method == HEED_CONTEXT_PARALLEL_ALL_TO_ALL)
+        return deals(seq, size);
+    return method != HEED_CONTEXT_PARALLEL_ALL_TO_ALL_RING || (size % 2 == 0 && deals(seq, 2));
+}
+
+static void try_method(heed_context_t *context, const sequence_t *seq, int method, int size)
+{
+    int everywhere = method == HEED_CONTEXT_PARALLEL_TREE;
+    int group = method == HEED_CONTEXT_PARALLEL_ALL_TO_ALL_RING ? 2 : 0;
+    for (int layout = 0; layout < 3; layout++) {
+        begin(context, seq, layout, size, everywhere, method, group);
+        run_all(size);
+        if (takes(seq, method, size)) {
+            expect_results(seq, size,
+                           heed_context_parallel_name((heed_context_parallel_method_t)method));
+        } else {
+            for (int r = 0; r < size; r++)
+                assert_true(members[r].status == HEED_ERROR_UNSUPPORTED ||
+                            (group && size % group && members[r].status == HEED_ERROR_VALUE));
+        }
+        end(size);
+    }
+}
+
+/* ---- results --------------------------------------------------------------------------------- */
+
+static const sequence_t sequences[] = {
+    {2, 83, 0, 4, 4, 16, 24, 0, -1, -1, NULL, NULL, NULL, NULL, NULL},
+    {1, 83, 0, 4, 2, 16, 16, 1, -1, -1, NULL, NULL, NULL, NULL, NULL},
+    {2, 61, 0, 8, 1, 8, 16, 1, 9, -1, NULL, NULL, NULL, NULL, NULL},
+    {1, 64, 0, 4, 4, 8, 8, 0, 5, 7, NULL, NULL, NULL, NULL, NULL},
+    {1, 90, 7, 4, 2, 16, 8, 1, -1, -1, NULL, NULL, NULL, NULL, NULL},
+    {2, 77, 11, 6, 3, 8, 8, 1, 30, -1, NULL, NULL, NULL, NULL, NULL},
+    {1, 40, 1, 4, 1, 16, 16, 1, -1, -1, NULL, NULL, NULL, NULL, NULL},
+    {1, 3, 0, 4, 4, 8, 8, 1, -1, -1, NULL, NULL, NULL, NULL, NULL},
+};
+enum { SEQUENCES = sizeof(sequences) / sizeof(sequences[0]) };
+
+static void test_methods(void **state)
+{
+    heed_context_t *context = expect_context(NULL);
+    const int sizes[] = {1, 2, 3, 4, 6};
+    (void)state;
+    for (int s = 0; s < SEQUENCES; s++) {
+        sequence_t seq = sequences[s];
+        expect_ok(sequence_make(context, &seq));
+        for (int method = 0; method < METHODS; method++)
+            for (int n = 0; n < 5; n++)
+                try_method(context, &seq, method, sizes[n]);
+        sequence_free(&seq);
+    }
+    heed_context_destroy(context);
+}
+
+/* Queries that every rank has: there is one way. */
+static void test_everywhere(void **state)
+{
+    heed_context_t *context = expect_context(NULL);
+    sequence_t seq = {2, 50, 3, 4, 2, 16, 16, 1, -1, -1, NULL, NULL, NULL, NULL, NULL};
+    (void)state;
+    expect_ok(sequence_make(context, &seq));
+    for (int layout = 0; layout < 3; layout++) {
+        begin(context, &seq, layout, 3, 1, HEED_CONTEXT_PARALLEL_AUTO, 0);
+        run_all(3);
+        expect_results(&seq, 3, "auto with queries everywhere");
+        end(3);
+    }
+    sequence_free(&seq);
+    heed_context_destroy(context);
+}
+
+/* On whole tensors, in threads of this process; bf16 results are rounded once. */
+static void test_virtual(void **state)
+{
+    heed_context_t *context = expect_context(NULL);
+    sequence_t seq = {2, 70, 0, 4, 2, 16, 16, 1, -1, -1, NULL, NULL, NULL, NULL, NULL};
+    (void)state;
+    expect_ok(sequence_make(context, &seq));
+    for (int method = 0; method < HEED_CONTEXT_PARALLEL_TREE; method++) {
+        for (int layout = 0; layout < 3; layout++) {
+            part_t part;
+            part_make(&seq, HEED_RING_CONTIGUOUS, 1, 0, 0, &part);
+            part.desc.whole = 1;
+            part.desc.layout = (heed_ring_layout_t)layout;
+            part.desc.method = (heed_context_parallel_method_t)method;
+            expect_ok(heed_context_parallel_virtual(context, 4, &part.desc));
+            if (!(part_error(&seq, &part) <= 1e-5))
+                fail_msg("method %d, layout %d: off by %g", method, layout,
+                         part_error(&seq, &part));
+            part_free(&part);
+        }
+    }
+    sequence_free(&seq);
+    heed_context_destroy(context);
+}
+
+static void test_narrow(void **state)
+{
+    heed_context_t *context = expect_context(NULL);
+    enum { N = 96, H = 4, D = 16 };
+    static uint16_t q[N * H * D], k[N * H * D], v[N * H * D], out[2][N * H * D];
+    kit_random_t random = {5};
+    (void)state;
+    for (int i = 0; i < N * H * D; i++) {
+        kit_store(HEED_BF16, q, i, kit_random_normal(&random));
+        kit_store(HEED_BF16, k, i, kit_random_normal(&random));
+        kit_store(HEED_BF16, v, i, kit_random_normal(&random));
+    }
+    heed_context_parallel_desc_t desc = heed_context_parallel_desc();
+    desc.whole = 1;
+    desc.tokens = N;
+    desc.q = HEED_TENSOR(q, HEED_BF16, 1, N, H, D);
+    desc.k = HEED_TENSOR(k, HEED_BF16, 1, N, H, D);
+    desc.v = HEED_TENSOR(v, HEED_BF16, 1, N, H, D);
+    for (int method = 1; method < HEED_CONTEXT_PARALLEL_TREE; method++) {
+        double off = 0, size = 0;
+        for (int way = 0; way < 2; way++) {
+            desc.out = HEED_TENSOR(out[way], HEED_BF16, 1, N, H, D);
+            desc.method = (heed_context_parallel_method_t)(way ? method : 1);
+            expect_ok(heed_context_parallel_virtual(context, way ? 4 : 1, &desc));
+        }
+        for (int i = 0; i < N * H * D; i++) {
+            double a = kit_load(HEED_BF16, out[0], i), b = kit_load(HEED_BF16, out[1], i);
+            off += (a - b) * (a - b);
+            size += a * a;
+        }
+        assert_true(sqrt(off / size) < 0.004);
+    }
+    heed_context_destroy(context);
+}
+
+/* ---- the model ------------------------------------------------------------------------------- */
+
+static heed_context_parallel_verdict_t verdicts[32];
+
+static int explain(heed_context_t *context, int ranks, double rate, double latency,
+                   const heed_context_parallel_desc_t *desc)
+{
+    int32_t count;
+    expect_ok(
+        heed_context_parallel_explain(context, ranks, rate, latency, desc, verdicts, 32, &count));
+    return count;
+}
+
+static const heed_context_parallel_verdict_t *find(int count, heed_context_parallel_method_t method,
+                                                   int group)
+{
+    for (int i = 0; i < count; i++)
+        if (verdicts[i].method == method && (!group || verdicts[i].group == group))
+            return &verdicts[i];
+    fail_msg("no verdict for method %d, group %d", (int)method, group);
+    return NULL;
+}
+
+static const heed_context_parallel_verdict_t *chosen(int count)
+{
+    const heed_context_parallel_verdict_t *found = NULL;
+    for (int i = 0; i < count; i++) {
+        assert_true(!verdicts[i].chosen || !found);
+        if (verdicts[i].chosen)
+            found = &verdicts[i];
+    }
+    assert_non_null(found);
+    return found;
+}
+
+static heed_context_parallel_desc_t long_problem(int64_t *shapes, int64_t n, int64_t heads,
+                                                 int64_t key_heads, int64_t queries)
+{
+    heed_context_parallel_desc_t desc = heed_context_parallel_desc();
+    memcpy(shapes, (int64_t[]){1, queries ? queries : n, heads, 128, 1, n, key_heads, 128},
+           8 * sizeof(int64_t));
+    desc.causal = 1;
+    desc.tokens = n;
+    desc.queries = queries;
+    desc.q = heed_tensor(NULL, HEED_F32, 4, shapes, NULL);
+    desc.k = heed_tensor(NULL, HEED_F32, 4, shapes + 4, NULL);
+    desc.v = desc.k;
+    desc.out = desc.q;
+    return desc;
+}
+
+/* Without messages the causal ring's steps have the closed forms: contiguous parts do P / (2P - 1)
+ * of what is possible, zigzag and all-to-all all of it. */
+static void test_balance(void **state)
+{
+    heed_context_t *context = expect_context(NULL);
+    int64_t shapes[8];
+    (void)state;
+    for (int ranks = 2; ranks <= 8; ranks *= 2) {
+        double total[3];
+        for (int layout = 0; layout < 3; layout++) {
+            heed_context_parallel_desc_t desc = long_problem(shapes, 65536, 8, 8, 0);
+            desc.layout = (heed_ring_layout_t)layout;
+            int count = explain(context, ranks, 1e30, 1e-9, &desc);
+            const heed_context_parallel_verdict_t *ring =
+                find(count, HEED_CONTEXT_PARALLEL_RING, 0);
+            double want = layout == 0 ? (double)ranks / (2 * ranks - 1) : 1;
+            assert_true(fabs(ring->efficiency - want) < 0.002);
+            assert_true(fabs(find(count, HEED_CONTEXT_PARALLEL_ALL_TO_ALL, 0)->efficiency - 1) <
+                        0.002);
+            total[layout] = ring->total_ns;
+        }
+        if (ranks == 4)
+            assert_true(total[0] / total[1] >= 1.7);
+    }
+    heed_context_destroy(context);
+}
+
+/* Bytes as the closed forms of context_parallel.h have them. */
+static void test_volumes(void **state)
+{
+    heed_context_t *context = expect_context(NULL);
+    const double n = 4096, heads = 8, key_heads = 4, row = 128 * 4, size = 4;
+    int64_t shapes[8];
+    (void)state;
+    heed_context_parallel_desc_t desc = long_problem(shapes, 4096, 8, 4, 0);
+    int count = explain(context, 4, 0, 0, &desc);
+    double ring = (size - 1) / size * 2 * n * key_heads * row;
+    double heads_for_tokens = (size - 1) / size / size * n * row * (2 * heads + 2 * key_heads);
+    double pass = (size - 1) / size * n * heads * (row + (128 + 1) * 4);
+    assert_true(find(count, HEED_CONTEXT_PARALLEL_RING, 0)->bytes == ring);
+    assert_true(find(count, HEED_CONTEXT_PARALLEL_ALL_GATHER, 0)->bytes == ring);
+    assert_true(find(count, HEED_CONTEXT_PARALLEL_ALL_TO_ALL, 0)->bytes == heads_for_tokens);
+    assert_true(find(count, HEED_CONTEXT_PARALLEL_PASS_Q, 0)->bytes == pass);
+    assert_true(find(count, HEED_CONTEXT_PARALLEL_ALL_TO_ALL_RING, 2)->bytes > heads_for_tokens);
+    assert_int_equal(find(count, HEED_CONTEXT_PARALLEL_TREE, 0)->status, HEED_ERROR_UNSUPPORTED);
+    heed_context_destroy(context);
+}
+
+static void test_choice(void **state)
+{
+    heed_context_t *context = expect_context(NULL);
+    int64_t shapes[8];
+    (void)state;
+    /* A slow network: few queries go to the keys, not the keys to them. */
+    heed_context_parallel_desc_t desc = long_problem(shapes, 65536, 8, 8, 64);
+    assert_int_equal(chosen(explain(context, 4, 1e9, 1e4, &desc))->method,
+                     HEED_CONTEXT_PARALLEL_PASS_Q);
+    desc.everywhere = 1;
+    assert_int_equal(chosen(explain(context, 4, 1e9, 1e4, &desc))->method,
+                     HEED_CONTEXT_PARALLEL_TREE);
+    /* Causal contiguous parts: heads for tokens is balanced, and worth its messages. */
+    desc = long_problem(shapes, 65536, 8, 8, 0);
+    assert_int_equal(chosen(explain(context, 4, 10e9, 1e4, &desc))->method,
+                     HEED_CONTEXT_PARALLEL_ALL_TO_ALL);
+    /* Balanced already: what can be hidden. */
+    desc.layout = HEED_RING_ZIGZAG;
+    heed_context_parallel_method_t method = chosen(explain(context, 4, 10e9, 1e4, &desc))->method;
+    assert_true(method == HEED_CONTEXT_PARALLEL_RING || method == HEED_CONTEXT_PARALLEL_ALL_GATHER);
+    /* Heads that cannot be dealt out. */
+    desc = long_problem(shapes, 65536, 6, 6, 0);
+    int count = explain(context, 4, 10e9, 1e4, &desc);
+    const heed_context_parallel_verdict_t *verdict =
+        find(count, HEED_CONTEXT_PARALLEL_ALL_TO_ALL, 0);
+    assert_int_equal(verdict->status, HEED_ERROR_UNSUPPORTED);
+    assert_non_null(strstr(verdict->why, "6 heads of q are no multiple of 4 ranks"));
+    assert_int_equal(find(count, HEED_CONTEXT_PARALLEL_ALL_TO_ALL_RING, 2)->status, HEED_OK);
+    desc.method = HEED_CONTEXT_PARALLEL_RING;
+    assert_int_equal(chosen(explain(context, 4, 10e9, 1e4, &desc))->method,
+                     HEED_CONTEXT_PARALLEL_RING);
+    heed_context_destroy(context);
+}
+
+/* ---- what goes wrong ------------------------------------------------------------------------- */
+
+static void expect_everywhere(int size, const char *part)
+{
+    for (int r = 0; r < size; r++) {
+        if (members[r].status != HEED_ERROR_COMM || !strstr(members[r].sentence, part))
+            fail_msg("rank %d: %s '%s', not '%s'", r, heed_status_name(members[r].status),
+                     members[r].sentence, part);
+    }
+}
+
+static void test_disagreement(void **state)
+{
+    heed_context_t *context = expect_context(NULL);
+    sequence_t seq = {1, 24, 0, 4, 2, 8, 8, 1, -1, -1, NULL, NULL, NULL, NULL, NULL};
+    (void)state;
+    expect_ok(sequence_make(context, &seq));
+    begin(context, &seq, 0, 3, 0, HEED_CONTEXT_PARALLEL_RING, 0);
+    members[1].part.desc.method = HEED_CONTEXT_PARALLEL_ALL_GATHER;
+    run_all(3);
+    expect_everywhere(3, "method is");
+    for (int r = 0; r < 3; r++) /* nothing has moved */
+        assert_true(isnan(members[r].part.out[0]));
+    end(3);
+    begin(context, &seq, 0, 3, 0, HEED_CONTEXT_PARALLEL_AUTO, 0);
+    members[2].part.desc.causal = 0;
+    run_all(3);
+    expect_everywhere(3, "causal is");
+    end(3);
+    begin(context, &seq, 0, 4, 0, HEED_CONTEXT_PARALLEL_ALL_TO_ALL_RING, 2);
+    members[2].part.desc.group = 4;
+    run_all(4);
+    expect_everywhere(4, "group is");
+    end(4);
+    begin(context, &seq, 0, 3, 0, HEED_CONTEXT_PARALLEL_AUTO, 0);
+    members[0].part.desc.queries = 25;
+    run_all(3);
+    assert_int_equal(members[0].status, HEED_ERROR_VALUE);
+    assert_int_equal(members[1].status, HEED_ERROR_COMM);
+    assert_non_null(strstr(members[2].sentence, "rank 0 cannot take part"));
+    end(3);
+    sequence_free(&seq);
+    heed_context_destroy(context);
+}
+
+static void test_leaving(void **state)
+{
+    heed_context_t *context = expect_context(NULL);
+    sequence_t seq = {1, 24, 0, 4, 4, 8, 8, 0, -1, -1, NULL, NULL, NULL, NULL, NULL};
+    (void)state;
+    expect_ok(sequence_make(context, &seq));
+    for (int method = 0; method < HEED_CONTEXT_PARALLEL_TREE; method++) {
+        begin(context, &seq, 0, 4, 0, method, 0);
+        members[1].leaves = true;
+        run_all(4);
+        members[1].status = HEED_ERROR_COMM;
+        snprintf(members[1].sentence, sizeof(members[1].sentence), "rank 1 of 4 left");
+        expect_everywhere(4, "rank 1 of 4 left");
+        end(4);
+    }
+    sequence_free(&seq);
+    heed_context_destroy(context);
+}
+
+static void test_bad(void **state)
+{
+    heed_context_t *context = expect_context(NULL);
+    sequence_t seq = {1, 24, 0, 4, 4, 8, 8, 0, -1, -1, NULL, NULL, NULL, NULL, NULL};
+    heed_comm_t comm;
+    part_t part;
+    int32_t count;
+    (void)state;
+    expect_ok(sequence_make(context, &seq));
+    expect_ok(heed_comm_threads(context, 1, 0, &comm));
+    part_make(&seq, HEED_RING_CONTIGUOUS, 1, 0, 0, &part);
+    heed_context_parallel_desc_t good = part.desc, *desc = &part.desc;
+#define BAD(field, value, status, text)                                                    \
+    do {                                                                                   \
+        part.desc = good;                                                                  \
+        part.desc.field = value;                                                           \
+        expect_fails(heed_context_parallel_attention(context, &comm, desc), status, text); \
+    } while (0)
+    BAD(method, (heed_context_parallel_method_t)9, HEED_ERROR_VALUE, "method=9");
+    BAD(group, -1, HEED_ERROR_VALUE, "group=-1");
+    BAD(everywhere, 2, HEED_ERROR_VALUE, "everywhere=2");
+    BAD(method, HEED_CONTEXT_PARALLEL_TREE, HEED_ERROR_UNSUPPORTED, "method tree");
+    BAD(queries, 5, HEED_ERROR_SHAPE, "5 of 5 queries");
+    BAD(tokens, 23, HEED_ERROR_SHAPE, "23 of 23 tokens");
+    BAD(out.dtype, HEED_F16, HEED_ERROR_DTYPE, "out is f16");
+    BAD(scale, NAN, HEED_ERROR_VALUE, "scale=");
+    part.desc = good;
+    expect_fails(heed_context_parallel_explain(context, 0, 0, 0, desc, verdicts, 32, &count),
+                 HEED_ERROR_VALUE, "ranks=0");
+    expect_fails(heed_context_parallel_virtual(context, 2, desc), HEED_ERROR_VALUE, "whole=0");
+    part_free(&part);
+    sequence_free(&seq);
+    heed_comm_threads_free(&comm);
+    heed_context_destroy(context);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_methods),      cmocka_unit_test(test_everywhere),
+        cmocka_unit_test(test_virtual),      cmocka_unit_test(test_narrow),
+        cmocka_unit_test(test_balance),      cmocka_unit_test(test_volumes),
+        cmocka_unit_test(test_choice),       cmocka_unit_test(test_bad),
+        cmocka_unit_test(test_disagreement), cmocka_unit_test(test_leaving),
+    };
+    return cmocka_run_group_tests_name("context_parallel", tests, NULL, NULL);
+}

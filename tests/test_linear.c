@@ -1,0 +1,241 @@
+/* Linear layers split over threads against plain sums in double: column, gathered, row, scattered,
+ * with and without bias, on views of whole weights; a layer of two; ranks that disagree. */
+#define _GNU_SOURCE
+#include "expect.h"
+
+#include "kit.h"
+
+#include <math.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { M = 12, K = 24, N = 36, MOST = 4 };
+
+static float x[M * K], w[N * K], bias[N], second[K * N], wanted[M * N], wanted_second[M * K];
+
+typedef struct member {
+    heed_context_t *context;
+    heed_comm_t comm;
+    void (*work)(struct member *member);
+    pthread_t thread;
+    heed_status_t status;
+    char sentence[512];
+    int variant;
+    double error;
+} member_t;
+
+static member_t members[MOST];
+
+static void *run(void *at)
+{
+    member_t *member = at;
+    member->work(member);
+    snprintf(member->sentence, sizeof(member->sentence), "%s", heed_last_error());
+    heed_comm_threads_free(&member->comm);
+    return NULL;
+}
+
+static void run_all(heed_context_t *context, int size, void (*work)(member_t *), int variant)
+{
+    heed_comm_t comms[MOST];
+    expect_ok(heed_comm_threads(context, size, 60000, comms));
+    for (int r = 0; r < size; r++) {
+        members[r] =
+            (member_t){.context = context, .comm = comms[r], .work = work, .variant = variant};
+        assert_int_equal(pthread_create(&members[r].thread, NULL, run, &members[r]), 0);
+    }
+    for (int r = 0; r < size; r++)
+        pthread_join(members[r].thread, NULL);
+}
+
+static void expect_all(int size, const char *what)
+{
+    for (int r = 0; r < size; r++)
+        if (members[r].status || !(members[r].error <= 1e-4))
+            fail_msg("%s, rank %d of %d: %s %s, off by %g", what, r, size,
+                     heed_status_name(members[r].status), members[r].sentence, members[r].error);
+}
+
+static void plain(const float *a, const float *b, const float *c, int m, int n, int k, float *to)
+{
+    for (int i = 0; i < m; i++)
+        for (int j = 0; j < n; j++) {
+            double sum = c ? (double)c[j] : 0;
+            for (int p = 0; p < k; p++)
+                sum += (double)a[i * k + p] * (double)b[j * k + p];
+            to[i * n + j] = (float)sum;
+        }
+}
+
+static void fill(void)
+{
+    kit_random_t random = {9};
+    float *all[] = {x, w, bias, second};
+    const int counts[] = {M * K, N * K, N, K * N};
+    for (int n = 0; n < 4; n++)
+        for (int i = 0; i < counts[n]; i++)
+            all[n][i] = (float)kit_random_normal(&random);
+    plain(x, w, bias, M, N, K, wanted);
+    plain(wanted, second, NULL, M, K, N, wanted_second);
+}
+
+static double difference(const float *got, int64_t stride, const float *want, int64_t want_stride,
+                         int64_t rows, int64_t columns)
+{
+    double worst = 0;
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < columns; j++) {
+            double off = fabs((double)got[i * stride + j] - (double)want[i * want_stride + j]);
+            worst = off <= worst ? worst : isnan(off) ? INFINITY : off;
+        }
+    return worst;
+}
+
+/* Rows of w are a slice; variant 1: gathered. */
+static void column(member_t *member)
+{
+    int64_t size = member->comm.size, rank = member->comm.rank, n = N / size;
+    float *out = malloc(M * N * sizeof(float));
+    bool gather = member->variant == 1;
+    heed_linear_desc_t desc = heed_linear_desc();
+    desc.gather = gather;
+    desc.x = HEED_TENSOR(x, HEED_F32, M, K);
+    desc.w = HEED_TENSOR(w + rank * n * K, HEED_F32, n, K);
+    desc.bias = HEED_TENSOR(bias + rank * n, HEED_F32, n);
+    desc.out = HEED_TENSOR(out, HEED_F32, M, gather ? N : n);
+    member->status = heed_parallel_linear(member->context, &member->comm, &desc);
+    member->error = gather ? difference(out, N, wanted, N, M, N)
+                           : difference(out, n, wanted + rank * n, N, M, n);
+    free(out);
+}
+
+/* Columns of x and w are views; variant 1: rows of out are dealt. */
+static void row(member_t *member)
+{
+    int64_t size = member->comm.size, rank = member->comm.rank, k = K / size, m = M / size;
+    float *out = malloc(M * N * sizeof(float));
+    bool scatter = member->variant == 1;
+    heed_linear_desc_t desc = heed_linear_desc();
+    desc.split = HEED_LINEAR_ROW;
+    desc.scatter = scatter;
+    int64_t strides[2] = {K, 1};
+    desc.x = heed_tensor(x + rank * k, HEED_F32, 2, (int64_t[]){M, k}, strides);
+    desc.w = heed_tensor(w + rank * k, HEED_F32, 2, (int64_t[]){N, k}, strides);
+    desc.bias = HEED_TENSOR(bias, HEED_F32, N);
+    desc.out = HEED_TENSOR(out, HEED_F32, scatter ? m : M, N);
+    member->status = heed_parallel_linear(member->context, &member->comm, &desc);
+    member->error = scatter ? difference(out, N, wanted + rank * m * N, N, m, N)
+                            : difference(out, N, wanted, N, M, N);
+    free(out);
+}
+
+/* Column, then row: what one leaves the other takes. */
+static void both(member_t *member)
+{
+    int64_t n = N / member->comm.size, rank = member->comm.rank, strides[2] = {N, 1};
+    float *middle = malloc(M * N * sizeof(float)), *out = malloc(M * K * sizeof(float));
+    heed_linear_desc_t desc = heed_linear_desc();
+    desc.x = HEED_TENSOR(x, HEED_F32, M, K);
+    desc.w = HEED_TENSOR(w + rank * n * K, HEED_F32, n, K);
+    desc.bias = HEED_TENSOR(bias + rank * n, HEED_F32, n);
+    desc.out = HEED_TENSOR(middle, HEED_F32, M, n);
+    member->status = heed_parallel_linear(member->context, &member->comm, &desc);
+    desc = heed_linear_desc();
+    desc.split = HEED_LINEAR_ROW;
+    desc.x = HEED_TENSOR(middle, HEED_F32, M, n);
+    desc.w = heed_tensor(second + rank * n, HEED_F32, 2, (int64_t[]){K, n}, strides);
+    desc.out = HEED_TENSOR(out, HEED_F32, M, K);
+    if (!member->status)
+        member->status = heed_parallel_linear(member->context, &member->comm, &desc);
+    member->error =
+        difference(out, K, wanted_second, K, M, K) / 10; /* of numbers ten times larger */
+    free(middle);
+    free(out);
+}
+
+static void test_layers(void **state)
+{
+    heed_context_t *context = expect_context(NULL);
+    (void)state;
+    if (!*heed_linear_library()) {
+        heed_context_destroy(context);
+        skip();
+    }
+    fill();
+    for (int size = 1; size <= MOST; size++) {
+        for (int variant = 0; variant < 2; variant++) {
+            run_all(context, size, column, variant);
+            expect_all(size, variant ? "column, gathered" : "column");
+            run_all(context, size, row, variant);
+            expect_all(size, variant ? "row, scattered" : "row");
+        }
+        run_all(context, size, both, 0);
+        expect_all(size, "column and row");
+    }
+    heed_context_destroy(context);
+}
+
+/* Variant 0: another number of rows on the last rank; 1: a bad shape there. */
+static void disagree(member_t *member)
+{
+    float out[M * N];
+    bool last = member->comm.rank == member->comm.size - 1;
+    heed_linear_desc_t desc = heed_linear_desc();
+    int64_t rows = last && member->variant == 0 ? M - 1 : M;
+    desc.split = HEED_LINEAR_ROW;
+    desc.x = HEED_TENSOR(x, HEED_F32, rows, K);
+    desc.w = HEED_TENSOR(w, HEED_F32, N, last && member->variant == 1 ? K - 1 : K);
+    desc.out = HEED_TENSOR(out, HEED_F32, rows, N);
+    member->status = heed_parallel_linear(member->context, &member->comm, &desc);
+}
+
+static void test_disagreement(void **state)
+{
+    heed_context_t *context = expect_context(NULL);
+    (void)state;
+    run_all(context, 3, disagree, 1);
+    assert_int_equal(members[2].status, HEED_ERROR_SHAPE);
+    assert_int_equal(members[0].status, HEED_ERROR_COMM);
+    if (*heed_linear_library()) {
+        run_all(context, 3, disagree, 0);
+        for (int r = 0; r < 3; r++) {
+            assert_int_equal(members[r].status, HEED_ERROR_COMM);
+            assert_non_null(strstr(members[r].sentence, "rows of x is"));
+        }
+    }
+    heed_context_destroy(context);
+}
+
+static void test_bad(void **state)
+{
+    heed_context_t *context = expect_context(NULL);
+    heed_linear_desc_t desc = heed_linear_desc();
+    float out[M * N];
+    heed_comm_t comm;
+    (void)state;
+    expect_ok(heed_comm_threads(context, 1, 0, &comm));
+    desc.x = HEED_TENSOR(x, HEED_F32, M, K);
+    desc.w = HEED_TENSOR(w, HEED_F32, N, K);
+    desc.out = HEED_TENSOR(out, HEED_F32, M, N - 1);
+    expect_fails(heed_parallel_linear(context, &comm, &desc), HEED_ERROR_SHAPE, "out is [12,35]");
+    desc.scatter = 1;
+    expect_fails(heed_parallel_linear(context, &comm, &desc), HEED_ERROR_VALUE, "scatter for ROW");
+    desc.scatter = 0;
+    desc.x.dtype = HEED_BF16;
+    expect_fails(heed_parallel_linear(context, &comm, &desc), HEED_ERROR_DTYPE, "x is bf16");
+    desc.x.dtype = HEED_F32;
+    desc.w.strides = (int64_t[]){1, N};
+    expect_fails(heed_parallel_linear(context, &comm, &desc), HEED_ERROR_STRIDE,
+                 "w: its last axis");
+    heed_comm_threads_free(&comm);
+    heed_context_destroy(context);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_layers),
+                                       cmocka_unit_test(test_disagreement),
+                                       cmocka_unit_test(test_bad)};
+    return cmocka_run_group_tests_name("linear", tests, NULL, NULL);
+}
