@@ -162,6 +162,7 @@ static void ring_complains(void **state)
     EXPECT_USAGE("--layout needs --ranks", "run ring -i qkv -o x --layout zigzag");
     EXPECT_USAGE("--ranks takes all queries", "run ring -i qkv -o x --ranks 2 --block 64");
     EXPECT_USAGE("--ranks takes a number", "run ring -i qkv -o x --ranks 65");
+    EXPECT_USAGE("--device cuda: it runs on the CPU", "run ring -i qkv -o x --device cuda");
     EXPECT_USAGE("--order takes bshd or bhsd", "run ring -i qkv -o x --order sbhd");
     EXPECT_FAILED("--query-rows 0:302: qkv has 301 queries",
                   "run ring -i qkv -o x --query-rows 0:302");

@@ -40,6 +40,9 @@ static void finish(const long_options_t *to, struct argp_state *state)
         argp_error(state, "--output is missing");
     if (to->tolerance >= 0 && !to->golden)
         argp_error(state, "--tolerance needs --golden");
+    const char *device = to->common.device;
+    if (device && strcmp(device, "cpu") != 0 && strcmp(device, "auto") != 0)
+        argp_error(state, "--device %s: it runs on the CPU", device);
 }
 
 /* Which of two words it is. */

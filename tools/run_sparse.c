@@ -243,8 +243,10 @@ static heed_status_t attend(job_t *job, int64_t b, int64_t head, int64_t first, 
     desc.causal = job->options->all.causal;
     if (desc.causal)
         keys = end > 0 ? end : 0;
-    if (tiles && !sparse_slice(tiles, first, count, &slice))
+    if (tiles && !sparse_slice_new(tiles, first, count, keys, &slice)) {
+        sparse_slice_free(&slice);
         return HEED_ERROR_OUT_OF_MEMORY;
+    }
     long_block_shape(&job->output, count, 1, block);
     long_part(&input->q, b, first, count, head, 1, &q);
     long_part(&input->k, b, 0, keys, head / job->group, 1, &k);
@@ -258,7 +260,7 @@ static heed_status_t attend(job_t *job, int64_t b, int64_t head, int64_t first, 
     desc.tiles = tiles ? &slice.list : NULL;
     desc.tiles_optional = tiles && job->options->optional;
     heed_status_t status = run_plan(job, &desc, sums);
-    free(slice.row_start);
+    sparse_slice_free(&slice);
     return status;
 }
 
@@ -361,15 +363,13 @@ static int run_head(job_t *job, int64_t b, int64_t head, long_block_t *block)
     int64_t queries = job->input.q.shape[1], heads = job->output.heads;
     int64_t done = (b * heads + head) * queries;
     double start = long_now();
-    heed_status_t status = sparse_list(job->context, job->options, &job->input, b, head, &tiles);
+    int code = sparse_list(job->context, job->options, &job->input, b, head, &tiles);
     job->list_seconds += long_now() - start;
-    if (status == HEED_OK)
-        status = predict_dense(job, b, head);
-    if (status != HEED_OK) {
-        heed_tiles_free(job->context, tiles);
-        return tool_fail_status(status);
-    }
-    int code = TOOL_OK;
+    if (code != TOOL_OK)
+        return code;
+    heed_status_t status = predict_dense(job, b, head);
+    if (status != HEED_OK)
+        code = tool_fail_status(status);
     for (int64_t at = 0; at < queries && code == TOOL_OK; at += job->block) {
         int64_t count = queries - at < job->block ? queries - at : job->block;
         status = attend(job, b, head, at, count, tiles, block, &job->sparse);

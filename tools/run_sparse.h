@@ -32,17 +32,21 @@ bool sparse_pattern_read(const char *text, sparse_pattern_t *pattern);
 /* Whether some pattern needs --density; by scores, --mass does too. */
 bool sparse_needs_density(const sparse_options_t *options);
 
-/* The list of one head of one batch entry, for all of its queries. */
-heed_status_t sparse_list(heed_context_t *context, const sparse_options_t *options,
-                          const long_input_t *input, int64_t b, int64_t head,
-                          heed_tile_list_t **tiles);
+/* The list of one head of one batch entry, for all of its queries. An exit code; the sentence is
+ * then on stderr. */
+int sparse_list(heed_context_t *context, const sparse_options_t *options, const long_input_t *input,
+                int64_t b, int64_t head, heed_tile_list_t **tiles);
 
-/* The rows of tiles from query first on, for `count` queries. row_start is the slice's own. */
+/* The rows of tiles from query first on, for `count` queries, and the columns of the first `keys`
+ * keys. The arrays are the slice's own, but for the masks' bits. False: out of memory; free it in
+ * any case. */
 typedef struct sparse_slice {
     heed_tile_list_t list;
     int64_t *row_start;
+    int32_t *column, *mask;
 } sparse_slice_t;
-bool sparse_slice(const heed_tile_list_t *tiles, int64_t first, int64_t count,
-                  sparse_slice_t *slice);
+bool sparse_slice_new(const heed_tile_list_t *tiles, int64_t first, int64_t count, int64_t keys,
+                      sparse_slice_t *slice);
+void sparse_slice_free(sparse_slice_t *slice);
 
 #endif

@@ -87,10 +87,9 @@ static heed_status_t score(heed_context_t *context, const sparse_options_t *opti
 
 /* ---- lists ----------------------------------------------------------------------------------- */
 
-static heed_status_t generate(heed_context_t *context, const sparse_options_t *options,
-                              const sparse_pattern_t *pattern, const heed_tiles_grid_t *grid,
-                              const long_input_t *input, int64_t b, int64_t head,
-                              heed_tile_list_t **tiles)
+static int generate(heed_context_t *context, const sparse_options_t *options,
+                    const sparse_pattern_t *pattern, const heed_tiles_grid_t *grid,
+                    const long_input_t *input, int64_t b, int64_t head, heed_tile_list_t **tiles)
 {
     heed_sparse_t sparse = heed_sparse(pattern->kind, options->density);
     int64_t rows = (grid->queries + grid->tile_q - 1) / grid->tile_q;
@@ -104,68 +103,68 @@ static heed_status_t generate(heed_context_t *context, const sparse_options_t *o
         sparse.density = options->mass > 0 ? 1 : options->density;
         sparse.globals = 1;
     }
-    if (pattern->generates && pattern->kind == HEED_SPARSE_LEARNED) {
+    if (pattern->kind == HEED_SPARSE_LEARNED) {
         sparse.scores = gate_of(input, b, head, rows, columns);
         if (!sparse.scores)
-            return HEED_ERROR_VALUE;
+            return TOOL_FAILED;
     } else if (by_scores(pattern)) {
         sparse.scores = scores = malloc((size_t)(rows * columns) * sizeof *scores + 1);
-        status = scores ? score(context, options, grid, input, b, head, scores)
-                        : HEED_ERROR_OUT_OF_MEMORY;
+        if (!scores)
+            return tool_fail("out of memory for the scores of %lld tiles",
+                             (long long)(rows * columns));
+        status = score(context, options, grid, input, b, head, scores);
     }
     if (status == HEED_OK)
         status = heed_tiles_generate(context, grid, &sparse, 1, tiles);
     free(scores);
-    return status;
+    return status == HEED_OK ? TOOL_OK : tool_fail_status(status);
 }
 
-/* Text says nothing of --causal, and a list must not name tiles that no query of a block sees. */
-static heed_status_t from_text(heed_context_t *context, const sparse_options_t *options,
-                               const char *text, const heed_tiles_grid_t *grid,
-                               heed_tile_list_t **tiles)
-{
-    heed_pattern_t causal = heed_pattern(HEED_PATTERN_ALL);
-    heed_tile_list_t *all = NULL, *below = NULL;
-    heed_status_t status = heed_tiles_from_text(context, grid, text, &all);
-    if (status != HEED_OK || !options->all.causal) {
-        *tiles = all;
-        return status;
-    }
-    causal.right = 0;
-    status = heed_tiles_from_pattern(context, grid, &causal, 1, &below);
-    if (status == HEED_OK)
-        status = heed_tiles_and(context, grid, all, below, tiles);
-    heed_tiles_free(context, all);
-    heed_tiles_free(context, below);
-    return status;
-}
-
-heed_status_t sparse_list(heed_context_t *context, const sparse_options_t *options,
-                          const long_input_t *input, int64_t b, int64_t head,
-                          heed_tile_list_t **tiles)
+int sparse_list(heed_context_t *context, const sparse_options_t *options, const long_input_t *input,
+                int64_t b, int64_t head, heed_tile_list_t **tiles)
 {
     const sparse_pattern_t *pattern = &options->patterns[head % options->count];
     heed_tiles_grid_t grid = heed_tiles_grid(input->q.shape[1], input->k.shape[1]);
     grid.tile_q = grid.tile_k = options->tile;
     *tiles = NULL;
-    return pattern->generates ? generate(context, options, pattern, &grid, input, b, head, tiles)
-                              : from_text(context, options, pattern->text, &grid, tiles);
+    if (pattern->generates)
+        return generate(context, options, pattern, &grid, input, b, head, tiles);
+    heed_status_t status = heed_tiles_from_text(context, &grid, pattern->text, tiles);
+    return status == HEED_OK ? TOOL_OK : tool_fail_status(status);
 }
 
-bool sparse_slice(const heed_tile_list_t *tiles, int64_t first, int64_t count,
-                  sparse_slice_t *slice)
+bool sparse_slice_new(const heed_tile_list_t *tiles, int64_t first, int64_t count, int64_t keys,
+                      sparse_slice_t *slice)
 {
     int64_t row = first / tiles->tile_q, rows = (count + tiles->tile_q - 1) / tiles->tile_q;
-    int64_t from = tiles->row_start[row];
-    slice->list = *tiles;
+    int64_t columns = (keys + tiles->tile_k - 1) / tiles->tile_k, kept = 0;
+    size_t most = (size_t)(tiles->row_start[row + rows] - tiles->row_start[row]);
     slice->row_start = malloc((size_t)(rows + 1) * sizeof *slice->row_start);
-    if (!slice->row_start)
+    slice->column = malloc(most * sizeof *slice->column + 1);
+    slice->mask = malloc(most * sizeof *slice->mask + 1);
+    if (!slice->row_start || !slice->column || !slice->mask)
         return false;
-    for (int64_t r = 0; r <= rows; r++)
-        slice->row_start[r] = tiles->row_start[row + r] - from;
+    for (int64_t r = 0; r < rows; r++) {
+        slice->row_start[r] = kept;
+        for (int64_t e = tiles->row_start[row + r]; e < tiles->row_start[row + r + 1]; e++) {
+            if (tiles->column[e] >= columns)
+                break;
+            slice->column[kept] = tiles->column[e];
+            slice->mask[kept++] = tiles->mask ? tiles->mask[e] : -1;
+        }
+    }
+    slice->row_start[rows] = kept;
+    slice->list = *tiles;
     slice->list.rows = rows;
     slice->list.row_start = slice->row_start;
-    slice->list.column = tiles->column ? tiles->column + from : NULL;
-    slice->list.mask = tiles->mask ? tiles->mask + from : NULL;
+    slice->list.column = slice->column;
+    slice->list.mask = slice->mask;
     return true;
+}
+
+void sparse_slice_free(sparse_slice_t *slice)
+{
+    free(slice->row_start);
+    free(slice->column);
+    free(slice->mask);
 }
