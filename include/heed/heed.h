@@ -13,7 +13,7 @@
  *     ring.h       streaming and ring attention      comm.h       ranks and their messages
  *     merge.h      merging of partial states         kv.h         appending to a cache of keys
  *     scaling.h    scales over time, errors          linear.h     linear layers over ranks
- *     context_parallel.h  attention over ranks */
+ *     context_parallel.h  attention over ranks      patterns.h   patterns on explicit matrices */
 #ifndef HEED_HEED_H
 #define HEED_HEED_H
 
@@ -32,6 +32,7 @@
 #include "merge.h"
 #include "kv.h"
 #include "tiles.h"
+#include "patterns.h"
 #include "dilated.h"
 #include "comm.h"
 #include "ring.h"
