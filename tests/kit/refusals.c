@@ -51,5 +51,7 @@ static bool attention_may_refuse(const char *name, const heed_attention_desc_t *
 
 bool kit_may_refuse(const heed_impl_t *impl, const void *desc)
 {
+    if (strcmp(impl->op, "dilated") == 0) /* without ranks there is nothing to distribute over */
+        return has(impl->name, "distributed");
     return strcmp(impl->op, "attention") == 0 && attention_may_refuse(impl->name, desc);
 }
