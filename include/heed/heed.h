@@ -13,7 +13,8 @@
  *     ring.h       streaming and ring attention      comm.h       ranks and their messages
  *     merge.h      merging of partial states         kv.h         appending to a cache of keys
  *     scaling.h    scales over time, errors          linear.h     linear layers over ranks
- *     context_parallel.h  attention over ranks      patterns.h   patterns on explicit matrices */
+ *     context_parallel.h  attention over ranks      patterns.h   patterns on explicit matrices
+ *     multihead.h  dilated attention with its projections */
 #ifndef HEED_HEED_H
 #define HEED_HEED_H
 
@@ -38,5 +39,6 @@
 #include "ring.h"
 #include "context_parallel.h"
 #include "linear.h"
+#include "multihead.h"
 
 #endif
