@@ -12,8 +12,9 @@
  *     dilated.h    dilated attention                 tiles.h      tile lists: sparse attention
  *     ring.h       streaming and ring attention      comm.h       ranks and their messages
  *     merge.h      merging of partial states         kv.h         appending to a cache of keys
- *     scaling.h    scales over time, errors          linear.h     linear layers over ranks
- *     context_parallel.h  attention over ranks      patterns.h   patterns on explicit matrices
+ *     scaling.h    scales over time, errors          split.h      parts of tensors and models
+ *     pipeline.h   stages and their schedules        linear.h     linear layers over ranks
+ *     context_parallel.h  attention over ranks       patterns.h   patterns on explicit matrices
  *     multihead.h  dilated attention with its projections */
 #ifndef HEED_HEED_H
 #define HEED_HEED_H
@@ -38,6 +39,8 @@
 #include "comm.h"
 #include "ring.h"
 #include "context_parallel.h"
+#include "split.h"
+#include "pipeline.h"
 #include "linear.h"
 #include "multihead.h"
 

@@ -10,7 +10,7 @@
 
 #include "vec.h"
 
-enum { AMX_ROWS = 16, AMX_ROW_BYTES = 64, AMX_PAIRS = 16 };
+enum { AMX_ROWS = 16, AMX_ROW_BYTES = 64, AMX_TILE_BYTES = 1024, AMX_PAIRS = 16 };
 
 /* How a tile is laid out, as LDTILECFG reads it (Intel SDM volume 1, 18.3). */
 typedef struct amx_config {

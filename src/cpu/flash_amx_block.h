@@ -54,7 +54,7 @@ HD_INLINE bool amx_start(const int vectors, amx_segment_t *m)
         return false;
     m->now = m->values;
     m->now.second = m->columns > AMX_ROWS;
-    m->values.a += 2 * AMX_ROWS * AMX_ROW_BYTES;
+    m->values.a += 2 * FLASH_PLANES * AMX_TILE_BYTES;
     m->values.sums += 2 * AMX_ROWS * LANES;
     m->columns -= 2 * AMX_ROWS;
     m->scoring = false;
@@ -81,7 +81,8 @@ HD_INLINE bool amx_weights(const int vectors, const bool exact, amx_segment_t *m
     const vec_t scale = score_scale(&m->task->job->a);
     const float *s = amx_scores_at(m, first) - first % AMX_KEYS * LANES;
     /* Half steps: all of the next scores, and a quarter of a batch's results. */
-    const int due = 2 * (m->task->job->z.steps / AMX_PAIRS + (m->task->job->a.dv + 31) / 32);
+    const int due =
+        2 * (m->task->job->z.steps / FLASH_PLANES / AMX_PAIRS + (m->task->job->a.dv + 31) / 32);
     char *p = amx_weights_at(m, first);
     vec_t low[FLASH_TILE], sum[FLASH_TILE];
     uint32_t above = 0;
@@ -102,7 +103,7 @@ HD_INLINE bool amx_weights(const int vectors, const bool exact, amx_segment_t *m
         amx_weights_of(vectors, exact, s, p, j, count, scale, low, sum, masks, m->lane);
     for (; j < AMX_KEYS; j += 2)
         for (int r = 0; r < vectors; r++)
-            vec_store(p + (j / 2 * LANES + r * VEC_LANES) * 4, vec_zero());
+            amx_store_zeros(p + (j / 2 * LANES + r * VEC_LANES) * 4);
     HD_UNROLL
     for (int r = 0; r < vectors; r++) {
         above |= _mm512_cmp_ps_mask(sum[r], vec_set1(AMX_WEIGHTS_MOST), _CMP_GT_OQ);
@@ -169,15 +170,22 @@ static void amx_begin_scores(amx_segment_t *m, int j)
                                 .b = m->q,
                                 .a_row = block->k_row,
                                 .a_step = AMX_ROW_BYTES,
+                                .a_second = block->k_row * AMX_ROWS,
                                 .sums = amx_scores_at(m, j),
-                                .left = z->steps / AMX_PAIRS,
+                                .left = z->steps / FLASH_PLANES / AMX_PAIRS,
                                 .second = count > AMX_ROWS};
+#if FLASH_PLANES > 1
+    m->scores.a_low = z->steps / 2 * 4;
+    m->scores.b_low = z->steps / 2 * AMX_SUM_ROW;
+    m->scores.low_by_low = true;
+#endif
     if (count % AMX_ROWS) {
         for (int i = 0; i < count; i++)
             memcpy(m->task->rest + i * z->steps * 4, m->scores.a + i * block->k_row,
                    (size_t)z->steps * 4);
         m->scores.a = m->task->rest;
         m->scores.a_row = z->steps * 4;
+        m->scores.a_second = m->scores.a_row * AMX_ROWS;
     }
 }
 
@@ -192,8 +200,13 @@ static void amx_begin_values(amx_segment_t *m, int j)
                                 .b = m->p + m->slot * AMX_BATCH / CELL * AMX_SUM_ROW,
                                 .a_row = AMX_ROW_BYTES,
                                 .a_step = block->v_row * AMX_PAIRS,
+                                .a_second = FLASH_PLANES * AMX_TILE_BYTES,
                                 .sums = m->o,
                                 .left = (j - m->batch + AMX_KEYS - 1) / AMX_KEYS};
+#if FLASH_PLANES > 1
+    m->values.a_low = SPLIT_VALUES;
+    m->values.b_low = SPLIT_WEIGHTS;
+#endif
     m->columns = m->task->job->a.dv;
     m->batch = j;
     m->slot ^= 1;

@@ -14,17 +14,33 @@
 
 enum { AMX_WEIGHTS_MOST = 256 };
 
-/* 2^t of `count` vectors: by the exponent of floor(t), and a polynomial in the rest, degree 3,
- * minimax on [0, 1], 7.5e-5: the results are rounded to bf16. 2^-inf is 0, NaN stays. */
+#if FLASH_PLANES > 1
+#define AMX_EXP2                                                                                \
+    {                                                                                           \
+        0.00187757667f, 0.00898934009f, 0.0558263181f, 0.240153617f, 0.693153073f, 0.999999925f \
+    }
+#else
+#define AMX_EXP2                                                \
+    {                                                           \
+        0.0780245227f, 0.226067155f, 0.695833541f, 0.999925219f \
+    }
+#endif
+
+/* 2^t of `count` vectors: by the exponent of floor(t), and a polynomial in the rest, minimax on
+ * [0, 1]: degree 3, 7.5e-5, where results are rounded to bf16, else degree 5, 7.5e-8. 2^-inf is 0,
+ * NaN stays. */
 HD_INLINE void amx_exp2(vec_t *t, const int count)
 {
+    static const float factor[] = AMX_EXP2;
     vec_t p[8];
     HD_UNROLL
     for (int i = 0; i < count; i++) {
         vec_t f = _mm512_reduce_ps(t[i], 0x01 | 0x08); /* less its floor */
-        p[i] = vec_fma(vec_set1(0.0780245227f), f, vec_set1(0.226067155f));
-        p[i] = vec_fma(p[i], f, vec_set1(0.695833541f));
-        p[i] = vec_fma(p[i], f, vec_set1(0.999925219f));
+        p[i] = vec_set1(factor[0]);
+        HD_UNROLL
+        for (size_t k = 1; k < sizeof(factor) / sizeof(factor[0]); k++) {
+            p[i] = vec_fma(p[i], f, vec_set1(factor[k]));
+        }
     }
     HD_UNROLL
     for (int i = 0; i < count; i++) {
@@ -32,6 +48,12 @@ HD_INLINE void amx_exp2(vec_t *t, const int count)
     }
 }
 
+#if FLASH_PLANES > 1
+HD_INLINE void amx_store_pairs(char *p, vec_t even, vec_t odd)
+{
+    flash_store_weights(p, even, odd);
+}
+#else
 /* Weights of two keys as pairs of bf16, halves rounded up: an addition each and a permutation,
  * where a conversion would take the port of the multiply-adds. A NaN here has zeros below. */
 HD_INLINE void amx_store_pairs(char *p, vec_t even, vec_t odd)
@@ -43,6 +65,15 @@ HD_INLINE void amx_store_pairs(char *p, vec_t even, vec_t odd)
     __m512i low = _mm512_add_epi32(_mm512_castps_si512(even), half);
     __m512i high = _mm512_add_epi32(_mm512_castps_si512(odd), half);
     _mm512_storeu_si512(p, _mm512_mask_permutexvar_epi16(high, 0x55555555, upper, low));
+}
+#endif
+
+HD_INLINE void amx_store_zeros(char *p)
+{
+    vec_store(p, vec_zero());
+#if FLASH_PLANES > 1
+    vec_store(p + SPLIT_WEIGHTS, vec_zero());
+#endif
 }
 
 /* Weights of keys j .. j+3 for `vectors` vectors; hidden are those from `end` on, and by masks. */

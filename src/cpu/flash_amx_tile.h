@@ -33,10 +33,15 @@ HD_INLINE void flash_end(void)
 typedef struct amx_product {
     const char *a, *b;     /* operands of the next step */
     int64_t a_row, a_step; /* bytes to a next row, and step */
+    int64_t a_second;      /* bytes to rows 16 .. 31 */
     float *sums;
     int left;    /* steps */
     bool second; /* rows 16 .. 31 */
     bool half;   /* a first half of a step is done */
+#if FLASH_PLANES > 1
+    int64_t a_low, b_low; /* bytes to the low parts */
+    bool low_by_low;      /* their product counts */
+#endif
 } amx_product_t;
 
 HD_INLINE void amx_load_sums(const int vectors, const amx_product_t *m)
@@ -71,6 +76,57 @@ HD_INLINE void amx_zero_sums(void)
     amx_zero(3);
 }
 
+#if FLASH_PLANES > 1
+/* All products of the parts in 4 and 5 (high, low) with those in 6 and 7. */
+#define AMX_DOTS(sum)           \
+    do {                        \
+        amx_dot(sum, 4, 6);     \
+        amx_dot(sum, 4, 7);     \
+        amx_dot(sum, 5, 6);     \
+        if (m->low_by_low)      \
+            amx_dot(sum, 5, 7); \
+    } while (0)
+
+HD_INLINE void amx_load_parts(const char *b, const amx_product_t *m)
+{
+    amx_load(6, b, AMX_SUM_ROW);
+    amx_load(7, b + m->b_low, AMX_SUM_ROW);
+}
+
+/* Half a step: the rows of the first left operand, or of the second. Both parts of a left operand
+ * meet both of two right ones, of which the second serves both halves: 10 loads for 12 or 16 dots.
+ */
+HD_INLINE void amx_half_step(const int vectors, amx_product_t *m)
+{
+    const char *a = m->a + (m->half ? m->a_second : 0), *b = m->b;
+    if (!m->half || m->second) {
+        amx_load(4, a, m->a_row);
+        amx_load(5, a + m->a_low, m->a_row);
+    }
+    if (!m->half) {
+        amx_load_parts(b, m);
+        AMX_DOTS(0);
+        if (vectors > 1) {
+            amx_load_parts(b + 64, m);
+            AMX_DOTS(1);
+        }
+        m->half = true;
+        return;
+    }
+    if (m->second) {
+        if (vectors > 1) {
+            AMX_DOTS(3);
+            amx_load_parts(b, m);
+        }
+        AMX_DOTS(2);
+    }
+    m->half = false;
+    m->a += m->a_step;
+    m->b = b + AMX_PAIRS * AMX_SUM_ROW;
+    m->left--;
+}
+#undef AMX_DOTS
+#else
 /* Half a step: the rows of the first left operand, or of the second. */
 HD_INLINE void amx_half_step(const int vectors, amx_product_t *m)
 {
@@ -88,7 +144,7 @@ HD_INLINE void amx_half_step(const int vectors, amx_product_t *m)
         return;
     }
     if (m->second) {
-        amx_load(5, a + AMX_ROWS * row, row);
+        amx_load(5, a + m->a_second, row);
         amx_dot(2, 5, 6);
         if (vectors > 1)
             amx_dot(3, 5, 7);
@@ -98,11 +154,29 @@ HD_INLINE void amx_half_step(const int vectors, amx_product_t *m)
     m->b = b + AMX_PAIRS * AMX_SUM_ROW;
     m->left--;
 }
+#endif
 
 /* ---- one by one, for the careful way --------------------------------------------------------- */
 
-/* Scores of as many keys as a tile has rows, and one vector. */
-static void amx_scores_1(const char *k, int64_t k_row, const char *q, int steps, float *s)
+#if FLASH_PLANES > 1
+/* Scores of keys and one vector, in f32. */
+static void amx_scores_1(const char *k, int64_t k_row, int count, const char *q, int steps,
+                         float *s)
+{
+    const int part = steps / 2;
+    for (int j = 0; j < count; j++) {
+        vec_t sum = vec_zero();
+        for (int c = 0; c < part * 2; c++) {
+            const char *key = k + j * k_row + c * 2, *cell = q + c / 2 * AMX_SUM_ROW;
+            vec_t query =
+                vec_add(split_half(cell, c % 2), split_half(cell + part * AMX_SUM_ROW, c % 2));
+            sum = vec_fma(vec_set1(split_number(key, key + part * 4)), query, sum);
+        }
+        vec_store(s + j * LANES, sum);
+    }
+}
+#else
+static void amx_scores_16(const char *k, int64_t k_row, const char *q, int steps, float *s)
 {
     amx_zero(0);
     for (int step = 0; step < steps; step += AMX_PAIRS) {
@@ -112,6 +186,23 @@ static void amx_scores_1(const char *k, int64_t k_row, const char *q, int steps,
     }
     amx_store(0, s, AMX_SUM_ROW);
 }
+
+/* Scores of keys and one vector; the last few with tiles of as many rows. */
+static void amx_scores_1(const char *k, int64_t k_row, int count, const char *q, int steps,
+                         float *s)
+{
+    int j = 0;
+    for (; j + AMX_ROWS <= count; j += AMX_ROWS)
+        amx_scores_16(k + j * k_row, k_row, q, steps, s + j * LANES);
+    if (j < count) {
+        amx_config_t config = amx_config(count - j);
+        amx_begin(&config);
+        amx_scores_16(k + j * k_row, k_row, q, steps, s + j * LANES);
+        config = amx_config(AMX_ROWS);
+        amx_begin(&config);
+    }
+}
+#endif
 
 /* Hides scores, and takes maxima. */
 HD_INLINE void amx_maxima(int vectors, int first, int end, float *s, vec_t *most,
@@ -132,23 +223,15 @@ HD_INLINE void amx_maxima(int vectors, int first, int end, float *s, vec_t *most
 static void qk_keys(int vectors, const char *k, int64_t k_row, int first, int end, const char *q,
                     int steps, float *s, vec_t *most, const uint64_t *masks, int shift)
 {
-    int j = first;
-    for (; j + AMX_ROWS <= end; j += AMX_ROWS)
-        amx_scores_1(k + j * k_row, k_row, q, steps, s + j * LANES);
-    if (j < end) {
-        amx_config_t config = amx_config(end - j);
-        amx_begin(&config);
-        amx_scores_1(k + j * k_row, k_row, q, steps, s + j * LANES);
-        config = amx_config(AMX_ROWS);
-        amx_begin(&config);
-    }
+    amx_scores_1(k + first * k_row, k_row, end - first, q, steps, s + first * LANES);
     amx_maxima(vectors, first, end, s + first * LANES, most, masks, shift);
 }
 
 /* Where element `key` % 2 of a pair of packed V^T is. */
 HD_INLINE const char *flash_value_at(const char *v, int64_t v_row, int key, int column)
 {
-    return v + key / AMX_KEYS * (v_row * AMX_PAIRS) + column * AMX_ROW_BYTES +
+    return v + key / AMX_KEYS * (v_row * AMX_PAIRS) +
+           column / AMX_ROWS * (FLASH_PLANES * AMX_TILE_BYTES) + column % AMX_ROWS * AMX_ROW_BYTES +
            (key % AMX_KEYS & ~1) * 2;
 }
 

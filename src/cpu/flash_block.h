@@ -276,9 +276,9 @@ static void attend_block(flash_task_t *task, const hd_walk_t *walk, const hd_blo
     /* What fills up a last cell of values may be a key that nobody here sees. */
     bool odd = at->count % VALUE_KEYS != 0;
     task->cut |= odd;
-    if (!at->full || odd)
+    if (!at->full || odd || task->careful)
         make_masks(task, walk, at);
-    if (task->careful && (!at->full || odd)) {
+    if (task->careful && (!at->full || odd || FLASH_PLANES > 1)) {
         for (int v = 0; v < vectors; v++)
             attend_careful(task, block, at->count, v);
         return;

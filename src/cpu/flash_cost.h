@@ -16,7 +16,11 @@ typedef struct flash_cost {
     double masked;       /* what a tile with a mask costs beyond a full one, as a part of that */
 } flash_cost_t;
 
-#if FLASH_AMX
+#if FLASH_PLANES > 1
+/* Three and a half dots of tiles for one. */
+static const flash_cost_t flash_cost = {
+    .wide = 0.14, .narrow = 0.08, .score = 60, .element = 100, .packed = 60};
+#elif FLASH_AMX
 /* Of the peak of tiles, which products of full tiles reach, were it not for the exponentials. */
 static const flash_cost_t flash_cost = {
     .wide = 0.5, .narrow = 0.3, .score = 150, .element = 300, .packed = 120};

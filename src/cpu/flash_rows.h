@@ -18,7 +18,23 @@ HD_INLINE void scale_row(const hd_view_t *scale, int64_t b, int64_t key, int64_t
         to[c] *= factor;
 }
 
-#if FLASH_PAIRS
+#if FLASH_PLANES > 1
+/* A row of n elements, high parts, then low ones, each filled up with zeros to whole products. */
+HD_INLINE void row_to_cells(const hd_view_t *view, const char *row, int n, char *to)
+{
+    const int part = (n + 31) & ~31;
+    float numbers[512];
+    row_to_f32(view, row, n, numbers);
+    for (int c = n; c < part; c++)
+        numbers[c] = 0;
+    for (int c = 0; c < part; c += VEC_LANES) {
+        vec_t high, low;
+        flash_split(vec_load(numbers + c), &high, &low);
+        split_store_row(to + c * 2, high);
+        split_store_row(to + (part + c) * 2, low);
+    }
+}
+#elif FLASH_PAIRS
 /* A row of n 16-bit elements, copied; the second half of an odd last cell is zero. */
 HD_INLINE void row_to_cells(const hd_view_t *view, const char *row, int n, char *to)
 {
@@ -43,7 +59,7 @@ HD_INLINE void row_to_cells(const hd_view_t *view, const char *row, int n, char 
 static inline int head_cells(const hd_attention_t *a)
 {
     int cells = (a->d + CELL - 1) / CELL;
-    return FLASH_AMX ? (cells + 15) & ~15 : cells;
+    return FLASH_AMX ? ((cells + 15) & ~15) * FLASH_PLANES : cells;
 }
 
 /* Bytes of a packed row of K, and of a packed cell row of V. */
@@ -60,13 +76,14 @@ static inline int64_t value_columns(const hd_attention_t *a)
 
 static inline int64_t packed_v_row(const hd_attention_t *a)
 {
-    return value_columns(a) * 4;
+    return value_columns(a) * 4 * FLASH_PLANES;
 }
 
 HD_NOINLINE void pack_k(const hd_attention_t *a, int64_t b, int64_t head, int64_t key, int count,
                         char *to)
 {
-    const int64_t row = packed_k_row(a), filled = (int64_t)(a->d + CELL - 1) / CELL * 4;
+    const int64_t row = packed_k_row(a);
+    const int64_t filled = FLASH_PLANES > 1 ? row : (int64_t)(a->d + CELL - 1) / CELL * 4;
     for (int j = 0; j < count; j++) {
         row_to_cells(&a->k, hd_view_row(&a->k, b, key + j, head), a->d, to + j * row);
         memset(to + j * row + filled, 0, (size_t)(row - filled));
@@ -75,29 +92,50 @@ HD_NOINLINE void pack_k(const hd_attention_t *a, int64_t b, int64_t head, int64_
 }
 
 #if FLASH_AMX
-/* V^T of up to 32 keys: for each column a row of 32 keys. */
+/* The pairs of two keys of V, columns c .. c+n-1; past the last key they are zeros. */
+HD_INLINE void amx_pair(const hd_attention_t *a, int64_t b, int64_t head, int64_t key, bool both,
+                        int c, int n, int plane, char *to)
+{
+    const char *rows[2] = {hd_view_row(&a->v, b, key, head) + c * a->v.elem, NULL};
+    if (both)
+        rows[1] = hd_view_row(&a->v, b, key + 1, head) + c * a->v.elem;
+#if FLASH_PLANES > 1
+    char parts[2][2 * AMX_ROW_BYTES];
+    for (int i = 0; i < 2 && rows[i]; i++) {
+        row_to_cells(&a->v, rows[i], n, parts[i]);
+        rows[i] = parts[i] + plane * AMX_ROW_BYTES;
+    }
+    flash_interleave(rows[0], rows[1], 2, n, to);
+#else
+    (void)plane;
+    flash_interleave(rows[0], rows[1], a->v.elem, n, to);
+#endif
+}
+
+/* V^T of up to 32 keys, 16 columns after the other: for each column a row of 32 keys, first their
+ * high parts, then the low ones where there are such. */
 HD_INLINE void amx_pack_values(const hd_attention_t *a, int64_t b, int64_t head, int64_t key,
                                int count, char *to)
 {
     char pairs[AMX_PAIRS][AMX_ROW_BYTES * 2];
     for (int c = 0; c < a->dv; c += 32) {
         const int n = (int)hd_min(a->dv - c, 32);
-        memset(pairs, 0, sizeof(pairs));
-        for (int j = 0; j < count; j += 2)
-            flash_interleave(
-                hd_view_row(&a->v, b, key + j, head) + c * a->v.elem,
-                j + 1 < count ? hd_view_row(&a->v, b, key + j + 1, head) + c * a->v.elem : NULL,
-                a->v.elem, n, pairs[j / 2]);
-        for (int half = 0; half * 16 < n; half++) {
-            vec_t x[VEC_LANES];
-            HD_UNROLL
-            for (int i = 0; i < VEC_LANES; i++) {
-                x[i] = vec_load(pairs[i] + half * 64);
-            }
-            vec_transpose(x);
-            HD_UNROLL
-            for (int i = 0; i < VEC_LANES; i++) {
-                vec_store(to + (c + half * 16 + i) * AMX_ROW_BYTES, x[i]);
+        for (int plane = 0; plane < FLASH_PLANES; plane++) {
+            memset(pairs, 0, sizeof(pairs));
+            for (int j = 0; j < count; j += 2)
+                amx_pair(a, b, head, key + j, j + 1 < count, c, n, plane, pairs[j / 2]);
+            for (int half = 0; half * 16 < n; half++) {
+                char *tile = to + ((c / 16 + half) * FLASH_PLANES + plane) * AMX_TILE_BYTES;
+                vec_t x[VEC_LANES];
+                HD_UNROLL
+                for (int i = 0; i < VEC_LANES; i++) {
+                    x[i] = vec_load(pairs[i] + half * 64);
+                }
+                vec_transpose(x);
+                HD_UNROLL
+                for (int i = 0; i < VEC_LANES; i++) {
+                    vec_store(tile + i * AMX_ROW_BYTES, x[i]);
+                }
             }
         }
     }

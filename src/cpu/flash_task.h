@@ -202,8 +202,9 @@ static void run_tasks(flash_task_t *tasks, int count)
     }
     attend_keys(tasks, count);
     for (int t = 0; t < count; t++) {
-        /* Zero times a masked NaN or infinity is NaN: where that may have happened, go again. */
-        if (tasks[t].cut && has_nan(&tasks[t])) {
+        /* Zero times a masked NaN or infinity is NaN: where that may have happened, go again. The
+         * zero may be a part of a number. */
+        if ((tasks[t].cut || FLASH_PLANES > 1) && has_nan(&tasks[t])) {
             tasks[t].careful = true;
             attend_keys(&tasks[t], 1);
         }

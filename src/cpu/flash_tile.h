@@ -19,6 +19,9 @@
 #ifndef FLASH_AMX
 #define FLASH_AMX 0
 #endif
+#ifndef FLASH_PLANES
+#define FLASH_PLANES 1
+#endif
 
 #include <float.h>
 #include <math.h>

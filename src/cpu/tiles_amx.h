@@ -7,6 +7,10 @@
 
 #define FLASH_AMX 1
 #undef FLASH_TILE
-#define FLASH_TILE 2
+#undef FLASH_KEYS
+#undef FLASH_COLUMNS
+#define FLASH_TILE    2
+#define FLASH_KEYS    16
+#define FLASH_COLUMNS 16
 
 #endif

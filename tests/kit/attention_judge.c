@@ -18,6 +18,8 @@
  *           exp(2 a_i) - 1 + 2 g(n + n / 16 + 8) + 2 e [+ 2^-8], at most 2, for out is a mean of
  *           values whatever the weights are. Then out is rounded to its type. Weights rounded to
  * f16, at most 1 beside an l of 1 or more, add 2^-11 of each, and 2^-25 where they are subnormal.
+ *           Weights of two bf16 add 2^-17 for their rounding to nearest or 2^-16 away from it, and
+ *           as much again where products of both low parts are left out: 2^-15.
  *   lse     m + log(l): a_i + g(n + n / 16 + 8) + e + 4 u |lse|.
  *   merge   x = exp(L - lse') and 1 - x weigh the old state and the new; x moves by at most a
  *           quarter of the error of L - lse', so that out moves by that error of
@@ -218,6 +220,8 @@ static void find_bound(const judged_t *judged, row_t *row)
         weight += 0x1p-8;
     if (judged->x.f16_weights)
         weight += 0x1p-11 + (double)row->keys * 0x1p-25;
+    if (judged->x.split_weights)
+        weight += 0x1p-15;
     row->out = row->keys ? fmin(weight, 2) : 0;
     row->lse = row->keys || row->sink != -INFINITY ? score + row->cut + sums + e : 0;
     row->old_lse = -INFINITY;
@@ -472,6 +476,7 @@ void kit_attention_judge(uint64_t features, heed_problem_t *problem, const kit_b
     } else {
         const heed_attention_desc_t *at = desc;
         x.f16_weights = at->q.dtype == HEED_F16 && features & KIT_TENSOR_CORES;
+        x.split_weights = (features & KIT_SPLIT_WEIGHTS) != 0;
         x.e4m3_weights = at->q.dtype == HEED_E4M3 && !(features & HEED_ATTENTION_CAN_EXACT_E4M3);
         kit_attention_judge_arrays(at, &x, verdict);
         if (!verdict->sentence[0] && !others_intact(at, buffers)) {

@@ -225,6 +225,13 @@ static bool on_tensor_cores(const char *name)
     return strstr(name, "cuda") && !strstr(name, "simt");
 }
 
+/* What the checker has to know of an implementation beside its features. */
+static uint64_t arithmetic_of(const char *name)
+{
+    return (on_tensor_cores(name) ? KIT_TENSOR_CORES : 0) |
+           (strstr(name, "split") ? KIT_SPLIT_WEIGHTS : 0);
+}
+
 /* The feature bits of the implementation that the plan chose. */
 static uint64_t features_of(const heed_context_t *context, const heed_plan_t *plan)
 {
@@ -234,7 +241,7 @@ static uint64_t features_of(const heed_context_t *context, const heed_plan_t *pl
         return 0;
     for (int i = 0; (impl = heed_impl_at(context, i)); i++)
         if (strcmp(impl->op, info.op) == 0 && strcmp(impl->name, info.impl) == 0)
-            return impl->features | (on_tensor_cores(impl->name) ? KIT_TENSOR_CORES : 0);
+            return impl->features | arithmetic_of(impl->name);
     return 0;
 }
 
