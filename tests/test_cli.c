@@ -159,6 +159,23 @@ static void info_with_environment(void **state)
     unsetenv("HEED_MAX_CPU_ISA");
 }
 
+/* How a sequence would be spread. */
+static void explain_ranks(void **state)
+{
+    (void)state;
+    EXPECT_OUT("on 4 ranks, messages of 10 GB/s after 10 us",
+               "explain --ranks 4 attention sq=4096 sk=4096 hq=6 d=64 causal=1");
+    assert_non_null(strstr(out, "6 heads of q are no multiple of 4 ranks"));
+    assert_non_null(strstr(out, "all-to-all-ring 2"));
+    assert_non_null(strstr(out, "chosen"));
+    EXPECT_OUT("every rank has all queries",
+               "explain --ranks 4 --everywhere --rate 1 --latency 5 attention sq=1 sk=4096");
+    EXPECT_FAILED("--ranks is for attention", "explain --ranks 4 cast n=10");
+    EXPECT_USAGE("\"round\" is no layout", "explain --ranks 4 --layout round attention");
+    EXPECT_USAGE("no number of ranks", "explain --ranks 0 attention");
+    EXPECT_USAGE("no number above 0", "explain --ranks 4 --rate 0 attention");
+}
+
 static void explain_problems(void **state)
 {
     (void)state;
@@ -512,15 +529,25 @@ static void unwritable_outputs(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(commands),         cmocka_unit_test(help_everywhere),
-        cmocka_unit_test(full_output),      cmocka_unit_test(info_tells_all),
-        cmocka_unit_test(info_as_json),     cmocka_unit_test(info_with_environment),
-        cmocka_unit_test(explain_problems), cmocka_unit_test(golden_results),
-        cmocka_unit_test(golden_catches),   cmocka_unit_test(written_files),
-        cmocka_unit_test(flags_are_words),  cmocka_unit_test(merging),
-        cmocka_unit_test(casting),          cmocka_unit_test(wrong_command_lines),
-        cmocka_unit_test(wrong_tensors),    cmocka_unit_test(extra_tensors),
-        cmocka_unit_test(broken_files),     cmocka_unit_test(unwritable_outputs),
+        cmocka_unit_test(commands),
+        cmocka_unit_test(help_everywhere),
+        cmocka_unit_test(full_output),
+        cmocka_unit_test(info_tells_all),
+        cmocka_unit_test(info_as_json),
+        cmocka_unit_test(info_with_environment),
+        cmocka_unit_test(explain_problems),
+        cmocka_unit_test(explain_ranks),
+        cmocka_unit_test(golden_results),
+        cmocka_unit_test(golden_catches),
+        cmocka_unit_test(written_files),
+        cmocka_unit_test(flags_are_words),
+        cmocka_unit_test(merging),
+        cmocka_unit_test(casting),
+        cmocka_unit_test(wrong_command_lines),
+        cmocka_unit_test(wrong_tensors),
+        cmocka_unit_test(extra_tensors),
+        cmocka_unit_test(broken_files),
+        cmocka_unit_test(unwritable_outputs),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -14,27 +14,26 @@
 #define HEED_LINEAR_H
 
 #include "comm.h"
+#include "split.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
-
-typedef enum heed_linear_split { HEED_LINEAR_COLUMN = 0, HEED_LINEAR_ROW = 1 } heed_linear_split_t;
 
 /* Zero is the default of every field. Fields are only ever added at the end. Tensors are f32, on
  * the CPU, with data; their last axis is dense, a row may lie anywhere: a slice of a whole weight
  * is a view. */
 typedef struct heed_linear_desc {
     uint32_t struct_size;
-    heed_linear_split_t split;
-    int32_t gather;     /* COLUMN: 1: every rank gets all N columns of out */
-    int32_t scatter;    /* ROW: 1: a rank gets M / P rows of out, those of its place (sequence
-                           parallelism); M has to be a multiple of P */
-    heed_tensor_t x;    /* COLUMN [M,K]; ROW [M,K/P] */
-    heed_tensor_t w;    /* COLUMN [N/P,K]; ROW [N,K/P] */
-    heed_tensor_t bias; /* COLUMN [N/P]; ROW [N], the same on all ranks; optional */
-    heed_tensor_t out;  /* COLUMN [M,N/P], or [M,N] gathered; ROW [M,N], or [M/P,N] scattered; dense
-                           where ranks exchange it */
+    heed_linear_kind_t split; /* as in split.h, whose heed_linear_slice tells a rank's part */
+    int32_t gather;           /* COLUMN: 1: every rank gets all N columns of out */
+    int32_t scatter;          /* ROW: 1: a rank gets M / P rows of out, those of its place (sequence
+                                 parallelism); M has to be a multiple of P */
+    heed_tensor_t x;          /* COLUMN [M,K]; ROW [M,K/P] */
+    heed_tensor_t w;          /* COLUMN [N/P,K]; ROW [N,K/P] */
+    heed_tensor_t bias;       /* COLUMN [N/P]; ROW [N], the same on all ranks; optional */
+    heed_tensor_t out; /* COLUMN [M,N/P], or [M,N] gathered; ROW [M,N], or [M/P,N] scattered; dense
+                          where ranks exchange it */
 } heed_linear_desc_t;
 
 static inline heed_linear_desc_t heed_linear_desc(void)

@@ -294,8 +294,9 @@ heed_status_t heed_stream_end(heed_attention_stream_t *stream)
         status = hd_fail(HEED_ERROR_VALUE, "%lld keys have come, but desc.keys=%lld",
                          (long long)stream->seen, (long long)stream->desc.keys);
     else
-        hd_state_store(&stream->state, stream->buffers, &(hd_rows_t){0, stream->out.shape[1], 0, 1, 1},
-                       &stream->out, hd_tensor_data(&stream->desc.out), &stream->lse,
+        hd_state_store(&stream->state, stream->buffers,
+                       &(hd_rows_t){0, stream->out.shape[1], 0, 1, 1}, &stream->out,
+                       hd_tensor_data(&stream->desc.out), &stream->lse,
                        hd_tensor_data(&stream->desc.lse), stream->context->devices[0].threads);
     heed_stream_cancel(stream);
     return status;

@@ -19,6 +19,7 @@ const heed_impl_t HD_IMPL_NAME(flash_split_amx) = {
                 ~(HEED_ATTENTION_CAN_F32 | HEED_ATTENTION_CAN_BF16 | HEED_ATTENTION_CAN_E4M3 |
                   HEED_ATTENTION_CAN_EXACT_E4M3 | HEED_ATTENTION_CAN_KV_DTYPE |
                   HEED_ATTENTION_CAN_KV_SCALE),
+    .supports = flash_supports,
     .estimate = flash_estimate,
     .workspace = flash_workspace,
     .run = flash_run,
