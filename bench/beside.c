@@ -175,8 +175,11 @@ static bool add_plan(field_t *field, bool dense)
         heed_problem_desc(racer->problem, &desc) != HEED_OK ||
         heed_plan_create(field->context, "attention", desc, &racer->plan) != HEED_OK ||
         heed_plan_info(racer->plan, &racer->info) != HEED_OK ||
-        heed_plan_workspace(racer->plan, &racer->workspace_bytes, &alignment) != HEED_OK)
-        return fail(field, dense ? "dense" : "sparse");
+        heed_plan_workspace(racer->plan, &racer->workspace_bytes, &alignment) != HEED_OK) {
+        bench_miss(field->run, field->item->text, dense ? "dense" : "sparse", false,
+                   heed_last_error());
+        return false;
+    }
     racer->workspace = aligned_alloc(64, (racer->workspace_bytes / 64 + 1) * 64);
     memcpy(racer->name, racer->info.impl, sizeof(racer->name));
     return racer->workspace != NULL;
@@ -364,12 +367,13 @@ static void leave(field_t *field)
 static bool fill(field_t *field)
 {
     kit_random_t random = {.state = 1};
-    heed_problem_t *problem;
-    bool good = heed_problem_parse(field->item->text, &problem) == HEED_OK;
+    heed_problem_t *problem = NULL;
+    void *desc;
+    bool good = heed_problem_parse(field->item->text, &problem) == HEED_OK &&
+                heed_problem_desc(problem, &desc) == HEED_OK;
     if (!good)
-        return fail(field, "");
-    good = kit_buffers_new(problem, 0, &field->buffers);
-    if (good)
+        fail(field, "");
+    else if ((good = kit_buffers_new(problem, 0, &field->buffers)))
         kit_op_find("attention")->fill(&random, KIT_VALUES_PLAIN, problem, &field->buffers);
     else
         bench_miss(field->run, field->item->text, "", true, "no memory for the tensors");

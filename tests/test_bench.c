@@ -611,6 +611,53 @@ static void test_command(void **state)
                    "`src=f32 dst=bf16 n=5000`");
 }
 
+/* Results of heed bench sparse or ring, of which the first is plain attention. */
+static json_t *run_beside(const char *arguments, size_t count, const char *beside)
+{
+    char command[BENCH_TEXT], *output;
+    snprintf(command, sizeof(command), "%s --seconds 0 --samples 2 -o json 2>/dev/null", arguments);
+    assert_int_equal(run_command(command, &output), 0);
+    json_t *root = json_loads(output, 0, NULL);
+    free(output);
+    assert_non_null(root);
+    json_t *results = json_object_get(root, "results");
+    assert_int_equal(json_array_size(results), count);
+    assert_null(json_object_get(json_array_get(results, 0), "beside"));
+    for (size_t i = 1; i < count; i++) {
+        const json_t *result = json_array_get(results, i);
+        assert_string_equal(json_string_value(json_object_get(result, "beside")), beside);
+        assert_true(json_real_value(json_object_get(result, "of_beside")) > 0);
+        assert_true(json_real_value(json_object_get(result, "max_err")) < 1e-5);
+        assert_int_equal(json_array_size(json_object_get(result, "samples_ns")), 2);
+    }
+    return root;
+}
+
+static void test_beside(void **state)
+{
+    (void)state;
+    json_t *root = run_beside("sparse --prob 'attention sq=512 hq=1 d=16 "
+                              "tiles=text:blocks:128'",
+                              2, "dense");
+    const json_t *sparse = json_array_get(json_object_get(root, "results"), 1);
+    assert_near(json_real_value(json_object_get(sparse, "density")), 0.25);
+    assert_true(json_integer_value(json_object_get(sparse, "list_ns")) > 0);
+    json_decref(root);
+    root = run_beside("ring --prob 'attention sq=500 hq=2 hk=1 d=16 causal=1'", 4, "single pass");
+    const json_t *ring = json_array_get(json_object_get(root, "results"), 3);
+    assert_string_equal(json_string_value(json_object_get(ring, "impl")), "ring of 4, zigzag");
+    json_decref(root);
+    json_decref(run_beside("ring --prob 'attention sq=100 sk=300 hq=1 d=16'", 2, "single pass"));
+    assert_command("sparse --prob 'attention sq=256 hq=1 d=16' --seconds 0", 1,
+                   "has no tiles=text:VISIBILITY");
+    assert_command("sparse --prob 'attention sq=256 hq=1 d=16 tiles=text:spiral'", 1,
+                   "'spiral' is no term");
+    assert_command("ring --device cuda", 2, "ring runs on the CPU");
+    assert_command("sparse --prob 'attention sq=256 hq=1 d=16 tiles=text:all' --samples 1 "
+                   "--seconds 0 --no-check",
+                   0, "| list, of the attention |");
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -623,6 +670,7 @@ int main(void)
         cmocka_unit_test(test_json),        cmocka_unit_test(test_json_full_disk),
         cmocka_unit_test(test_wrong),       cmocka_unit_test(test_usage),
         cmocka_unit_test(test_dry_run),     cmocka_unit_test(test_command),
+        cmocka_unit_test(test_beside),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

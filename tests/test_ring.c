@@ -130,6 +130,47 @@ static void test_stream(void **state)
     heed_context_destroy(context);
 }
 
+/* The queries first .. end-1 as a shard of their own, written where they belong. */
+static void stream_shard(heed_context_t *context, const problem_t *problem, int64_t first,
+                         int64_t end)
+{
+    heed_stream_desc_t desc = heed_stream_desc();
+    heed_attention_stream_t *stream;
+    int64_t rows = end - first, shapes[3][4] = {{B, rows, H, D}, {B, rows, H, DV}, {B, H, rows}};
+    int64_t strides[3][4] = {{N * H * D, H * D, D, 1}, {N * H * DV, H * DV, DV, 1}, {H * N, N, 1}};
+    desc.causal = problem->causal;
+    desc.window_left = problem->left;
+    desc.window_right = problem->right;
+    desc.keys = N;
+    desc.after = N - end;
+    desc.q = heed_tensor(q + first * H * D, HEED_F32, 4, shapes[0], strides[0]);
+    desc.out = heed_tensor(out + first * H * DV, HEED_F32, 4, shapes[1], strides[1]);
+    desc.lse = heed_tensor(lse + first, HEED_F32, 3, shapes[2], strides[2]);
+    heed_tensor_t ks = heed_tensor(k, HEED_F32, 4, k_shape, NULL);
+    heed_tensor_t vs = heed_tensor(v, HEED_F32, 4, v_shape, NULL);
+    expect_ok(heed_stream_begin(context, &desc, &stream));
+    expect_ok(heed_stream_push(stream, &ks, &vs));
+    expect_ok(heed_stream_end(stream));
+}
+
+static void test_stream_shards(void **state)
+{
+    heed_context_t *context = expect_context(NULL);
+    (void)state;
+    fill();
+    for (int p = 0; p < PROBLEMS; p++) {
+        if (problems[p].queries != N)
+            continue;
+        attend_densely(context, &problems[p]);
+        poison();
+        stream_shard(context, &problems[p], 0, 31);
+        stream_shard(context, &problems[p], 31, 32);
+        stream_shard(context, &problems[p], 32, N);
+        expect_dense(&problems[p], "shards from", 31);
+    }
+    heed_context_destroy(context);
+}
+
 /* A bf16 result is rounded once, however many chunks there are. */
 static void test_narrow_stream(void **state)
 {
@@ -486,11 +527,12 @@ static void test_bad_ring(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_stream),     cmocka_unit_test(test_narrow_stream),
-        cmocka_unit_test(test_bad_stream), cmocka_unit_test(test_stream_chunk),
-        cmocka_unit_test(test_runs),       cmocka_unit_test(test_ring),
-        cmocka_unit_test(test_own_tokens), cmocka_unit_test(test_disagreement),
-        cmocka_unit_test(test_silence),    cmocka_unit_test(test_bad_ring),
+        cmocka_unit_test(test_stream),        cmocka_unit_test(test_narrow_stream),
+        cmocka_unit_test(test_bad_stream),    cmocka_unit_test(test_stream_chunk),
+        cmocka_unit_test(test_stream_shards), cmocka_unit_test(test_runs),
+        cmocka_unit_test(test_ring),          cmocka_unit_test(test_own_tokens),
+        cmocka_unit_test(test_disagreement),  cmocka_unit_test(test_silence),
+        cmocka_unit_test(test_bad_ring),
     };
     return cmocka_run_group_tests_name("ring", tests, NULL, NULL);
 }

@@ -19,11 +19,11 @@ typedef struct flash_cost {
 #if FLASH_PLANES > 1
 /* Three and a half dots of tiles for one. */
 static const flash_cost_t flash_cost = {
-    .wide = 0.14, .narrow = 0.08, .score = 60, .element = 100, .packed = 60};
+    .wide = 0.14, .narrow = 0.08, .score = 60, .element = 100, .packed = 60, .masked = 0.07};
 #elif FLASH_AMX
 /* Of the peak of tiles, which products of full tiles reach, were it not for the exponentials. */
 static const flash_cost_t flash_cost = {
-    .wide = 0.5, .narrow = 0.3, .score = 150, .element = 300, .packed = 120};
+    .wide = 0.5, .narrow = 0.3, .score = 150, .element = 300, .packed = 120, .masked = 0.07};
 #else
 static const flash_cost_t flash_cost = {
     .wide = 0.95, .narrow = 0.6, .score = 28, .element = 40, .packed = 25, .masked = 0.07};
