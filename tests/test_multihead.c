@@ -221,6 +221,7 @@ static void test_bad_overrides(void **state)
         {"gamma_init=inf", "gamma_init=inf is no finite number"},
         {"dtype=f64", "dtype=f64 is none of f32|bf16|f16"},
         {"mode=", "mode= is none of"},
+        {"segment_lengths=", "segment_lengths= is not 1 to"},
         {"segment_lengths=4,8", "2 segment_lengths and 3 dilation_rates"},
         {"dilation_rates=1,0,2", "dilation_rates=1,0,2 is not 1 to"},
         {"dilation_rates=1,x", "dilation_rates=1,x is not 1 to"},

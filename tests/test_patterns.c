@@ -310,6 +310,27 @@ static void test_quantile(void **state)
     }
 }
 
+/* 0.07 * 100 is above 7 in double, and (1 - 0.9) * 10 below 1. */
+static void test_whole_numbers(void **state)
+{
+    float values[100], out[100];
+    heed_matrix_desc_t desc = heed_matrix_desc(HEED_MATRIX_SPARSE);
+    heed_matrix_count_t count;
+    (void)state;
+    for (int i = 0; i < 100; i++)
+        values[i] = (float)i;
+    desc.in = HEED_TENSOR(values, HEED_F32, 1, 100);
+    desc.out = HEED_TENSOR(out, HEED_F32, 1, 100);
+    desc.ratio = 0.07;
+    expect_ok(heed_matrix_pattern(context, &desc, &count));
+    assert_int_equal(count.kept, 7);
+    desc.in.shape = desc.out.shape = (int64_t[]){1, 10};
+    desc.ratio = 0.9;
+    desc.rule = HEED_MATRIX_DROP_SMALLEST;
+    expect_ok(heed_matrix_pattern(context, &desc, &count));
+    assert_int_equal(count.kept, 9);
+}
+
 /* Any visibility, by its list. */
 static void test_tiles(void **state)
 {
@@ -386,7 +407,7 @@ int main(void)
         cmocka_unit_test(test_sliding_example), cmocka_unit_test(test_global_example),
         cmocka_unit_test(test_local_example),   cmocka_unit_test(test_definitions),
         cmocka_unit_test(test_quantile),        cmocka_unit_test(test_tiles),
-        cmocka_unit_test(test_bad_input),
+        cmocka_unit_test(test_bad_input),       cmocka_unit_test(test_whole_numbers),
     };
     return cmocka_run_group_tests_name("patterns", tests, set_up, tear_down);
 }
