@@ -271,12 +271,9 @@ static void test_plan(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_standard),
-        cmocka_unit_test(test_improved),
-        cmocka_unit_test(test_ring),
-        cmocka_unit_test(test_block_sparse),
-        cmocka_unit_test(test_bad_input),
-        cmocka_unit_test(test_plan),
+        cmocka_unit_test(test_standard),  cmocka_unit_test(test_improved),
+        cmocka_unit_test(test_ring),      cmocka_unit_test(test_block_sparse),
+        cmocka_unit_test(test_bad_input), cmocka_unit_test(test_plan),
     };
     return cmocka_run_group_tests_name("dilated", tests, NULL, NULL);
 }
