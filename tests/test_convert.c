@@ -1,6 +1,7 @@
 /* heed convert from outside: what it writes, and that bad files leave nothing behind. */
 #define _GNU_SOURCE
 #include "cli.h"
+#include "controls.h"
 
 #include <math.h>
 
@@ -201,8 +202,40 @@ static void damaged_files(void **state)
     assert_false(exists("none"));
 }
 
-int main(void)
+/* Shell functions around `heed convert INPUT OUTPUT --to FORMAT ...`. */
+static const struct {
+    int fault;
+    const char *words;
+} broken[] = {
+    {FAULT_LAST, "f() { \"$@\"; c=$?; [ $c -gt 0 ] || printf U | dd of=\"$4\" bs=1 conv=notrunc "
+                 "seek=$(($(stat -c %s \"$4\") - 1)) 2>/dev/null; return $c; }; f"},
+    {FAULT_OPTIONS, "f() { \"$1\" \"$2\" \"$3\" \"$4\" \"$5\" \"$6\"; }; f"},
+    {FAULT_METADATA, "f() { \"$@\"; c=$?; LC_ALL=C sed -i s/bshd/dhsb/ \"$4\"; return $c; }; f"},
+    {FAULT_ACCEPTS, "f() { \"$@\" || :; }; f"},
+    {FAULT_LEAVES, "f() { \"$@\"; c=$?; [ $c = 0 ] || echo part >\"$4\"; return $c; }; f"},
+};
+
+static const control_t controls[] = {
+    {"scales_beside_codes", FAULT_LAST},
+    {"scales_beside_codes", FAULT_OPTIONS},
+    {"decodes_given_scales", FAULT_LAST},
+    {"chosen_tensors", FAULT_OPTIONS},
+    {"presets", FAULT_LAST},
+    {"presets", FAULT_OPTIONS},
+    {"keeps_metadata", FAULT_METADATA},
+    {"complains", FAULT_ACCEPTS},
+    {"damaged_files", FAULT_ACCEPTS},
+    {"damaged_files", FAULT_LEAVES},
+};
+
+int main(int argc, char **argv)
 {
+    int status;
+    if (use_arguments(argc, argv, controls, COUNT(controls), &status))
+        return status;
+    for (size_t i = 0; i < COUNT(broken); i++)
+        if (broken[i].fault == fault)
+            before = broken[i].words;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(scales_beside_codes), cmocka_unit_test(decodes_given_scales),
         cmocka_unit_test(chosen_tensors),      cmocka_unit_test(presets),

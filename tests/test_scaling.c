@@ -1,12 +1,52 @@
 /* Delayed scaling against a model in doubles with a history of its own, and error statistics. */
+#define _GNU_SOURCE
 #include "expect.h"
 
+#include "controls.h"
 #include "kit.h"
 
 #include <math.h>
-#include <stdlib.h>
 
-#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+/* ---- the library, or with a fault
+ * --------------------------------------------------------------- */
+
+static heed_status_t note(heed_delayed_scaling_t *s, float amax)
+{
+    if (fault == FAULT_ACCEPTS)
+        return HEED_OK;
+    return heed_delayed_note(s, fault == FAULT_NAN && isnan(amax) ? 1e30f : amax);
+}
+
+static heed_status_t update(heed_delayed_scaling_t *s)
+{
+    if (fault == FAULT_ACCEPTS)
+        return HEED_OK;
+    if (s && fault == FAULT_IDLE)
+        s->skip_idle = 0;
+    if (s && fault == FAULT_MARGIN)
+        s->relative_margin = 0;
+    heed_status_t status = heed_delayed_update(s);
+    if (status == HEED_OK && fault == FAULT_SCALE)
+        s->scale = nextafterf(s->scale, 0);
+    if (status == HEED_OK && fault == FAULT_WINDOW)
+        s->history[s->length - 1] = 0;
+    if (status == HEED_OK && fault == FAULT_COUNTS)
+        s->overflows = 0;
+    return status;
+}
+
+static heed_status_t measure(const heed_tensor_t *reference, const heed_tensor_t *value,
+                             heed_error_statistics_t *to)
+{
+    heed_status_t status = heed_error_statistics(reference, value, to);
+    if (status == HEED_OK && fault == FAULT_LAST)
+        to->max_error = 0;
+    if (status == HEED_OK && fault == FAULT_DOWN)
+        to->sqnr_db -= 6; /* as if a bit were lost */
+    if (status == HEED_OK && fault == FAULT_COUNTS)
+        to->same_special = 0;
+    return fault == FAULT_ACCEPTS ? HEED_OK : status;
+}
 
 /* ---- the model: a list of all steps' amaxes, the window looked up in it
  * ---------------------------- */
@@ -57,10 +97,10 @@ static void traces(void **state)
             float amax = (float)exp2(6 * kit_random_normal(&random));
             if (kit_random_next(&random) % 3 == 0)
                 amax = odd[kit_random_int(&random, 0, 6)];
-            expect_ok(heed_delayed_note(&s, amax / 2));
-            expect_ok(heed_delayed_note(&s, amax));
-            expect_ok(heed_delayed_note(&s, 0));
-            expect_ok(heed_delayed_update(&s));
+            expect_ok(note(&s, amax / 2));
+            expect_ok(note(&s, amax));
+            expect_ok(note(&s, 0));
+            expect_ok(update(&s));
             model_step(&m, (double)amax);
             assert_true(s.scale == m.scale);
         }
@@ -74,35 +114,35 @@ static void bad_amaxes(void **state)
     float history[3];
     heed_delayed_scaling_t s = heed_delayed_scaling(HEED_E4M3, history, 3);
     (void)state;
-    expect_ok(heed_delayed_note(&s, 7));
-    expect_ok(heed_delayed_update(&s));
+    expect_ok(note(&s, 7));
+    expect_ok(update(&s));
     assert_true(s.scale == 64 && s.overflows == 0);
     /* Counted, not noted: the scale stays that of the window. */
-    expect_ok(heed_delayed_note(&s, NAN));
-    expect_ok(heed_delayed_note(&s, INFINITY));
-    expect_ok(heed_delayed_note(&s, 3.5f));
-    expect_ok(heed_delayed_update(&s));
+    expect_ok(note(&s, NAN));
+    expect_ok(note(&s, INFINITY));
+    expect_ok(note(&s, 3.5f));
+    expect_ok(update(&s));
     assert_true(s.scale == 64 && s.bad_amaxes == 2 && s.overflows == 1);
     /* 8 * 64 is above 448. */
-    expect_ok(heed_delayed_note(&s, 8));
-    expect_ok(heed_delayed_update(&s));
+    expect_ok(note(&s, 8));
+    expect_ok(update(&s));
     assert_true(s.scale == 56 && s.overflows == 2);
     /* Kept, an infinity blocks the scale until it leaves the window. */
     s.keep_bad = 1;
-    expect_ok(heed_delayed_note(&s, INFINITY));
-    expect_ok(heed_delayed_update(&s));
+    expect_ok(note(&s, INFINITY));
+    expect_ok(update(&s));
     for (int step = 0; step < 2; step++) {
-        expect_ok(heed_delayed_note(&s, 1));
-        expect_ok(heed_delayed_update(&s));
+        expect_ok(note(&s, 1));
+        expect_ok(update(&s));
         assert_true(s.scale == 56);
     }
-    expect_ok(heed_delayed_note(&s, 1));
-    expect_ok(heed_delayed_update(&s));
+    expect_ok(note(&s, 1));
+    expect_ok(update(&s));
     assert_true(s.scale == 448);
     /* A tiny amax asks for more than f32 has. */
     s.most_recent = 1;
-    expect_ok(heed_delayed_note(&s, 1e-44f));
-    expect_ok(heed_delayed_update(&s));
+    expect_ok(note(&s, 1e-44f));
+    expect_ok(update(&s));
     assert_true(s.scale == 0x1.fffffep127f && s.scale_overflows == 1);
 }
 
@@ -111,15 +151,15 @@ static void idle_steps(void **state)
     float history[2];
     heed_delayed_scaling_t s = heed_delayed_scaling(HEED_E5M2, history, 2);
     (void)state;
-    expect_ok(heed_delayed_note(&s, 57344));
-    expect_ok(heed_delayed_update(&s));
+    expect_ok(note(&s, 57344));
+    expect_ok(update(&s));
     s.skip_idle = 1;
     for (int i = 0; i < 5; i++)
-        expect_ok(heed_delayed_update(&s));
+        expect_ok(update(&s));
     assert_true(s.scale == 1 && s.steps == 1 && s.skipped == 5 && history[1] == 57344);
     s.skip_idle = 0; /* now they push the window out, and the scale stays */
     for (int i = 0; i < 5; i++)
-        expect_ok(heed_delayed_update(&s));
+        expect_ok(update(&s));
     assert_true(s.scale == 1 && s.steps == 6 && history[1] == 0);
 }
 
@@ -129,13 +169,13 @@ static void margins(void **state)
     heed_delayed_scaling_t s = heed_delayed_scaling(HEED_E4M3, history, 1);
     (void)state;
     s.relative_margin = 0.01f;
-    expect_ok(heed_delayed_note(&s, 1));
-    expect_ok(heed_delayed_update(&s));
+    expect_ok(note(&s, 1));
+    expect_ok(update(&s));
     assert_true(fabs((double)s.scale - 448 / 1.01) < 1e-4);
     s.relative_margin = 0;
     s.margin = 1;
-    expect_ok(heed_delayed_note(&s, 1));
-    expect_ok(heed_delayed_update(&s));
+    expect_ok(note(&s, 1));
+    expect_ok(update(&s));
     assert_true(s.scale == 224);
 }
 
@@ -144,20 +184,20 @@ static void bad_states(void **state)
     float history[2];
     heed_delayed_scaling_t s = heed_delayed_scaling(HEED_E4M3, history, 2);
     (void)state;
-    expect_fails(heed_delayed_update(NULL), HEED_ERROR_NULL, "state");
-    expect_fails(heed_delayed_note(&s, -1), HEED_ERROR_VALUE, "amax=-1 is negative");
+    expect_fails(update(NULL), HEED_ERROR_NULL, "state");
+    expect_fails(note(&s, -1), HEED_ERROR_VALUE, "amax=-1 is negative");
     s.history = NULL;
-    expect_fails(heed_delayed_update(&s), HEED_ERROR_NULL, "history");
+    expect_fails(update(&s), HEED_ERROR_NULL, "history");
     s = heed_delayed_scaling(HEED_I8, history, 2);
-    expect_fails(heed_delayed_update(&s), HEED_ERROR_DTYPE, "dtype is i8");
+    expect_fails(update(&s), HEED_ERROR_DTYPE, "dtype is i8");
     s = heed_delayed_scaling(HEED_E4M3, history, 0);
-    expect_fails(heed_delayed_note(&s, 1), HEED_ERROR_VALUE, "length=0");
+    expect_fails(note(&s, 1), HEED_ERROR_VALUE, "length=0");
     s = heed_delayed_scaling(HEED_E4M3, history, 2);
     s.margin = 65;
-    expect_fails(heed_delayed_note(&s, 1), HEED_ERROR_VALUE, "margin=65");
+    expect_fails(note(&s, 1), HEED_ERROR_VALUE, "margin=65");
     s.margin = 0;
     s.relative_margin = NAN;
-    expect_fails(heed_delayed_note(&s, 1), HEED_ERROR_VALUE, "relative_margin=nan");
+    expect_fails(note(&s, 1), HEED_ERROR_VALUE, "relative_margin=nan");
 }
 
 /* ---- error statistics
@@ -169,13 +209,13 @@ static void statistics(void **state)
     heed_tensor_t a = HEED_TENSOR(x, HEED_F32, 2, 3), b = HEED_TENSOR(y, HEED_F32, 2, 3);
     heed_error_statistics_t e;
     (void)state;
-    expect_ok(heed_error_statistics(&a, &b, &e));
+    expect_ok(measure(&a, &b, &e));
     assert_int_equal(e.elements, 3);
     assert_int_equal(e.same_special, 2);
     assert_int_equal(e.bad, 1);
     assert_true(e.max_error == 0.5 && e.relative_rms == 0.1 && fabs(e.sqnr_db - 20) < 1e-12);
     assert_true(fabs(e.cosine - 27 / (5 * sqrt(29.25))) < 1e-15);
-    expect_ok(heed_error_statistics(&a, &a, &e));
+    expect_ok(measure(&a, &a, &e));
     assert_true(isinf(e.sqnr_db) && e.relative_rms == 0 && fabs(e.cosine - 1) < 1e-15);
     /* Strides, and codes against numbers: 1, 2, 3 in E4M3. */
     uint8_t codes[] = {0x38, 0, 0x40, 0, 0x44};
@@ -183,19 +223,19 @@ static void statistics(void **state)
     int64_t shape[] = {3}, strides[] = {2};
     a = heed_tensor(numbers, HEED_F32, 1, shape, NULL);
     b = heed_tensor(codes, HEED_E4M3, 1, shape, strides);
-    expect_ok(heed_error_statistics(&a, &b, &e));
+    expect_ok(measure(&a, &b, &e));
     assert_true(e.max_error == 0.25 && e.elements == 3);
     b.dtype = HEED_I8;
-    expect_fails(heed_error_statistics(&a, &b, &e), HEED_ERROR_DTYPE, "value is i8");
+    expect_fails(measure(&a, &b, &e), HEED_ERROR_DTYPE, "value is i8");
     b = heed_tensor(NULL, HEED_E4M3, 1, shape, NULL);
-    expect_fails(heed_error_statistics(&a, &b, &e), HEED_ERROR_NULL, "value.data");
+    expect_fails(measure(&a, &b, &e), HEED_ERROR_NULL, "value.data");
     b.ndim = 0;
-    expect_fails(heed_error_statistics(&a, &b, &e), HEED_ERROR_SHAPE, "value.ndim=0");
+    expect_fails(measure(&a, &b, &e), HEED_ERROR_SHAPE, "value.ndim=0");
     b = HEED_TENSOR(codes, HEED_E4M3, 2);
-    expect_fails(heed_error_statistics(&a, &b, &e), HEED_ERROR_SHAPE, "another shape");
+    expect_fails(measure(&a, &b, &e), HEED_ERROR_SHAPE, "another shape");
     b.device.type = HEED_DEVICE_CUDA;
-    expect_fails(heed_error_statistics(&a, &b, &e), HEED_ERROR_VALUE, "not on the CPU");
-    expect_fails(heed_error_statistics(&a, NULL, &e), HEED_ERROR_NULL, "value");
+    expect_fails(measure(&a, &b, &e), HEED_ERROR_VALUE, "not on the CPU");
+    expect_fails(measure(&a, NULL, &e), HEED_ERROR_NULL, "value");
 }
 
 /* What E4M3 with one scale for a tensor is known to keep of normal numbers: 31.5 dB. */
@@ -224,17 +264,65 @@ static void known_loss(void **state)
     decode.scaling = HEED_SCALE_TENSOR;
     decode.scale = desc.scale_out;
     expect_ok(heed_cast(context, &decode));
-    expect_ok(heed_error_statistics(&desc.src, &decode.dst, &e));
+    expect_ok(measure(&desc.src, &decode.dst, &e));
     assert_true(e.sqnr_db > 31 && e.sqnr_db < 32 && e.elements == N);
     heed_context_destroy(context);
 }
 
-int main(void)
+/* Of squares that are sums of parts, with elements that are not finite in some of them, and lengths
+ * that no vector divides. */
+static void statistics_of_parts(void **state)
 {
+    enum { N = 5003 };
+    static float x[N], y[N];
+    kit_random_t random = {11};
+    (void)state;
+    for (int64_t n = 1; n <= N; n += n < 40 ? 1 : 709) {
+        double signal = 0, error = 0, worst = 0;
+        for (int64_t i = 0; i < n; i++) {
+            x[i] = (float)kit_random_normal(&random);
+            y[i] = x[i] + (float)(0.01 * kit_random_normal(&random));
+            if (i % 1500 == 1499) {
+                x[i] = NAN;
+                continue;
+            }
+            double off = fabs((double)x[i] - (double)y[i]);
+            signal += (double)x[i] * (double)x[i];
+            error += off * off;
+            worst = fmax(worst, off);
+        }
+        heed_tensor_t a = heed_tensor(x, HEED_F32, 1, &n, NULL);
+        heed_tensor_t b = heed_tensor(y, HEED_F32, 1, &n, NULL);
+        heed_error_statistics_t e;
+        expect_ok(measure(&a, &b, &e));
+        assert_int_equal(e.bad, n / 1500);
+        assert_int_equal(e.elements, n - n / 1500);
+        assert_true(e.max_error == worst);
+        assert_true(fabs(e.reference_squares / signal - 1) < 1e-12);
+        assert_true(fabs(e.error_squares / error - 1) < 1e-12);
+    }
+}
+
+static const control_t controls[] = {
+    {"traces", FAULT_SCALE},       {"traces", FAULT_WINDOW},
+    {"traces", FAULT_COUNTS},      {"bad_amaxes", FAULT_NAN},
+    {"bad_amaxes", FAULT_COUNTS},  {"idle_steps", FAULT_IDLE},
+    {"margins", FAULT_MARGIN},     {"margins", FAULT_SCALE},
+    {"bad_states", FAULT_ACCEPTS}, {"statistics", FAULT_LAST},
+    {"statistics", FAULT_COUNTS},  {"statistics", FAULT_ACCEPTS},
+    {"known_loss", FAULT_DOWN},    {"statistics_of_parts", FAULT_LAST},
+};
+
+int main(int argc, char **argv)
+{
+    int status;
+    if (use_arguments(argc, argv, controls, COUNT(controls), &status))
+        return status;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(traces),     cmocka_unit_test(bad_amaxes), cmocka_unit_test(idle_steps),
-        cmocka_unit_test(margins),    cmocka_unit_test(bad_states), cmocka_unit_test(statistics),
-        cmocka_unit_test(known_loss),
+        cmocka_unit_test(traces),     cmocka_unit_test(bad_amaxes),
+        cmocka_unit_test(idle_steps), cmocka_unit_test(margins),
+        cmocka_unit_test(bad_states), cmocka_unit_test(statistics),
+        cmocka_unit_test(known_loss), cmocka_unit_test(statistics_of_parts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

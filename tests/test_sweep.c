@@ -16,6 +16,7 @@
 #include "expect.h"
 
 #include "casting.h"
+#include "controls.h"
 #include "environment.h"
 
 #include <pthread.h>
@@ -30,8 +31,15 @@ static atomic_int next_piece, compared;
 
 static uint8_t encode(heed_dtype_t dtype, uint32_t bits, int mode)
 {
-    const hd_fp8_rule_t rule = {mode, mode, HEED_ROUND_NEAREST};
-    return hd_fp8_encode(hd_fp8_format(dtype), bits, rule, 0);
+    hd_fp8_rule_t rule = {mode, mode, HEED_ROUND_NEAREST};
+    if (fault == FAULT_DOWN)
+        rule.rounding = HEED_ROUND_ZERO;
+    if (fault == FAULT_OVERFLOW)
+        rule.overflow = HEED_OVERFLOW_SATURATE;
+    if (fault == FAULT_NAN)
+        rule.nan = (rule.nan + 1) % 3;
+    uint8_t code = hd_fp8_encode(hd_fp8_format(dtype), bits, rule, 0);
+    return fault == FAULT_SUBNORMAL && (code & 0x7f) == 1 ? 0 : code;
 }
 
 /* The codes of a piece; true where there is more than one. */
@@ -69,6 +77,10 @@ static void cast(lane_t *lane, heed_dtype_t dtype, int mode)
     desc.src = heed_tensor(lane->source, HEED_F32, 1, shape, NULL);
     desc.dst = heed_tensor(lane->got, dtype, 1, shape, NULL);
     lane->failed = heed_cast(lane->context, &desc) != HEED_OK;
+    if (fault == FAULT_LAST)
+        lane->got[PIECE - 1] ^= 1;
+    if (fault == FAULT_MODE && fegetround() != FE_TONEAREST)
+        lane->got[0] ^= 1;
 }
 
 static void compare(lane_t *lane, uint32_t from)
@@ -145,9 +157,17 @@ static void all_f32(void **state)
     free(lanes);
 }
 
+static const control_t controls[] = {
+    {"all_f32", FAULT_DOWN},      {"all_f32", FAULT_OVERFLOW}, {"all_f32", FAULT_NAN},
+    {"all_f32", FAULT_SUBNORMAL}, {"all_f32", FAULT_LAST},     {"all_f32", FAULT_MODE},
+};
+
 int main(int argc, char **argv)
 {
+    int status;
+    if (use_arguments(argc, argv, controls, COUNT(controls), &status))
+        return status;
     const struct CMUnitTest tests[] = {cmocka_unit_test(all_f32)};
-    everything = argc > 1 && strcmp(argv[1], "all") == 0;
+    everything = argc == 2 && strcmp(argv[1], "all") == 0;
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -184,7 +184,7 @@ typedef struct totals {
 } totals_t;
 
 static bool convert_all(const arguments_t *arguments, heed_context_t *context,
-                        const convert_list_t *list, st_writer_t *writer, totals_t *totals,
+                        const convert_list_t *list, convert_output_t *output, totals_t *totals,
                         st_error_t *error)
 {
     convert_buffers_t buffers = {0};
@@ -195,7 +195,7 @@ static bool convert_all(const arguments_t *arguments, heed_context_t *context,
     for (int i = 0; good && i < list->job_count; i++) {
         const convert_job_t *job = &list->jobs[i];
         progress(totals->done, totals->all, job->from->name);
-        good = convert_tensor(context, &arguments->target, job, writer, &buffers,
+        good = convert_tensor(context, &arguments->target, job, output, &buffers,
                               arguments->quiet ? NULL : &report, error);
         totals->done += (double)job->from->bytes;
         *(job->cast ? &totals->cast : &totals->copied) += 1;
@@ -205,6 +205,11 @@ static bool convert_all(const arguments_t *arguments, heed_context_t *context,
         }
     }
     progress(0, 0, NULL);
+    st_error_t late;
+    if (!convert_output_end(output, &late) && good) {
+        *error = late;
+        good = false;
+    }
     convert_buffers_free(&buffers);
     return good;
 }
@@ -220,8 +225,9 @@ static int convert(const arguments_t *arguments, heed_context_t *context, const 
     if (good)
         good = (writer = st_create(arguments->output, list.outputs, list.output_count,
                                    st_metadata(file), &error));
+    convert_output_t *output = good ? convert_output_new(writer, &error) : NULL;
     if (good)
-        good = convert_all(arguments, context, &list, writer, &totals, &error);
+        good = output && convert_all(arguments, context, &list, output, &totals, &error);
     if (good)
         good = st_commit(writer, &error);
     else

@@ -58,16 +58,54 @@ typedef struct convert_report {
     int64_t clipped, nans, infinities;
 } convert_report_t;
 
-/* Buffers that grow to what the largest tensor needs. */
+/* A part of a tensor of the output. */
+typedef struct convert_piece {
+    int index;
+    const void *data;
+    size_t bytes;
+} convert_piece_t;
+
+/* Writes in a thread of its own. NULL after an error. */
+typedef struct convert_output convert_output_t;
+convert_output_t *convert_output_new(st_writer_t *writer, st_error_t *error);
+
+/* Waits until what was put last is written, then hands over one or two pieces, whose data stays as
+ * it is until the next call has returned. False where writing failed, now or before. */
+bool convert_output_put(convert_output_t *output, const convert_piece_t *pieces, int count,
+                        st_error_t *error);
+
+/* Waits until all is written and ends the thread. NULL is a failure that the caller knows of. */
+bool convert_output_end(convert_output_t *output, st_error_t *error);
+
+/* Buffers that grow to what the largest tensor needs; two of what is written, one of which the next
+ * tensor is made in while the other is on its way. */
+typedef struct convert_result {
+    void *codes, *scales;
+    size_t code_bytes, scale_bytes;
+} convert_result_t;
+
 typedef struct convert_buffers {
-    void *codes, *scales, *decoded;
-    size_t code_bytes, scale_bytes, decoded_bytes;
+    convert_result_t results[2];
+    int turn;
+    void *scales, *decoded;
+    size_t scale_bytes, decoded_bytes;
 } convert_buffers_t;
 void convert_buffers_free(convert_buffers_t *buffers);
 
 /* Casts or copies one tensor into the output; what it did is measured where report is not NULL. */
 bool convert_tensor(heed_context_t *context, const convert_target_t *target,
-                    const convert_job_t *job, st_writer_t *writer, convert_buffers_t *buffers,
+                    const convert_job_t *job, convert_output_t *output, convert_buffers_t *buffers,
                     convert_report_t *report, st_error_t *error);
+
+/* How the codes of a tensor differ from the values that they were made from, in as many threads as
+ * the context has. */
+bool convert_judge(heed_context_t *context, const convert_target_t *target,
+                   const convert_job_t *job, const void *from, heed_dtype_t dtype,
+                   const convert_result_t *result, convert_report_t *report, st_error_t *error);
+
+/* Rows of codes times their stored scales, in f32. */
+heed_status_t convert_decode(heed_context_t *context, const convert_grid_t *grid, int64_t first,
+                             int64_t rows, const void *codes, heed_dtype_t dtype,
+                             const void *scales, heed_dtype_t scale_dtype, float *to);
 
 #endif

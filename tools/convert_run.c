@@ -1,16 +1,14 @@
-/* One tensor of `heed convert`: decoded where it was scaled, cast, compared, written. */
+/* One tensor of `heed convert`: decoded where it was scaled, cast, compared, handed on to be
+ * written. */
 #define _GNU_SOURCE
 #include "convert.h"
 #include "values.h"
 
 #include "safetensors_internal.h"
 
-#include <math.h>
 #include <stdlib.h>
-#include <string.h>
-
-/* Elements that are compared at a time, so that they stay in cache. */
-enum { PIECE = 1 << 15 };
+#include <sys/mman.h>
+#include <unistd.h>
 
 static void *grow(void **memory, size_t *have, size_t need)
 {
@@ -24,7 +22,10 @@ static void *grow(void **memory, size_t *have, size_t need)
 
 void convert_buffers_free(convert_buffers_t *buffers)
 {
-    free(buffers->codes);
+    for (int i = 0; i < 2; i++) {
+        free(buffers->results[i].codes);
+        free(buffers->results[i].scales);
+    }
     free(buffers->scales);
     free(buffers->decoded);
 }
@@ -63,10 +64,9 @@ static void part_init(part_t *part, const convert_grid_t *grid, int64_t rows, co
     part->desc.block[1] = grid->block_columns;
 }
 
-/* Rows of codes times their stored scales, in f32. */
-static heed_status_t decode(heed_context_t *context, const convert_grid_t *grid, int64_t first,
-                            int64_t rows, const void *codes, heed_dtype_t dtype, const void *scales,
-                            heed_dtype_t scale_dtype, float *to)
+heed_status_t convert_decode(heed_context_t *context, const convert_grid_t *grid, int64_t first,
+                             int64_t rows, const void *codes, heed_dtype_t dtype,
+                             const void *scales, heed_dtype_t scale_dtype, float *to)
 {
     part_t part;
     size_t skip = (size_t)(first * grid->columns) * heed_dtype_size(dtype);
@@ -91,8 +91,8 @@ static const void *stored_scales(heed_context_t *context, const st_tensor_t *sca
     size_t bytes = (size_t)scale->elements * sizeof(float);
     convert_grid_t plain = {.columns = scale->elements};
     if (!grow(&buffers->scales, &buffers->scale_bytes, bytes) ||
-        decode(context, &plain, 0, 1, scale->data, scale->dtype->heed, NULL, 0, buffers->scales) !=
-            HEED_OK)
+        convert_decode(context, &plain, 0, 1, scale->data, scale->dtype->heed, NULL, 0,
+                       buffers->scales) != HEED_OK)
         return NULL;
     return buffers->scales;
 }
@@ -112,8 +112,8 @@ static const void *source(heed_context_t *context, const convert_job_t *job,
         st_fail(error, "%.200s: out of memory for %zu bytes", from->name, bytes);
         return NULL;
     }
-    if (decode(context, &job->from_grid, 0, job->from_grid.rows, from->data, *dtype, scales,
-               scale_dtype, buffers->decoded) != HEED_OK) {
+    if (convert_decode(context, &job->from_grid, 0, job->from_grid.rows, from->data, *dtype, scales,
+                       scale_dtype, buffers->decoded) != HEED_OK) {
         fail_status(error, from);
         return NULL;
     }
@@ -123,12 +123,12 @@ static const void *source(heed_context_t *context, const convert_job_t *job,
 
 static heed_status_t encode(heed_context_t *context, const convert_target_t *target,
                             const convert_job_t *job, const void *from, heed_dtype_t dtype,
-                            convert_buffers_t *buffers, convert_report_t *report)
+                            convert_result_t *result, convert_report_t *report)
 {
     part_t part;
     int64_t counts[HEED_CAST_COUNTS_SIZE] = {0}, size = HEED_CAST_COUNTS_SIZE;
     bool mx = target->scale == CONVERT_SCALE_MX;
-    part_init(&part, &job->grid, job->grid.rows, from, dtype, buffers->codes, target->dtype->heed);
+    part_init(&part, &job->grid, job->grid.rows, from, dtype, result->codes, target->dtype->heed);
     heed_status_t status = heed_cast_apply_preset(&part.desc, target->preset);
     if (status != HEED_OK)
         return status;
@@ -138,7 +138,7 @@ static heed_status_t encode(heed_context_t *context, const convert_target_t *tar
         part.desc.scale_use = HEED_SCALE_DIVIDES;
         part.desc.scale_form = mx ? HEED_SCALE_FORM_MX : HEED_SCALE_FORM_F32;
         part.desc.scale_out =
-            heed_tensor(buffers->scales, mx ? HEED_E8M0 : HEED_F32, 1, &part.groups, NULL);
+            heed_tensor(result->scales, mx ? HEED_E8M0 : HEED_F32, 1, &part.groups, NULL);
     }
     status = heed_cast(context, &part.desc);
     if (!report)
@@ -149,75 +149,44 @@ static heed_status_t encode(heed_context_t *context, const convert_target_t *tar
     return status;
 }
 
-/* ---- comparing ------------------------------------------------------------------------------- */
-
-static heed_status_t compare(float *values, float *decoded, int64_t count, convert_report_t *report)
-{
-    heed_error_statistics_t statistics;
-    heed_tensor_t x = heed_tensor(values, HEED_F32, 1, &count, NULL);
-    heed_tensor_t y = heed_tensor(decoded, HEED_F32, 1, &count, NULL);
-    heed_status_t status = heed_error_statistics(&x, &y, &statistics);
-    if (status != HEED_OK)
-        return status;
-    report->signal += statistics.reference_squares;
-    report->noise += statistics.error_squares;
-    report->worst = fmax(report->worst, statistics.max_error);
-    return HEED_OK;
-}
-
-static heed_status_t judge(heed_context_t *context, const convert_target_t *target,
-                           const convert_job_t *job, const void *from, heed_dtype_t dtype,
-                           convert_buffers_t *buffers, convert_report_t *report)
-{
-    const convert_grid_t *grid = &job->grid;
-    convert_grid_t plain = {.rows = grid->rows, .columns = grid->columns};
-    heed_dtype_t scale_dtype = target->scale == CONVERT_SCALE_MX ? HEED_E8M0 : HEED_F32;
-    int64_t step = PIECE / grid->columns, unit = grid->block_rows;
-    if (unit > 0 && unit < grid->rows)
-        step = step / unit * unit > 0 ? step / unit * unit : unit;
-    step = step > 0 ? step : 1;
-    float *pieces = aligned_alloc(64, (size_t)(2 * step * grid->columns + 16) / 16 * 64);
-    heed_status_t status = pieces ? HEED_OK : HEED_ERROR_OUT_OF_MEMORY;
-    for (int64_t row = 0; status == HEED_OK && row < grid->rows; row += step) {
-        int64_t rows = step < grid->rows - row ? step : grid->rows - row;
-        float *values = pieces, *decoded = pieces + step * grid->columns;
-        status = decode(context, &plain, row, rows, from, dtype, NULL, 0, values);
-        if (status == HEED_OK)
-            status = decode(context, grid, row, rows, buffers->codes, target->dtype->heed,
-                            buffers->scales, scale_dtype, decoded);
-        if (status == HEED_OK)
-            status = compare(values, decoded, rows * grid->columns, report);
-    }
-    free(pieces);
-    return status;
-}
-
 /* ---- one tensor ------------------------------------------------------------------------------ */
 
+/* The file's pages of a tensor are asked for before they are needed. */
+static void fetch_ahead(const st_tensor_t *tensor)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), at = (uintptr_t)tensor->data;
+    uintptr_t start = at / page * page;
+    madvise((void *)start, at - start + tensor->bytes, MADV_WILLNEED);
+}
+
 bool convert_tensor(heed_context_t *context, const convert_target_t *target,
-                    const convert_job_t *job, st_writer_t *writer, convert_buffers_t *buffers,
+                    const convert_job_t *job, convert_output_t *output, convert_buffers_t *buffers,
                     convert_report_t *report, st_error_t *error)
 {
     const st_tensor_t *from = job->from;
     if (report)
         *report = (convert_report_t){0};
-    if (!job->cast)
-        return st_append(writer, job->output, from->data, from->bytes, error);
+    fetch_ahead(from);
+    if (!job->cast) {
+        convert_piece_t copied = {job->output, from->data, from->bytes};
+        return convert_output_put(output, &copied, 1, error);
+    }
     heed_dtype_t dtype;
+    convert_result_t *result = &buffers->results[buffers->turn ^= 1];
     const void *values = source(context, job, buffers, &dtype, error);
     if (!values)
         return false;
     size_t bytes = (size_t)from->elements * heed_dtype_size(target->dtype->heed);
     size_t groups = (size_t)(job->grid.scale_rows * job->grid.scale_columns);
     size_t scale_bytes = groups * (target->scale == CONVERT_SCALE_MX ? 1 : sizeof(float));
-    if (!grow(&buffers->codes, &buffers->code_bytes, bytes) ||
-        !grow(&buffers->scales, &buffers->scale_bytes, scale_bytes))
+    if (!grow(&result->codes, &result->code_bytes, bytes) ||
+        !grow(&result->scales, &result->scale_bytes, scale_bytes))
         return st_fail(error, "%.200s: out of memory for %zu bytes", from->name, bytes);
-    if (encode(context, target, job, values, dtype, buffers, report) != HEED_OK ||
-        (report && judge(context, target, job, values, dtype, buffers, report) != HEED_OK))
+    if (encode(context, target, job, values, dtype, result, report) != HEED_OK)
         return fail_status(error, from);
-    if (!st_append(writer, job->output, buffers->codes, bytes, error))
+    convert_piece_t pieces[] = {{job->output, result->codes, bytes},
+                                {job->scale_output, result->scales, scale_bytes}};
+    if (!convert_output_put(output, pieces, job->scale_output < 0 ? 1 : 2, error))
         return false;
-    return job->scale_output < 0 ||
-           st_append(writer, job->scale_output, buffers->scales, scale_bytes, error);
+    return !report || convert_judge(context, target, job, values, dtype, result, report, error);
 }

@@ -218,6 +218,9 @@ bool st_put(st_writer_t *writer, int index, size_t at, const void *data, size_t 
     }
     if (!write_at(writer, data, bytes, slot->start + at, error))
         return st_fail_in(error, writer->path);
+    /* On its way to the disk already, so that little is left for the end. A hint: it may fail. */
+    sync_file_range(writer->fd, (off_t)(slot->start + slot->written), (off_t)bytes,
+                    SYNC_FILE_RANGE_WRITE);
     slot->written += bytes;
     return true;
 }

@@ -290,15 +290,13 @@ typedef struct hd_cast_stats {
     int64_t counts[HEED_CAST_COUNTS_SIZE];
 } hd_cast_stats_t;
 
-/* Casts one element; index is its place in the order of the axes. */
-HD_DEVICE static inline void hd_cast_element(const hd_cast_t *cast, const char *from, char *to,
-                                             uint32_t multiplier, int64_t index,
-                                             hd_cast_stats_t *stats)
+/* Casts one element with its random word, which only stochastic rounding looks at. */
+HD_DEVICE static inline void hd_cast_element_with(const hd_cast_t *cast, const char *from, char *to,
+                                                  uint32_t multiplier, uint32_t random,
+                                                  hd_cast_stats_t *stats)
 {
-    uint32_t bits = hd_cast_load(cast->src_dtype, from), random = 0;
+    uint32_t bits = hd_cast_load(cast->src_dtype, from);
     uint32_t product = hd_cast_scaled(cast) ? hd_exact_scale(bits, multiplier) : bits;
-    if (cast->rule.rounding == HEED_ROUND_STOCHASTIC)
-        random = hd_fp8_random(cast->seed, (uint64_t)index);
     uint32_t element = hd_cast_round(cast->dst_dtype, product, cast->rule, random);
     hd_cast_store(cast->dst_dtype, to, element);
     if (cast->amax)
@@ -312,6 +310,17 @@ HD_DEVICE static inline void hd_cast_element(const hd_cast_t *cast, const char *
         if (class_of >= 0)
             stats->counts[class_of]++;
     }
+}
+
+/* Casts one element; index is its place in the order of the axes. */
+HD_DEVICE static inline void hd_cast_element(const hd_cast_t *cast, const char *from, char *to,
+                                             uint32_t multiplier, int64_t index,
+                                             hd_cast_stats_t *stats)
+{
+    uint32_t random = cast->rule.rounding == HEED_ROUND_STOCHASTIC
+                          ? hd_fp8_random(cast->seed, (uint64_t)index)
+                          : 0;
+    hd_cast_element_with(cast, from, to, multiplier, random, stats);
 }
 
 #endif

@@ -173,12 +173,21 @@ HD_DEVICE static inline void hd_philox(uint32_t counter[4], uint32_t key0, uint3
     }
 }
 
-/* The 32 random bits of element `index`, counted in the order of the axes: word index % 4 of the
- * block with counter {index / 4, 0} and key `seed`. */
+/* The block that element `index` has its word from: counter {index / 4, 0}, key `seed`. */
+HD_DEVICE static inline void hd_fp8_random_block(uint64_t seed, uint64_t index, uint32_t block[4])
+{
+    block[0] = (uint32_t)(index / 4);
+    block[1] = (uint32_t)(index / 4 >> 32);
+    block[2] = block[3] = 0;
+    hd_philox(block, (uint32_t)seed, (uint32_t)(seed >> 32));
+}
+
+/* The 32 random bits of element `index`, counted in the order of the axes: word index % 4 of its
+ * block. */
 HD_DEVICE static inline uint32_t hd_fp8_random(uint64_t seed, uint64_t index)
 {
-    uint32_t block[4] = {(uint32_t)(index / 4), (uint32_t)(index / 4 >> 32), 0, 0};
-    hd_philox(block, (uint32_t)seed, (uint32_t)(seed >> 32));
+    uint32_t block[4];
+    hd_fp8_random_block(seed, index, block);
     return block[index % 4];
 }
 

@@ -106,15 +106,15 @@ static bool in_place_works(const heed_cast_desc_t *desc)
 static heed_status_t check(const void *at, void *const *buffers)
 {
     const heed_cast_desc_t *desc = at;
-    for (int i = 0; i < HD_COUNT(operands); i++)
-        for (int j = 0; j < i; j++) {
-            const heed_tensor_t *a = hd_op_tensor_const(&hd_op_cast, at, i);
-            const heed_tensor_t *b = hd_op_tensor_const(&hd_op_cast, at, j);
+    size_t bytes[HD_COUNT(operands)];
+    for (int i = 0; i < HD_COUNT(operands); i++) {
+        const heed_tensor_t *tensor = hd_op_tensor_const(&hd_op_cast, at, i);
+        if (buffers[i])
+            bytes[i] = (size_t)heed_tensor_span(tensor) * heed_dtype_size(tensor->dtype);
+        for (int j = 0; buffers[i] && j < i; j++) {
             uintptr_t x = (uintptr_t)buffers[i], y = (uintptr_t)buffers[j];
-            size_t x_bytes = (size_t)heed_tensor_span(a) * heed_dtype_size(a->dtype);
-            size_t y_bytes = (size_t)heed_tensor_span(b) * heed_dtype_size(b->dtype);
             bool output = operands[i].info.output || operands[j].info.output;
-            if (!x || !y || !output || x >= y + y_bytes || y >= x + x_bytes)
+            if (!y || !output || x >= y + bytes[j] || y >= x + bytes[i])
                 continue;
             if (i == HEED_CAST_DST && x == y && in_place_works(desc))
                 continue;
@@ -123,6 +123,7 @@ static heed_status_t check(const void *at, void *const *buffers)
                            i == HEED_CAST_DST && x == y ? ", and this cast does not work in place"
                                                         : "");
         }
+    }
     return HEED_OK;
 }
 

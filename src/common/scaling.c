@@ -122,23 +122,15 @@ heed_status_t heed_delayed_update(heed_delayed_scaling_t *state)
 /* ---- error statistics
  * ----------------------------------------------------------------------------- */
 
-/* Sums go by lanes and two at a time, which compilers can keep in vectors. */
+/* Sums go by lanes, in vectors: compilers do not make them by themselves. */
 enum { LANES = 4, PIECE = 1024 };
 
-typedef struct sums {
-    double reference, value, error, product;
-} sums_t;
+typedef double lanes_t __attribute__((vector_size(16)));
+typedef int64_t bits_t __attribute__((vector_size(16)));
 
-static bool all_finite(const float *x, int64_t n)
-{
-    uint32_t bad = 0;
-    for (int64_t i = 0; i < n; i++) {
-        uint32_t bits;
-        memcpy(&bits, &x[i], sizeof(bits));
-        bad |= (bits & HD_F32_INF) == HD_F32_INF;
-    }
-    return !bad;
-}
+typedef struct sums {
+    double reference, value, error, product, worst;
+} sums_t;
 
 /* Elements that are not finite in both are counted, and 0 in both from here on. */
 static void take_out(float *x, float *y, int64_t n, heed_error_statistics_t *to)
@@ -154,53 +146,69 @@ static void take_out(float *x, float *y, int64_t n, heed_error_statistics_t *to)
     }
 }
 
-static double total(const double *lanes)
+/* n is a multiple of LANES. The root of a square, both rounded, is the number itself, so that
+ * squares are enough for the largest error: those of f32 numbers neither overflow nor vanish in
+ * float64. */
+static sums_t sum_up(const float *x, const float *y, int64_t n)
 {
-    return (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]);
-}
-
-static void add_errors(const float *x, const float *y, int64_t n, sums_t *sums, double *worst)
-{
-    double reference[LANES] = {0}, squares[LANES] = {0}, most[LANES] = {0};
+    enum { VECTORS = LANES / 2 };
+    lanes_t reference[VECTORS] = {{0}}, value[VECTORS] = {{0}}, product[VECTORS] = {{0}};
+    lanes_t error[VECTORS] = {{0}}, most[VECTORS] = {{0}};
+    sums_t sums = {0};
     for (int64_t i = 0; i < n; i += LANES)
-        for (int lane = 0; lane < LANES; lane++) {
-            double a = (double)x[i + lane], error = fabs(a - (double)y[i + lane]);
-            reference[lane] += a * a;
-            squares[lane] += error * error;
-            most[lane] = error > most[lane] ? error : most[lane];
+        for (int k = 0; k < VECTORS; k++) {
+            const lanes_t a = {x[i + 2 * k], x[i + 2 * k + 1]};
+            const lanes_t b = {y[i + 2 * k], y[i + 2 * k + 1]};
+            const lanes_t square = (a - b) * (a - b);
+            const bits_t above = square > most[k];
+            most[k] = (lanes_t)(((bits_t)square & above) | ((bits_t)most[k] & ~above));
+            error[k] += square;
+            reference[k] += a * a;
+            value[k] += b * b;
+            product[k] += a * b;
         }
-    sums->reference += total(reference);
-    sums->error += total(squares);
-    for (int lane = 0; lane < LANES; lane++)
-        *worst = fmax(*worst, most[lane]);
+    for (int k = 0; k < LANES; k++) {
+        sums.reference += reference[k / 2][k % 2];
+        sums.value += value[k / 2][k % 2];
+        sums.product += product[k / 2][k % 2];
+        sums.error += error[k / 2][k % 2];
+        sums.worst = fmax(sums.worst, sqrt(most[k / 2][k % 2]));
+    }
+    return sums;
 }
 
-static void add_products(const float *x, const float *y, int64_t n, sums_t *sums)
+static void add_sums(sums_t *to, const sums_t *part)
 {
-    double value[LANES] = {0}, product[LANES] = {0};
-    for (int64_t i = 0; i < n; i += LANES)
-        for (int lane = 0; lane < LANES; lane++) {
-            double a = (double)x[i + lane], b = (double)y[i + lane];
-            value[lane] += b * b;
-            product[lane] += a * b;
-        }
-    sums->value += total(value);
-    sums->product += total(product);
+    to->reference += part->reference;
+    to->value += part->value;
+    to->product += part->product;
+    to->error += part->error;
+    to->worst = fmax(to->worst, part->worst);
 }
 
-static void compare(float *x, float *y, int64_t n, heed_error_statistics_t *to, sums_t *sums)
+/* x and y are what is compared, or lie elsewhere: from and to. Sums of squares are finite exactly
+ * where all elements are. */
+static void compare(const float *from, const float *to, int64_t n, float *x, float *y,
+                    heed_error_statistics_t *statistics, sums_t *sums)
 {
-    to->elements += n;
-    if (!all_finite(x, n) || !all_finite(y, n))
-        take_out(x, y, n, to);
-    for (int64_t i = n; i % LANES; i++)
-        x[i] = y[i] = 0;
-    add_errors(x, y, n, sums, &to->max_error);
-    add_products(x, y, n, sums);
+    sums_t part = {0};
+    statistics->elements += n;
+    if (n % LANES == 0)
+        part = sum_up(from, to, n);
+    if (n % LANES || !isfinite(part.reference + part.value)) {
+        memmove(x, from, (size_t)n * sizeof(*x));
+        memmove(y, to, (size_t)n * sizeof(*y));
+        take_out(x, y, n, statistics);
+        for (int64_t i = n; i % LANES; i++)
+            x[i] = y[i] = 0;
+        part = sum_up(x, y, (n + LANES - 1) / LANES * LANES);
+    }
+    add_sums(sums, &part);
 }
 
-/* Elements `first` on, counted in the order of the axes, along the last one. */
-static void load(const heed_tensor_t *tensor, int64_t first, int64_t n, float *to)
+/* Elements `first` on, counted in the order of the axes, along the last one: where they are, or
+ * decoded to `to`. */
+static const float *load(const heed_tensor_t *tensor, int64_t first, int64_t n, float *to)
 {
     int last = tensor->ndim - 1;
     int64_t offset = 0, rest = first, size = hd_dtype_bytes(tensor->dtype);
@@ -209,12 +217,11 @@ static void load(const heed_tensor_t *tensor, int64_t first, int64_t n, float *t
         rest /= tensor->shape[axis];
     }
     const char *at = (const char *)tensor->data + tensor->byte_offset + offset * size;
-    if (tensor->dtype == HEED_F32 && tensor->strides[last] == 1) {
-        memcpy(to, at, (size_t)n * sizeof(*to));
-        return;
-    }
+    if (tensor->dtype == HEED_F32 && tensor->strides[last] == 1)
+        return (const float *)(const void *)at;
     for (int64_t i = 0; i < n; i++)
         to[i] = hd_from_bits(hd_cast_load(tensor->dtype, at + i * tensor->strides[last] * size));
+    return to;
 }
 
 static heed_status_t check_pair(const heed_tensor_t *reference, const heed_tensor_t *value,
@@ -257,11 +264,11 @@ heed_status_t heed_error_statistics(const heed_tensor_t *reference, const heed_t
     for (int64_t i = 0; i < count; i += n) {
         float x[PIECE], y[PIECE];
         n = hd_min(hd_min(PIECE, count - i), along - i % along);
-        load(&t[0], i, n, x);
-        load(&t[1], i, n, y);
-        compare(x, y, n, statistics, &sums);
+        const float *from = load(&t[0], i, n, x), *to = load(&t[1], i, n, y);
+        compare(from, to, n, x, y, statistics, &sums);
     }
     double squares = sums.reference, error = sums.error;
+    statistics->max_error = sums.worst;
     statistics->reference_squares = squares;
     statistics->error_squares = error;
     double lengths = sqrt(squares) * sqrt(sums.value);

@@ -20,8 +20,8 @@ static void cast_columns(cast_job_t *job, const hd_team_t *team, bool only_amax,
     int64_t begin = all.rows * team->rank / team->size;
     int64_t end = all.rows * (team->rank + 1) / team->size;
     for (int64_t row = begin; row < end; row++)
-        for (int64_t piece = 0; piece * CAST_CHUNK < cast->shape[last]; piece++) {
-            cast_unit_t unit = cast_find_unit(&lines, &all, row, piece);
+        for (int64_t piece = 0; piece * job->chunk < cast->shape[last]; piece++) {
+            cast_unit_t unit = cast_find_unit(job, &lines, &all, row, piece);
             int64_t first = unit.index % cast->shape[last];
             for (int64_t i = 0; i < unit.n; i++) {
                 /* Other axes may be cut into groups, too. */

@@ -1,188 +1,25 @@
 /* Runs of dense elements, a block at a time in registers: CAST_BLOCK elements as four vectors of
  * f32. Included after a cast_vec_ISA.h. Each pair of types is one loop:
  *
- * - To FP8 by one addition. Of c, the magnitude cut to the largest number, e is the binade or that
- *   of the smallest normal number; adding the power of two whose last bit is the quantum of the
- *   format there rounds c to it, and the difference of the bits counts quanta. Normal and subnormal
- *   numbers and the carry between binades are one path. What is beyond the format, where that is
- *   not its largest number, and NaN are put in afterwards, in blocks that have such elements.
- * - From FP8 by bytes (cast_vec_ISA.h): every code is a bf16 number, and its upper and lower byte
- *   come from tables or shifts. No floating-point operation: subnormal codes cost nothing.
+ * - To FP8 by one addition (cast_fp8_ISA.h, cast_encode.h): to a magnitude the power of two whose
+ *   last bit is the quantum of the format there. Normal and subnormal numbers and the carry between
+ *   binades are one path.
+ * - From FP8 by bytes: every code is a bf16 number, and its upper and lower byte come from tables
+ *   or shifts. No floating-point operation: subnormal codes cost nothing.
  *
- * Rounding is to nearest even: cast_job.h sets that mode. What has no loop here (other roundings,
- * other formats, scales that are 0 or not finite) goes element by element. The largest magnitude
+ * Rounding is to nearest even: cast_job.h sets that mode. Other formats go through
+ * the plain loops of cast_plain.h; other roundings, E8M0, and scales that are 0 or not finite go
+ * element by element. The largest magnitude
  * and the counts are further loops over pieces that lie in the first-level cache. A last part of a
  * block goes through a block of its own. */
 #ifndef HD_CAST_BLOCKS_H
 #define HD_CAST_BLOCKS_H
 
-#include "cast_body.h"
+#include "cast_encode.h"
 
-enum { CAST_PIECE = 4096, CAST_LINE = 64, CAST_AHEAD = 4096 /* bytes */ };
-
-/* ---- loading
- * ------------------------------------------------------------------------------------- */
-
-HD_INLINE void cast_load_block(const heed_dtype_t dtype, const char *at, cast_vec_t x[4])
-{
-    if (dtype == HEED_E4M3 || dtype == HEED_E5M2) {
-        cast_decode_32(dtype, at, x);
-        return;
-    }
-    HD_UNROLL
-    for (int k = 0; k < 4; k++)
-        x[k] = dtype == HEED_F32    ? cast_load(at + 4 * CAST_LANES * k)
-               : dtype == HEED_BF16 ? cast_load_bf16(at + 2 * CAST_LANES * k)
-                                    : cast_load_f16(at + 2 * CAST_LANES * k);
-}
-
-/* ---- to FP8
- * -------------------------------------------------------------------------------------- */
-
-/* What an FP8 format's rule says, as magnitudes of f32 and as codes. */
-typedef struct cast_rule {
-    uint32_t last; /* the last magnitude that the common path has right */
-    uint32_t beyond, infinity, nan;
-    bool nan_signed;
-} cast_rule_t;
-
-static cast_rule_t cast_rule(const hd_cast_t *cast)
-{
-    const hd_fp8_t format = hd_fp8_format(cast->dst_dtype);
-    const int overflow = cast->rule.overflow;
-    const cast_rule_t rule = {
-        .last = overflow == HEED_OVERFLOW_SATURATE ? HD_F32_INF
-                : overflow == HEED_OVERFLOW_FINITE ? HD_F32_INF - 1
-                                                   : cast_limits(cast->dst_dtype).beyond - 1,
-        .beyond = hd_fp8_beyond(format, 0, overflow != HEED_OVERFLOW_NOSAT),
-        .infinity = hd_fp8_beyond(format, 0, overflow == HEED_OVERFLOW_SATURATE),
-        .nan = hd_fp8_nan(format, 0, cast->rule.nan),
-        .nan_signed = cast->rule.nan != HEED_NAN_POSITIVE,
-    };
-    return rule;
-}
-
-/* Codes plus `offset` in c and signs in x, of blocks with numbers that the common path has wrong.
- */
-HD_NOINLINE void cast_fix(heed_dtype_t dtype, const cast_rule_t *rule, uint32_t offset,
-                          cast_vec_t *c, cast_vec_t *x)
-{
-    const cast_vec_t beyond = cast_set(cast_limits(dtype).beyond - 1);
-    const cast_vec_t finite = cast_set(HD_F32_INF - 1), infinite = cast_set(HD_F32_INF);
-    for (int k = 0; k < 4; k++) {
-        const cast_vec_t magnitude = cast_and(x[k], cast_set(HD_F32_MAGNITUDE));
-        const cast_vec_t unsigned_x = rule->nan_signed ? x[k] : magnitude;
-        c[k] = cast_where_above(magnitude, beyond, cast_set(rule->beyond + offset), c[k]);
-        c[k] = cast_where_above(magnitude, finite, cast_set(rule->infinity + offset), c[k]);
-        c[k] = cast_where_above(magnitude, infinite, cast_set(rule->nan + offset), c[k]);
-        x[k] = cast_where_above(magnitude, infinite, unsigned_x, x[k]);
-    }
-}
-
-/* What a loop has in registers. */
-typedef struct cast_with {
-    const cast_rule_t *rule;
-    cast_vec_t last, multiplier;
-    cast_packing_t packing;
-} cast_with_t;
-
-HD_INLINE uint32_t cast_offset(const heed_dtype_t dtype)
-{
-    const hd_fp8_t format = hd_fp8_format(dtype);
-    return (uint32_t)format.emin << format.mantissa;
-}
-
-HD_INLINE cast_vec_t cast_encode(const heed_dtype_t dtype, const cast_with_t with,
-                                 const cast_vec_t x[4])
-{
-    const hd_fp8_t format = hd_fp8_format(dtype);
-    const uint32_t cut = 23u - format.mantissa;
-    const cast_vec_t exponents = cast_set(0x7f800000), smallest = cast_set(format.emin << 23);
-    const cast_vec_t largest = cast_set(cast_limits(dtype).largest), up = cast_set(cut << 23);
-    cast_vec_t c[4], top = cast_set(0);
-    HD_UNROLL
-    for (int k = 0; k < 4; k++) {
-        const cast_vec_t magnitude = cast_and(x[k], cast_set(HD_F32_MAGNITUDE));
-        const cast_vec_t most = cast_min(magnitude, largest);
-        const cast_vec_t e = cast_max(cast_and(most, exponents), smallest);
-        const cast_vec_t power = cast_add(e, up);
-        const cast_vec_t quanta = cast_sub(cast_float_add(most, power), power);
-        c[k] = cast_add(quanta, cast_right(e, (int)cut));
-        top = cast_max(top, magnitude);
-    }
-    if (__builtin_expect(cast_any_above(top, with.last), 0)) {
-        /* Copies: what a function is given the address of would live in memory in all blocks. */
-        cast_vec_t codes[4] = {c[0], c[1], c[2], c[3]}, numbers[4] = {x[0], x[1], x[2], x[3]};
-        cast_fix(dtype, with.rule, cast_offset(dtype), codes, numbers);
-        return cast_pack_codes(with.packing, codes, numbers);
-    }
-    return cast_pack_codes(with.packing, c, x);
-}
-
-/* From bf16 in halves of 32 bits: exponents and limits are its upper bits, so that only the
- * addition takes even and odd elements as f32 apart; its quanta are in the lower half of the sum.
- */
-HD_INLINE void cast_encode_halves(const heed_dtype_t dtype, const cast_with_t with,
-                                  const char *from, char *to, bool stream)
-{
-    enum { BYTES = 4 * CAST_LANES };
-    const hd_fp8_t format = hd_fp8_format(dtype);
-    const cast_vec_t upper = cast_set(0xffff0000);
-    cast_vec_t w[2], c[2], top[2];
-    HD_UNROLL
-    for (int k = 0; k < 2; k++) {
-        w[k] = cast_load(from + k * BYTES);
-        top[k] = cast_and(w[k], cast_set(0x7fff7fff));
-        const cast_vec_t most =
-            cast_min_16(top[k], cast_set((cast_limits(dtype).largest >> 16) * 0x10001));
-        const cast_vec_t e = cast_max_16(cast_and(most, cast_set(0x7f807f80)),
-                                         cast_set((format.emin << 7) * 0x10001u));
-        const cast_vec_t power =
-            cast_add_16(e, cast_set(((23u - format.mantissa) << 7) * 0x10001u));
-        const cast_vec_t even = cast_float_add(cast_left(most, 16), cast_left(power, 16));
-        const cast_vec_t odd = cast_float_add(cast_and(most, upper), cast_and(power, upper));
-        /* Counts of a shift are constants, for some compilers only where they look so. */
-        const cast_vec_t exponent = dtype == HEED_E4M3 ? cast_right_16(e, 4) : cast_right_16(e, 5);
-        c[k] = cast_add_16(cast_interleave(even, odd), exponent);
-    }
-    /* The last half: what is above it in 32 bits is above it in 16, for the lower ones are 0. */
-    const cast_vec_t last = cast_set((with.rule->last >> 16) * 0x10001);
-    if (__builtin_expect(cast_any_above_16(cast_max_16(top[0], top[1]), last), 0)) {
-        cast_vec_t x[4];
-        cast_load_block(HEED_BF16, from, x);
-        cast_store(to, cast_encode(dtype, with, x), stream);
-        return;
-    }
-    cast_store(to, cast_pack_halves(with.packing, c, w), stream);
-}
-
-/* f16 to E5M2: the upper byte, rounded. */
-HD_INLINE void cast_encode_f16(const cast_with_t with, const char *from, char *to, bool stream)
-{
-    enum { BYTES = 4 * CAST_LANES };
-    const uint32_t magnitude = with.rule->last;
-    const uint32_t last = magnitude < HD_F32_INF - 1 ? 0x7b7f
-                          : magnitude < HD_F32_INF   ? 0x7bff
-                                                     : 0x7c00;
-    cast_vec_t w[2], c[2], top[2];
-    HD_UNROLL
-    for (int k = 0; k < 2; k++) {
-        w[k] = cast_load(from + k * BYTES);
-        top[k] = cast_and(w[k], cast_set(0x7fff7fff));
-        const cast_vec_t most = cast_min_16(top[k], cast_set(0x7b007b00));
-        const cast_vec_t odd = cast_and(cast_right_16(most, 8), cast_set(0x00010001));
-        const cast_vec_t rounded = cast_add_16(cast_add_16(most, odd), cast_set(0x007f007f));
-        c[k] = cast_add_16(cast_right_16(rounded, 8), cast_set(cast_offset(HEED_E5M2) * 0x10001));
-    }
-    if (__builtin_expect(cast_any_above_16(cast_max_16(top[0], top[1]), cast_set(last * 0x10001)),
-                         0)) {
-        cast_vec_t x[4];
-        cast_load_block(HEED_F16, from, x);
-        cast_store(to, cast_encode(HEED_E5M2, with, x), stream);
-        return;
-    }
-    cast_store(to, cast_pack_halves(with.packing, c, w), stream);
-}
+enum { CAST_PIECE = 4096, CAST_EACH = 32 };
+/* In bytes. */
+enum { CAST_LINE = 64, CAST_AHEAD = 4096, CAST_PAGE = 4096, CAST_PAGES = 4 };
 
 /* ---- to 16 bits
  * ---------------------------------------------------------------------------------- */
@@ -208,7 +45,7 @@ HD_INLINE void cast_store_bf16(const cast_vec_t x[4], char *to, const bool with_
             stream);
 }
 
-HD_INLINE void cast_store_block(const heed_dtype_t dtype, const cast_with_t with,
+HD_INLINE void cast_store_block(const heed_dtype_t dtype, const cast_with_t *with,
                                 const cast_vec_t x[4], char *to, bool stream)
 {
     enum { BYTES = 4 * CAST_LANES };
@@ -241,6 +78,7 @@ HD_INLINE bool cast_is_fp8(const heed_dtype_t dtype)
 typedef struct cast_run_of {
     const cast_rule_t *rule;
     uint32_t multiplier;
+    const uint32_t *each; /* a multiplier for every 32 elements instead; NULL: one for all */
     bool scaled, stream;
     const char *from;
     char *to;
@@ -249,7 +87,7 @@ typedef struct cast_run_of {
 
 /* Where elements are multiplied, and are no codes, their largest magnitude is kept as well. */
 HD_INLINE void cast_one_block(const heed_dtype_t src, const heed_dtype_t dst, const bool scaled,
-                              const cast_with_t with, cast_vec_t *most, const char *from, char *to,
+                              const cast_with_t *with, cast_vec_t *most, const char *from, char *to,
                               bool stream)
 {
     cast_vec_t x[4];
@@ -276,7 +114,7 @@ HD_INLINE void cast_one_block(const heed_dtype_t src, const heed_dtype_t dst, co
     if (scaled) {
         HD_UNROLL
         for (int k = 0; k < 4; k++)
-            x[k] = cast_float_mul(x[k], with.multiplier);
+            x[k] = cast_float_mul(x[k], with->multiplier[k]);
     }
     cast_store_block(dst, with, x, to, stream);
 }
@@ -290,31 +128,65 @@ static uint32_t cast_largest_lane(cast_vec_t x)
     return most;
 }
 
-/* Returns the largest magnitude where it is kept. */
-HD_INLINE uint32_t cast_all_blocks(const heed_dtype_t src, const heed_dtype_t dst,
-                                   const bool scaled, const cast_run_of_t *r)
+/* A block, and a prefetch of what comes `ahead` bytes behind it. */
+HD_INLINE void cast_block_at(const heed_dtype_t src, const heed_dtype_t dst, const bool scaled,
+                             const cast_with_t *with, cast_vec_t *most, const cast_run_of_t *r,
+                             int64_t i, const int ahead)
 {
-    const int64_t in = hd_dtype_bytes(src), out = hd_dtype_bytes(dst), n = r->n;
-    const char *from = r->from;
-    char *to = r->to;
-    const bool stream = r->stream;
-    cast_with_t with = {r->rule, cast_set(r->rule->last), cast_set(r->multiplier),
-                        cast_packing(cast_offset(dst))};
-    HD_OPAQUE(with.last);
-    HD_OPAQUE(with.multiplier);
+    const int64_t in = hd_dtype_bytes(src), out = hd_dtype_bytes(dst);
+    for (int64_t line = 0; line < CAST_BLOCK * in; line += CAST_LINE)
+        __builtin_prefetch(r->from + i * in + line + ahead, 0, 3);
+    cast_one_block(src, dst, scaled, with, most, r->from + i * in, r->to + i * out, r->stream);
+}
+
+/* Returns the largest magnitude where it is kept. From memory, blocks of four pages take turns, and
+ * the next four are on their way: a processor fetches ahead within each page, so that more lines
+ * are under way at once than along one. */
+HD_INLINE uint32_t cast_all_blocks(const heed_dtype_t src, const heed_dtype_t dst,
+                                   const bool scaled, const cast_run_of_t *run)
+{
+    const cast_run_of_t r = *run;
+    const int64_t page = CAST_PAGE / hd_dtype_bytes(src);
+    cast_with_t with = cast_with(dst, r.rule);
+    cast_vec_t multiplier = cast_set(r.multiplier);
+    HD_OPAQUE(multiplier);
+    for (int k = 0; k < 4; k++)
+        with.multiplier[k] = multiplier;
     cast_vec_t most = cast_set(0);
-    for (int64_t i = 0; i < n; i += CAST_BLOCK) {
-        if (stream)
-            for (int64_t line = 0; line < CAST_BLOCK * in; line += CAST_LINE)
-                __builtin_prefetch(from + i * in + line + CAST_AHEAD, 0, 3);
-        cast_one_block(src, dst, scaled, with, &most, from + i * in, to + i * out, stream);
-    }
+    int64_t done = 0;
+    for (; r.stream && done + CAST_PAGES * page <= r.n; done += CAST_PAGES * page)
+        for (int64_t i = done; i < done + page; i += CAST_BLOCK)
+            for (int p = 0; p < CAST_PAGES; p++)
+                cast_block_at(src, dst, scaled, &with, &most, &r, i + p * page,
+                              CAST_PAGES * CAST_PAGE);
+    for (; done < r.n; done += CAST_BLOCK)
+        cast_block_at(src, dst, scaled, &with, &most, &r, done, CAST_AHEAD);
     return cast_largest_lane(most);
+}
+
+/* The same with a multiplier for every 32 elements. Only to or from FP8: nothing else is stored so.
+ */
+HD_INLINE void cast_each_block(const heed_dtype_t src, const heed_dtype_t dst,
+                               const cast_run_of_t *run)
+{
+    const cast_run_of_t r = *run;
+    cast_with_t with = cast_with(dst, r.rule);
+    cast_vec_t most = cast_set(0);
+    for (int64_t i = 0; cast_is_fp8(src) != cast_is_fp8(dst) && i < r.n; i += CAST_BLOCK) {
+        HD_UNROLL
+        for (int k = 0; k < 4; k++)
+            with.multiplier[k] = cast_set(r.each[(i + k * CAST_LANES) / CAST_EACH]);
+        cast_block_at(src, dst, true, &with, &most, &r, i, CAST_AHEAD);
+    }
 }
 
 #define CAST_PAIR(src, dst)                                                   \
     HD_NOINLINE uint32_t cast_##src##_##dst(const cast_run_of_t *r)           \
     {                                                                         \
+        if (r->each) {                                                        \
+            cast_each_block(HEED_##src, HEED_##dst, r);                       \
+            return 0;                                                         \
+        }                                                                     \
         return r->scaled ? cast_all_blocks(HEED_##src, HEED_##dst, true, r)   \
                          : cast_all_blocks(HEED_##src, HEED_##dst, false, r); \
     }
@@ -334,6 +206,11 @@ static int cast_type_number(heed_dtype_t dtype)
            : dtype == HEED_E4M3 ? 3
            : dtype == HEED_E5M2 ? 4
                                 : -1;
+}
+
+static bool cast_has_pair(const hd_cast_t *cast)
+{
+    return cast_type_number(cast->src_dtype) >= 0 && cast_type_number(cast->dst_dtype) >= 0;
 }
 
 #define CAST_NAME(src, dst) cast_##src##_##dst,

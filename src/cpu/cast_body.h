@@ -4,6 +4,11 @@
  *     cast_line(cast, from, to, n, multiplier, index, stream, stats)     casts n elements
  *     cast_line_amax(cast, from, n)                                      their largest magnitude
  *
+ * and with CAST_HAS_GROUPS, of groups behind each other on a line (false: it has no loop for
+ * these),
+ *
+ *     cast_line_of_groups(cast, from, to, width, groups, multipliers)
+ *
  * A unit of work is a piece of the last axis within one group. Without computed scales, and where
  * groups are few, all members of the team share all units; otherwise a group is one member's, who
  * reads it twice while it lies in the cache. Maxima are of integers and counts are sums, so that
@@ -13,17 +18,31 @@
 #ifndef HD_CAST_BODY_H
 #define HD_CAST_BODY_H
 
-#include "../common/peaks.h"
 #include "cast_across.h"
 
 enum {
-    CAST_SERIAL = 1 << 16,   /* elements that are not worth a team */
-    CAST_OWN_GROUP = 1 << 18 /* elements of a group that one member reads twice */
+    CAST_SERIAL = 1 << 16,       /* elements that are not worth a team */
+    CAST_OWN_GROUP = 1 << 18,    /* elements of a group that one member reads twice */
+    CAST_SMALL_GROUPS = 1 << 12, /* elements of groups that go together */
+    CAST_SMALL_CHUNK = 1 << 14,
+    CAST_LARGE_CHUNK = 1 << 16,
+    CAST_MOST_CACHE = 32 << 20
 };
 
 static void cast_line(const hd_cast_t *cast, const char *from, char *to, int64_t n,
                       uint32_t multiplier, int64_t index, bool stream, hd_cast_stats_t *stats);
 static uint32_t cast_line_amax(const hd_cast_t *cast, const char *from, int64_t n);
+#if defined(CAST_HAS_GROUPS)
+static bool cast_line_of_groups(const hd_cast_t *cast, const char *from, char *to, int64_t width,
+                                int64_t groups, const uint32_t *multipliers);
+#else
+static bool cast_line_of_groups(const hd_cast_t *cast, const char *from, char *to, int64_t width,
+                                int64_t groups, const uint32_t *multipliers)
+{
+    (void)cast, (void)from, (void)to, (void)width, (void)groups, (void)multipliers;
+    return false;
+}
+#endif
 
 static void cast_unit(const cast_job_t *job, const cast_unit_t *unit, uint32_t multiplier,
                       hd_cast_stats_t *stats)
@@ -59,34 +78,82 @@ static uint32_t cast_unit_amax(const hd_cast_t *cast, const cast_unit_t *unit)
 /* ---- the ways through --------------------------------------------------------------------------
  */
 
+static uint32_t cast_group_amax(const cast_job_t *job, const cast_group_t *group)
+{
+    uint32_t amax = 0;
+    for (int64_t u = 0; u < group->rows * job->row_pieces; u++) {
+        cast_unit_t unit =
+            cast_find_unit(job, &job->cast, group, u / job->row_pieces, u % job->row_pieces);
+        uint32_t most = unit.n ? cast_unit_amax(&job->cast, &unit) : 0;
+        amax = most > amax ? most : amax;
+    }
+    return amax;
+}
+
+static void cast_group(cast_job_t *job, int64_t number, hd_cast_stats_t *stats)
+{
+    const hd_cast_t *cast = &job->cast;
+    cast_group_t group = cast_find_group(cast, number);
+    uint32_t multiplier = 0;
+    job->amax[number] = cast->scale_out ? cast_group_amax(job, &group) : 0;
+    if (hd_cast_scaled(cast))
+        multiplier = cast_settle(job, number, stats);
+    stats->amax = 0;
+    for (int64_t u = 0; u < group.rows * job->row_pieces; u++) {
+        cast_unit_t unit =
+            cast_find_unit(job, cast, &group, u / job->row_pieces, u % job->row_pieces);
+        if (unit.n)
+            cast_unit(job, &unit, multiplier, stats);
+    }
+    if (!cast->scale_out)
+        job->amax[number] = stats->amax;
+}
+
+/* How many groups from `number` on, at most to `end`, lie whole behind each other in one line and
+ * go together; 0: none. They are short, and each for itself would cost more than its cast. */
+static int64_t cast_groups_in_line(const cast_job_t *job, int64_t number, int64_t end)
+{
+    const hd_cast_t *cast = &job->cast;
+    int last = cast->ndim - 1;
+    int64_t width = cast->block[last], place = number % cast->groups[last];
+    int64_t whole = cast->shape[last] / width - place, most = CAST_SMALL_GROUPS / width;
+    if (job->rows != 1 || !cast_is_line(cast) || cast->counts || !hd_cast_scaled(cast))
+        return 0;
+    return hd_max(0, hd_min(hd_min(whole, most), end - number));
+}
+
+static bool cast_some_groups(cast_job_t *job, int64_t number, int64_t count, hd_cast_stats_t *stats)
+{
+    const hd_cast_t *cast = &job->cast;
+    const int64_t width = cast->block[cast->ndim - 1];
+    const int64_t step = width * hd_dtype_bytes(cast->src_dtype);
+    cast_group_t group = cast_find_group(cast, number);
+    cast_unit_t unit = cast_find_unit(job, cast, &group, 0, 0);
+    hd_cast_stats_t settled = {0};
+    for (int64_t g = 0; g < count; g++) {
+        job->amax[number + g] =
+            cast->scale_out || cast->amax ? cast_line_amax(cast, unit.from + g * step, width) : 0;
+        cast_settle(job, number + g, &settled);
+    }
+    if (!cast_line_of_groups(cast, unit.from, unit.to, width, count, job->multipliers + number))
+        return false;
+    stats->counts[HEED_COUNT_BAD_SCALES] += settled.counts[HEED_COUNT_BAD_SCALES];
+    return true;
+}
+
 /* Whole groups, each by one member. */
 static void cast_groups(cast_job_t *job, const hd_team_t *team, hd_cast_stats_t *stats)
 {
-    const hd_cast_t *cast = &job->cast;
-    int64_t begin = cast->group_count * team->rank / team->size;
-    int64_t end = cast->group_count * (team->rank + 1) / team->size;
-    for (int64_t number = begin; number < end; number++) {
-        cast_group_t group = cast_find_group(cast, number);
-        uint32_t multiplier = 0, amax = 0;
-        if (cast->scale_out)
-            for (int64_t u = 0; u < group.rows * job->row_pieces; u++) {
-                cast_unit_t unit =
-                    cast_find_unit(cast, &group, u / job->row_pieces, u % job->row_pieces);
-                uint32_t most = unit.n ? cast_unit_amax(cast, &unit) : 0;
-                amax = most > amax ? most : amax;
-            }
-        job->amax[number] = amax;
-        if (hd_cast_scaled(cast))
-            multiplier = cast_settle(job, number, stats);
-        stats->amax = 0;
-        for (int64_t u = 0; u < group.rows * job->row_pieces; u++) {
-            cast_unit_t unit =
-                cast_find_unit(cast, &group, u / job->row_pieces, u % job->row_pieces);
-            if (unit.n)
-                cast_unit(job, &unit, multiplier, stats);
+    int64_t begin = job->cast.group_count * team->rank / team->size;
+    int64_t end = job->cast.group_count * (team->rank + 1) / team->size;
+    for (int64_t number = begin; number < end;) {
+        int64_t count = cast_groups_in_line(job, number, end);
+        if (count > 1 && cast_some_groups(job, number, count, stats)) {
+            number += count;
+            continue;
         }
-        if (!cast->scale_out)
-            job->amax[number] = stats->amax;
+        for (int64_t stop = number + hd_max(count, 1); number < stop; number++)
+            cast_group(job, number, stats);
     }
 }
 
@@ -105,7 +172,7 @@ static void cast_units(cast_job_t *job, const hd_team_t *team, bool only_amax,
         for (; at < stop; at++) {
             int64_t u = at % per_group;
             cast_unit_t unit =
-                cast_find_unit(cast, &group, u / job->row_pieces, u % job->row_pieces);
+                cast_find_unit(job, cast, &group, u / job->row_pieces, u % job->row_pieces);
             if (!unit.n)
                 continue;
             if (only_amax) {
@@ -214,12 +281,17 @@ static int cast_plan_work(cast_job_t *job, int threads, int64_t cache)
     job->rows = 1;
     for (int i = 0; i < last; i++)
         job->rows *= cast->block[i];
-    job->row_pieces = hd_ceil_div(cast->block[last], CAST_CHUNK);
+    /* Large for the loops that go past the caches, but some for each thread. */
+    job->chunk = job->elements / (4 * threads) & -CAST_SMALL_CHUNK;
+    job->chunk = hd_max(CAST_SMALL_CHUNK, hd_min(job->chunk, CAST_LARGE_CHUNK));
+    job->row_pieces = hd_ceil_div(cast->block[last], job->chunk);
     int64_t size = job->rows * cast->block[last];
     job->by_column = cast->block[last] == 1 && cast->shape[last] > 1;
     job->by_group = !job->by_column && size <= CAST_OWN_GROUP && cast->group_count >= 2 * threads;
     bool in_place = (const char *)cast->dst == cast->src;
-    /* Past the caches where source and result do not fit into the last one together. */
+    /* Past the caches where source and result do not fit into the last one together, of which no
+     * more counts than one user may hope for: a server's is shared with all its other cores. */
+    cache = hd_min(cache, CAST_MOST_CACHE);
     int64_t bytes = hd_dtype_bytes(cast->src_dtype) + hd_dtype_bytes(cast->dst_dtype);
     job->stream = !in_place && !job->transposed && job->elements > cache / bytes;
     bool narrows = hd_dtype_bytes(cast->dst_dtype) < hd_dtype_bytes(cast->src_dtype);
@@ -262,43 +334,6 @@ static heed_status_t cast_run(const heed_launch_t *launch)
     return HEED_OK;
 }
 
-/* ---- the estimate -------------------------------------------------------------------------------
- */
-
-/* Elements a nanosecond of one thread where data lies in the first cache, measured on a core with
- * 46 GFLOP/s of 16-byte multiplications and additions. */
-typedef struct cast_rates {
-    double wide;   /* between f32, bf16, f16 */
-    double encode; /* to FP8 */
-    double decode; /* from FP8 */
-} cast_rates_t;
-
-static bool cast_is_byte(heed_dtype_t dtype)
-{
-    return hd_dtype_bytes(dtype) == 1;
-}
-
-/* The slower of arithmetic and of copying as many bytes where they lie; what is computed from a
- * tensor's own maximum takes reading it once more. */
-static double cast_estimate_at(const heed_cast_desc_t *desc, const heed_device_info_t *device,
-                               int threads, const cast_rates_t *rates)
-{
-    double elements = 1;
-    for (int i = 0; i < desc->src.ndim; i++)
-        elements *= (double)desc->src.shape[i];
-    if (elements < CAST_SERIAL)
-        threads = 1;
-    double src = elements * (double)hd_dtype_bytes(desc->src.dtype);
-    double dst = elements * (double)hd_dtype_bytes(desc->dst.dtype);
-    double rate = cast_is_byte(desc->dst.dtype)   ? rates->encode
-                  : cast_is_byte(desc->src.dtype) ? rates->decode
-                                                  : rates->wide;
-    double peak = hd_rate(&device->peaks, device->peaks.f32_portable, threads);
-    double compute = elements / (rate * peak / 46);
-    double memory =
-        (src + dst * (desc->transposed.ndim ? 2 : 1)) / hd_copy_rate(device, src + dst, threads);
-    double first = desc->scale_out.ndim ? src / hd_read_rate(device, src + dst, threads) : 0;
-    return (memory > compute ? memory : compute) + first + hd_region_ns(device, threads) + 200;
-}
+#include "cast_estimate.h"
 
 #endif

@@ -3,13 +3,12 @@
 #ifndef HD_CAST_JOB_H
 #define HD_CAST_JOB_H
 
+#include "cast_limits.h"
 #include "../common/casting.h"
 #include "parallel.h"
 
 #include <fenv.h>
 #include <string.h>
-
-enum { CAST_CHUNK = 1 << 14 }; /* elements of a unit at most */
 
 typedef struct cast_job {
     hd_cast_t cast;
@@ -17,7 +16,7 @@ typedef struct cast_job {
     uint32_t *multipliers, *amax; /* [groups] of the workspace */
     int64_t counts[HEED_CAST_COUNTS_SIZE];
     int64_t rows, row_pieces; /* of a group, the largest */
-    int64_t elements;
+    int64_t elements, chunk;  /* of the tensor, of a unit at most */
     char *transposed;
     bool stream, by_group, by_column;
 } cast_job_t;
@@ -83,14 +82,14 @@ static cast_group_t cast_find_group(const hd_cast_t *cast, int64_t number)
 }
 
 /* Piece `piece` of line `row`; n is 0 where a group at an edge has none. */
-static cast_unit_t cast_find_unit(const hd_cast_t *cast, const cast_group_t *group, int64_t row,
-                                  int64_t piece)
+static cast_unit_t cast_find_unit(const cast_job_t *job, const hd_cast_t *cast,
+                                  const cast_group_t *group, int64_t row, int64_t piece)
 {
     int last = cast->ndim - 1;
     int64_t at[HEED_MAX_NDIM], from = 0, to = 0, index = 0;
     cast_unit_t unit = {0};
-    at[last] = group->first[last] + piece * CAST_CHUNK;
-    int64_t left = group->extent[last] - piece * CAST_CHUNK;
+    at[last] = group->first[last] + piece * job->chunk;
+    int64_t left = group->extent[last] - piece * job->chunk;
     if (row >= group->rows || left <= 0)
         return unit;
     for (int i = last - 1; i >= 0; i--) {
@@ -104,7 +103,7 @@ static cast_unit_t cast_find_unit(const hd_cast_t *cast, const cast_group_t *gro
     }
     unit.from = cast->src + from * hd_dtype_bytes(cast->src_dtype);
     unit.to = cast->dst + to * hd_dtype_bytes(cast->dst_dtype);
-    unit.n = hd_min(left, CAST_CHUNK);
+    unit.n = hd_min(left, job->chunk);
     unit.index = index;
     return unit;
 }
@@ -162,30 +161,11 @@ static void cast_store_amax(const cast_job_t *job, int64_t number)
 /* ---- elements
  * -------------------------------------------------------------------------------------- */
 
-/* The bits of f32 magnitudes that matter to a type: its largest, the first that rounds beyond, the
- * last that rounds to 0. To nearest. */
-typedef struct cast_limits {
-    uint32_t largest, beyond, zero;
-} cast_limits_t;
-
-static inline cast_limits_t cast_limits(heed_dtype_t dtype)
-{
-    const cast_limits_t e4m3 = {0x43e00000, 0x43e80001, 0x3a800000};
-    const cast_limits_t e5m2 = {0x47600000, 0x47700000, 0x37000000};
-    const cast_limits_t f16 = {0x477fe000, 0x477ff000, 0x33000000};
-    const cast_limits_t bf16 = {0x7f7f0000, 0x7f7f8000, 0x00008000};
-    const cast_limits_t f32 = {0x7f7fffff, 0x7f800000, 0};
-    return dtype == HEED_E4M3   ? e4m3
-           : dtype == HEED_E5M2 ? e5m2
-           : dtype == HEED_F16  ? f16
-           : dtype == HEED_BF16 ? bf16
-                                : f32;
-}
-
+/* All but E8M0. */
 static inline bool cast_has_loop(heed_dtype_t dtype)
 {
-    return dtype == HEED_F32 || dtype == HEED_BF16 || dtype == HEED_F16 || dtype == HEED_E4M3 ||
-           dtype == HEED_E5M2;
+    return dtype == HEED_F32 || dtype == HEED_BF16 || dtype == HEED_F16 ||
+           hd_fp8_format(dtype).mantissa;
 }
 
 static inline bool cast_line_is_fast(const hd_cast_t *cast, uint32_t multiplier)
@@ -196,12 +176,19 @@ static inline bool cast_line_is_fast(const hd_cast_t *cast, uint32_t multiplier)
            (!hd_cast_scaled(cast) || (magnitude != 0 && magnitude < HD_F32_INF));
 }
 
+/* One by one; four that follow each other have their random words from one block. */
 static inline void cast_elements(const hd_cast_t *cast, const char *from, char *to, int64_t n,
                                  uint32_t multiplier, int64_t index, hd_cast_stats_t *stats)
 {
     int64_t from_step = hd_dtype_bytes(cast->src_dtype), to_step = hd_dtype_bytes(cast->dst_dtype);
-    for (int64_t i = 0; i < n; i++)
-        hd_cast_element(cast, from + i * from_step, to + i * to_step, multiplier, index + i, stats);
+    const bool stochastic = cast->rule.rounding == HEED_ROUND_STOCHASTIC;
+    uint32_t block[4] = {0};
+    for (int64_t i = 0; i < n; i++) {
+        if (stochastic && (i == 0 || (index + i) % 4 == 0))
+            hd_fp8_random_block(cast->seed, (uint64_t)(index + i), block);
+        hd_cast_element_with(cast, from + i * from_step, to + i * to_step, multiplier,
+                             block[(index + i) % 4], stats);
+    }
 }
 
 #endif

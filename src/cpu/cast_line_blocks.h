@@ -3,7 +3,9 @@
 #ifndef HD_CAST_LINE_BLOCKS_H
 #define HD_CAST_LINE_BLOCKS_H
 
+#define CAST_HAS_GROUPS 1
 #include "cast_blocks.h"
+#include "cast_plain.h"
 
 /* ---- the largest magnitude
  * ----------------------------------------------------------------------- */
@@ -23,6 +25,8 @@ HD_INLINE uint32_t cast_most(const int bytes, const char *from, int64_t n)
         const char *at = from + i;
         for (int line = 0; line < 2 * VECTOR; line += CAST_LINE)
             __builtin_prefetch(at + line + CAST_AHEAD, 0, 3);
+        if (i == size)
+            break;
         if (i + 2 * VECTOR > size) {
             memcpy(last, at, (size_t)(size - i));
             at = last;
@@ -37,28 +41,27 @@ HD_INLINE uint32_t cast_most(const int bytes, const char *from, int64_t n)
         if (at == last)
             break;
     }
-    memcpy(last, most, sizeof(last));
-    uint32_t top = 0;
-    for (int k = 0; k < 2 * VECTOR; k += bytes) {
-        uint32_t x = 0;
-        memcpy(&x, last + k, (size_t)bytes);
-        top = x > top ? x : top;
+    /* Elements of a lane one upon the other. */
+    const cast_vec_t element = cast_set(bytes == 4 ? 0xffffffff : bytes == 2 ? 0xffff : 0xff);
+    cast_vec_t top = cast_set(0);
+    HD_UNROLL
+    for (int k = 0; k < 2; k++) {
+        top = cast_max(top, cast_and(most[k], element));
+        if (bytes <= 2)
+            top = cast_max(top, cast_and(cast_right(most[k], 16), element));
+        if (bytes == 1) {
+            top = cast_max(top, cast_and(cast_right(most[k], 8), element));
+            top = cast_max(top, cast_right(most[k], 24));
+        }
     }
-    return top;
+    return cast_largest_lane(top);
 }
 
 static uint32_t cast_line_amax(const hd_cast_t *cast, const char *from, int64_t n)
 {
     heed_dtype_t dtype = cast->src_dtype;
-    if (cast_type_number(dtype) < 0) {
-        uint32_t most = 0;
-        for (int64_t i = 0; i < n; i++) {
-            uint32_t bits = hd_cast_load(dtype, from + i * hd_dtype_bytes(dtype));
-            bits &= HD_F32_MAGNITUDE;
-            most = bits > most ? bits : most;
-        }
-        return most;
-    }
+    if (cast_type_number(dtype) < 0)
+        return plain_amax(cast, from, n);
     if (dtype == HEED_F32)
         return cast_most(4, from, n);
     uint32_t most = hd_dtype_bytes(dtype) == 2 ? cast_most(2, from, n) : cast_most(1, from, n);
@@ -147,6 +150,41 @@ static void cast_count(const hd_cast_t *cast, const char *from, int64_t n, uint3
 #undef COUNT
 }
 
+/* Groups of `width` elements along a line, each with its multiplier: one loop over all of them. */
+static bool cast_line_of_groups(const hd_cast_t *cast, const char *from, char *to, int64_t width,
+                                int64_t groups, const uint32_t *multipliers)
+{
+    uint32_t each[CAST_PIECE / CAST_EACH + 1] = {0};
+    char source[4 * CAST_BLOCK] = {0}, result[4 * CAST_BLOCK];
+    const int64_t n = width * groups, rest = n % CAST_BLOCK;
+    const int64_t in = hd_dtype_bytes(cast->src_dtype), out = hd_dtype_bytes(cast->dst_dtype);
+    if (width % CAST_EACH || n > CAST_PIECE || !cast_has_pair(cast) ||
+        cast_is_fp8(cast->dst_dtype) == cast_is_fp8(cast->src_dtype))
+        return false;
+    for (int64_t g = 0; g < groups; g++) {
+        if (!cast_line_is_fast(cast, multipliers[g]))
+            return false;
+        for (int64_t i = 0; i < width / CAST_EACH; i++)
+            each[g * (width / CAST_EACH) + i] = multipliers[g];
+    }
+    const cast_rule_t rule = cast_rule(cast);
+    cast_run_of_t run = {
+        .rule = &rule, .each = each, .scaled = true, .from = from, .to = to, .n = n - rest};
+    uint32_t (*const loop)(const cast_run_of_t *) =
+        cast_pairs[cast_type_number(cast->src_dtype)][cast_type_number(cast->dst_dtype)];
+    loop(&run);
+    if (rest == 0)
+        return true;
+    run.each = each + run.n / CAST_EACH;
+    run.from = memcpy(source, from + run.n * in, (size_t)(rest * in));
+    run.to = result;
+    const int64_t done = run.n;
+    run.n = CAST_BLOCK;
+    loop(&run);
+    memcpy(to + done * out, result, (size_t)(rest * out));
+    return true;
+}
+
 /* ---- a line
  * -------------------------------------------------------------------------------------- */
 
@@ -155,6 +193,10 @@ static void cast_line(const hd_cast_t *cast, const char *from, char *to, int64_t
 {
     if (!cast_line_is_fast(cast, multiplier)) {
         cast_elements(cast, from, to, n, multiplier, index, stats);
+        return;
+    }
+    if (!cast_has_pair(cast)) {
+        plain_line(cast, from, to, n, multiplier, stats);
         return;
     }
     const bool scaled = hd_cast_scaled(cast), noted = cast->amax && !cast->scale_out;

@@ -2,9 +2,12 @@
  * decode_ISA.c file includes its vec_ISA.h, defines
  *
  *     DECODE_SUMS       vectors of a tile's accumulators in registers
+ *     DECODE_HINT       the cache that rows are fetched into: 3 the first, 2 the second
+ *     DECODE_KEY_COST   of a key, whatever is done with it, in flops at the peak
+ *     DECODE_HIDDEN     the share of the shorter of arithmetic and memory that the other hides
  *
- * and decode_load_bf16, _e4m3, _e5m2, _i8, decode_most and decode_lane_sums, then includes this
- * file and names its heed_impl_t.
+ * and decode_load_bf16, _e4m3, _e5m2, _i8, decode_most and decode_lane_sums, may have
+ * decode_load_wide (DECODE_CODES_WIDE), then includes this file and names its heed_impl_t.
  *
  * A unit is up to 16 queries, of all heads of a group: they share one pass over K
  * and V, 16 keys at a time, so that neither stream is forgotten by the prefetcher while the other
@@ -189,14 +192,21 @@ static size_t decode_workspace(const void *desc, const heed_device_info_t *devic
 
 /* In flops at the peak of multiply-adds, as measured on Zen 3: a score with its weight, one that is
  * modified, and what loading and converting an element of K or V costs beside its use. */
-static const double decode_score_cost = 160, decode_modify_cost = 1500;
+static const double decode_score_cost = 160, decode_modify_cost = 150;
 
 static double decode_load_cost(heed_dtype_t dtype)
 {
-    return hd_dtype_bytes(dtype) == 1 ? 8 : 3;
+    return decode_is_wide(dtype) ? 5 : hd_dtype_bytes(dtype) == 1 ? 8 : 3;
 }
 
-/* Arithmetic, and keys and values from where they lie, one after the other, as flash_estimate.h. Of
+/* Nanoseconds that a row takes beside its keys: a logarithm, and reordering. As measured on
+ * Emerald Rapids. */
+static double decode_row_ns(const decode_sizes_t *z)
+{
+    return 60 + 0.3 * (z->d + z->dv);
+}
+
+/* Arithmetic, and keys and values from where they lie, of which one hides a part of the other. Of
  * ragged batches only the mean is known. */
 static double decode_estimate(const void *at, const heed_device_info_t *device, int32_t threads)
 {
@@ -215,12 +225,16 @@ static double decode_estimate(const void *at, const heed_device_info_t *device, 
     double scores = keys * rows, reads = keys * passes;
     double flops = scores * (2 * (z.d + z.dv) / 0.9 + decode_score_cost) +
                    reads * (z.d * decode_load_cost(a.k.dtype) + z.dv * decode_load_cost(a.v.dtype));
+    flops += reads * DECODE_KEY_COST;
     if (modified)
         flops += scores * decode_modify_cost;
+    double ns = sequences * (double)a.key_heads * rows * decode_row_ns(&z) / z.threads;
     double bytes =
         reads * (double)(a.d * hd_dtype_bytes(a.k.dtype) + a.dv * hd_dtype_bytes(a.v.dtype));
-    return flops / hd_f32_rate(&device->peaks, VEC_LANES, z.threads) +
-           bytes / hd_read_rate(device, bytes, z.threads) + hd_region_ns(device, z.threads) + 200;
+    double arithmetic = flops / hd_f32_rate(&device->peaks, VEC_LANES, z.threads);
+    double memory = bytes / hd_read_rate(device, bytes, z.threads);
+    double hidden = DECODE_HIDDEN * fmin(arithmetic, memory);
+    return ns + arithmetic + memory - hidden + hd_region_ns(device, z.threads) + 200;
 }
 
 #endif

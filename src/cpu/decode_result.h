@@ -82,8 +82,10 @@ static void decode_finish_row(const decode_task_t *task, int r)
     bool empty = decode_is_empty(&task->state, r);
     double lse;
     float factor = decode_norm(task, r, &lse);
-    for (int c = 0; c < a->dv; c++)
-        task->row[c] = empty ? 0 : factor * sums[decode_order(task->v_dtype, c)];
+    if (empty)
+        memset(task->row, 0, (size_t)a->dv * sizeof(float));
+    else
+        decode_arrange(task->v_dtype, a->dv, true, sums, factor, task->row);
     if (a->merge)
         lse = merge_row(a, out, lse_to, task->row, lse);
     row_from_f32(&a->out, task->row, a->dv, out);

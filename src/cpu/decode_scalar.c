@@ -2,7 +2,10 @@
  * vector type. The algorithm is told in decode_body.h. */
 #include "vec_scalar.h"
 
-#define DECODE_SUMS 8
+#define DECODE_SUMS     8
+#define DECODE_HINT     3
+#define DECODE_KEY_COST 0
+#define DECODE_HIDDEN   0
 
 HD_INLINE void decode_load_bf16(const uint16_t *at, vec_t *x)
 {

@@ -3,14 +3,13 @@
 #define HD_DECODE_TASK_H
 
 #include "decode_sizes.h"
+#include "modify.h"
 
 #include <float.h>
 
 /* A row's reference moves when a score lies this much above it, in log2. Weights are then below
  * 2^8, which f32 sums hold as well as those below 1. */
 static const float decode_slack = 8;
-
-static const float decode_log2e = 1.44269504088896340736f;
 
 /* What rows have summed up: out and sum are relative to 2^reference. */
 typedef struct decode_state {
@@ -35,12 +34,13 @@ typedef struct decode_task {
     int64_t b, key_head, first; /* of the queries */
     int rows;                   /* row r is query first + r / group of head r % group */
     hd_visibility_t visible;    /* of sequence b */
-    bool modified;              /* scores are in natural units until hd_score has seen them */
-    bool k_scaled, v_scaled;    /* key by key */
-    float v_factor;             /* of what is summed up to what is meant */
+    bool modified;
+    bool k_scaled, v_scaled; /* key by key */
+    float v_factor;          /* of what is summed up to what is meant */
     decode_state_t state;
     float *q, *parts, *k_stage, *v_stage, *row;
     decode_block_t blocks[2];
+    const char *next_keys[DECODE_KEYS];
     heed_dtype_t k_dtype, v_dtype; /* as the tiles read them */
 } decode_task_t;
 
@@ -87,15 +87,14 @@ static void decode_pack(decode_task_t *task)
 {
     const hd_attention_t *a = task->a;
     const decode_sizes_t *z = task->z;
-    float factor = a->scale * (task->modified ? 1 : decode_log2e) * decode_unit(task->k_dtype) *
-                   decode_common(&a->k_scale, task);
+    float factor =
+        a->scale * MODIFY_LOG2E * decode_unit(task->k_dtype) * decode_common(&a->k_scale, task);
     for (int r = 0; r < task->rows; r++) {
         float *q = task->q + r * z->d;
         memset(q, 0, (size_t)z->d * sizeof(*q));
         row_to_f32(&a->q, hd_view_row(&a->q, task->b, decode_query(task, r), decode_head(task, r)),
                    a->d, task->row);
-        for (int c = 0; c < a->d; c++)
-            q[decode_order(task->k_dtype, c)] = task->row[c] * factor;
+        decode_arrange(task->k_dtype, a->d, false, task->row, factor, q);
     }
 }
 
@@ -176,23 +175,55 @@ static uint32_t decode_band(const hd_visibility_t *visible, int64_t query,
     return low >= high ? 0 : (uint32_t)((1u << high) - (1u << low));
 }
 
-/* Modifies the scores of a block, which become those of log2. What is masked is not seen. */
+/* What a row's bias adds to the scores of a block. Returns bits of the keys that mask and bias
+ * hide.
+ */
+static uint32_t decode_addend(const decode_task_t *task, const decode_block_t *block, int r,
+                              float addend[DECODE_KEYS])
+{
+    const hd_modifiers_t *of = &task->a->modifiers;
+    const int64_t head = decode_head(task, r), query = decode_query(task, r);
+    uint32_t hidden = 0;
+    memset(addend, 0, DECODE_KEYS * sizeof(*addend));
+    if (of->mask.data) {
+        const char *at = hd_view_row(&of->mask, task->b, query, head) + block->key * of->mask.elem;
+        for (int j = 0; j < block->count; j++)
+            hidden |= (uint32_t)(at[j * of->mask.elem] == 0) << j;
+    }
+    if (of->bias.data) {
+        const char *at = hd_view_row(&of->bias, task->b, query, head) + block->key * of->bias.elem;
+        row_to_f32(&of->bias, at, block->count, addend);
+        for (int j = 0; j < DECODE_KEYS; j++)
+            hidden |= (uint32_t)(addend[j] == -INFINITY) << j;
+    }
+    return hidden;
+}
+
+/* Modifies the scores of a block. What is masked is not seen. */
 HD_NOINLINE void decode_modify(const decode_task_t *task, decode_block_t *block)
 {
-    const hd_modifiers_t *modifiers = &task->a->modifiers;
+    const hd_modifiers_t *of = &task->a->modifiers;
+    float addend[DECODE_KEYS], keys[DECODE_KEYS];
+    for (int j = 0; j < DECODE_KEYS; j++)
+        keys[j] = (float)(block->key + j);
     for (int r = 0; r < task->rows; r++) {
         float *scores = block->weights + r * DECODE_KEYS;
-        int64_t head = decode_head(task, r), query = decode_query(task, r);
-        for (int j = 0; j < block->count; j++) {
-            if (!(block->seen[r] >> j & 1))
-                continue;
-            double score = hd_score(modifiers, &task->visible, task->b, head, query, block->key + j,
-                                    (double)scores[j]);
-            scores[j] = (float)score * decode_log2e;
-            if (score == -(double)INFINITY) {
-                block->seen[r] &= ~(1u << j);
-                block->full = false;
-            }
+        const float slope = hd_slope(of, task->b, decode_head(task, r)) * MODIFY_LOG2E;
+        const float position = (float)(decode_query(task, r) + task->visible.offset);
+        const uint32_t seen = block->seen[r];
+        block->seen[r] = seen & ~decode_addend(task, block, r, addend);
+        if (block->seen[r] != seen)
+            block->full = false;
+        for (int j = 0; j < DECODE_KEYS; j += VEC_LANES) {
+            vec_t x = vec_load(scores + j);
+            if (of->softcap > 0)
+                x = soften(x, of->softcap);
+            if (of->bias.data)
+                x = vec_fma(vec_load(addend + j), vec_set1(MODIFY_LOG2E), x);
+            if (of->slopes.data)
+                x = vec_sub(
+                    x, alibi(vec_set1(slope), vec_sub(vec_set1(position), vec_load(keys + j))));
+            vec_store(scores + j, x);
         }
     }
 }
@@ -262,15 +293,16 @@ static void decode_weigh(decode_task_t *task, decode_block_t *block, const decod
 
 /* ---- values ---------------------------------------------------------------------------------- */
 
-static void decode_add_full(decode_task_t *task, const decode_block_t *block)
+static void decode_add_full(decode_task_t *task, const decode_block_t *block, decode_ahead_t ahead)
 {
     const decode_tiles_t *tiles = decode_tiles(task->v_dtype);
     const int dv = task->z->dv;
     for (int r = 0, queries; r < task->rows; r += queries) {
         int left = task->rows - r, size = left >= 4 ? 2 : left >= 2 ? 1 : 0;
         queries = 1 << size;
-        tiles->sums[size](block->values, block->count, block->weights + r * DECODE_KEYS,
+        tiles->sums[size](block->values, block->count, &ahead, block->weights + r * DECODE_KEYS,
                           task->state.out + r * dv, dv);
+        ahead.bytes = 0;
     }
 }
 
@@ -280,25 +312,26 @@ static void decode_add_cut(decode_task_t *task, const decode_block_t *block)
 {
     const decode_tiles_t *tiles = decode_tiles(task->v_dtype);
     const int dv = task->z->dv;
+    const decode_ahead_t nothing = {0};
     for (int r = 0; r < task->rows; r++)
         for (int at = 0, end; at < block->count; at = end) {
             bool sees = block->seen[r] >> at & 1;
             for (end = at + 1; end < block->count && (block->seen[r] >> end & 1) == sees;)
                 end++;
             if (sees)
-                tiles->sums[0](block->values + at, end - at, block->weights + r * DECODE_KEYS + at,
-                               task->state.out + r * dv, dv);
+                tiles->sums[0](block->values + at, end - at, &nothing,
+                               block->weights + r * DECODE_KEYS + at, task->state.out + r * dv, dv);
         }
 }
 
-static void decode_add(decode_task_t *task, decode_block_t *block)
+static void decode_add(decode_task_t *task, decode_block_t *block, decode_ahead_t ahead)
 {
     const hd_attention_t *a = task->a;
     if (!block->count)
         return;
     decode_stage(&a->v, block->values, block->count, a->dv, task->v_stage, task->z->dv);
     if (block->full)
-        decode_add_full(task, block);
+        decode_add_full(task, block, ahead);
     else
         decode_add_cut(task, block);
 }
@@ -318,28 +351,35 @@ static void decode_keys(decode_task_t *task, int64_t first, int64_t end)
     const hd_visibility_t *visible = &task->visible;
     int64_t all_low = hd_first_key(visible, decode_query(task, task->rows - 1));
     int64_t all_high = hd_end_key(visible, task->first);
-    decode_ahead_t ahead = {.bytes = a->dv * (int)hd_dtype_bytes(task->v_dtype)};
+    decode_ahead_t values = {.bytes = a->dv * (int)hd_dtype_bytes(task->v_dtype)};
+    decode_ahead_t keys = {.rows = task->next_keys};
+    const int key_bytes = task->k_stage ? 0 : a->d * (int)hd_dtype_bytes(task->k_dtype);
     decode_block_t *block = &task->blocks[0], *waiting = &task->blocks[1];
     if (task->v_stage || decode_by_rows(task->v_dtype, task->rows, a->dv))
-        ahead.bytes = 0;
+        values.bytes = 0;
     waiting->count = 0;
+    decode_find(&a->k, task, first, (int)(decode_block_end(first, end) - first), task->next_keys);
     for (int64_t key = first, next; key < end; key = next) {
         next = decode_block_end(key, end);
         block->key = key;
         block->count = (int)(next - key);
         block->full = all_low <= key && next <= all_high;
-        decode_find(&a->k, task, key, block->count, block->keys);
+        memcpy(block->keys, task->next_keys, sizeof(block->keys));
         decode_find(&a->v, task, key, block->count, block->values);
         decode_stage(&a->k, block->keys, block->count, a->d, task->k_stage, task->z->d);
-        ahead.rows = block->values;
-        decode_scores(task, block, ahead);
+        values.rows = block->values;
+        decode_scores(task, block, values);
         decode_weigh(task, block, waiting);
-        decode_add(task, waiting);
+        const int64_t after = decode_block_end(next, end);
+        keys.bytes = after - next >= DECODE_KEYS ? key_bytes : 0;
+        decode_find(&a->k, task, next, (int)(after - next), task->next_keys);
+        decode_add(task, waiting, keys);
         decode_block_t *swap = waiting;
         waiting = block;
         block = swap;
     }
-    decode_add(task, waiting);
+    keys.bytes = 0;
+    decode_add(task, waiting, keys);
 }
 
 #endif

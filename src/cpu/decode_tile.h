@@ -5,7 +5,7 @@
  * A row is made f32 in registers and used for all queries of a tile, 1, 2, 4 or (scores only) 8,
  * before the next is read. Rows are read from their first byte to their last, one after the other:
  * that is what the hardware's prefetcher follows. While keys are worked on, the values that are
- * needed next are fetched, row beside row. */
+ * needed next are fetched, row beside row, and while values are, the next keys. */
 #ifndef HD_DECODE_TILE_H
 #define HD_DECODE_TILE_H
 
@@ -16,6 +16,11 @@ enum {
     DECODE_STEP = 2 * VEC_LANES, /* elements that a load makes */
     DECODE_MOST_QUERIES = 8,     /* of a tile */
 };
+
+/* 1: there is a decode_load_wide. */
+#ifndef DECODE_CODES_WIDE
+#define DECODE_CODES_WIDE 0
+#endif
 
 /* Keeps the compiler from mixing the loads of two rows. */
 #define DECODE_FENCE __asm__ volatile("" ::: "memory")
@@ -29,7 +34,7 @@ typedef struct decode_ahead {
 HD_INLINE void decode_fetch(const char *from, int first, int end)
 {
     for (int c = first; c < end; c += 64)
-        __builtin_prefetch(from + c, 0, 3);
+        __builtin_prefetch(from + c, 0, DECODE_HINT);
 }
 
 /* DECODE_STEP elements of a row as f32; decode_order says in which order. */
@@ -61,19 +66,104 @@ HD_INLINE void decode_load(const heed_dtype_t dtype, const char *at, vec_t *x)
     HD_OPAQUE(x[1]);
 }
 
-/* Where element c of a row is after loading. Of bf16 the even elements of a step come first: both
- * halves of a pair are one instruction away. */
-HD_INLINE int decode_order(heed_dtype_t dtype, int c)
+/* Whether rows are loaded two steps at a time, of which four vectors are made. */
+HD_INLINE bool decode_is_wide(heed_dtype_t dtype)
 {
-    if (dtype != HEED_BF16)
-        return c;
-    return c / DECODE_STEP * DECODE_STEP + c % 2 * VEC_LANES + c % DECODE_STEP / 2;
+    return DECODE_CODES_WIDE && (dtype == HEED_E4M3 || dtype == HEED_E5M2);
 }
 
-/* What a loaded number is to be multiplied by: e4m3 is loaded as f16 with its bias of 7. */
+/* Vectors of a load where so many are left. */
+HD_INLINE int decode_width(heed_dtype_t dtype, int vectors)
+{
+    return decode_is_wide(dtype) && vectors >= 4 ? 4 : 2;
+}
+
+HD_INLINE void decode_load_vectors(const heed_dtype_t dtype, const int vectors, const char *at,
+                                   vec_t *x)
+{
+#if DECODE_CODES_WIDE
+    if (vectors == 4) {
+        decode_load_wide(dtype, at, x);
+        HD_OPAQUE(x[0]);
+        HD_OPAQUE(x[1]);
+        HD_OPAQUE(x[2]);
+        HD_OPAQUE(x[3]);
+        return;
+    }
+#endif
+    (void)vectors;
+    decode_load(dtype, at, x);
+}
+
+/* Whether rows keep the order of their elements when they are loaded. */
+HD_INLINE bool decode_keeps_order(heed_dtype_t dtype)
+{
+    return dtype != HEED_BF16 && !decode_is_wide(dtype);
+}
+
+/* Elements of a step in the order of loads, those of even index first, since both halves of a pair
+ * are one instruction away; or back from it. `from` and `to` are at the step. */
+HD_INLINE void decode_arrange_step(bool back, const float *from, float factor, float *to)
+{
+    for (int i = 0; i < VEC_LANES; i++)
+        for (int odd = 0; odd < 2; odd++) {
+            const int natural = 2 * i + odd, loaded = odd * VEC_LANES + i;
+            to[back ? natural : loaded] = factor * from[back ? loaded : natural];
+        }
+}
+
+/* The same of two steps and wide loads, which take the lower halves of every sixteen elements, then
+ * the upper ones. */
+HD_INLINE void decode_arrange_wide(bool back, const float *from, float factor, float *to)
+{
+    for (int sixteen = 0; sixteen < DECODE_STEP / 8; sixteen++)
+        for (int i = 0; i < 16; i++) {
+            const int natural = 16 * sixteen + i;
+            const int loaded = (i / 8 * 2 + i % 2) * VEC_LANES + 4 * sixteen + i % 8 / 2;
+            to[back ? natural : loaded] = factor * from[back ? loaded : natural];
+        }
+}
+
+/* A row times a factor, in the order of loads, or back from it. Only rows that keep their order may
+ * have a count that is no multiple of steps. */
+HD_INLINE void decode_arrange(heed_dtype_t dtype, int count, const bool back, const float *from,
+                              float factor, float *to)
+{
+    int c = 0;
+    if (decode_keeps_order(dtype)) {
+        for (; c < count; c++)
+            to[c] = factor * from[c];
+        return;
+    }
+    for (; decode_is_wide(dtype) && c + 2 * DECODE_STEP <= count; c += 2 * DECODE_STEP)
+        decode_arrange_wide(back, from + c, factor, to + c);
+    for (; c < count; c += DECODE_STEP)
+        decode_arrange_step(back, from + c, factor, to + c);
+}
+
+/* What a loaded number is to be multiplied by: e4m3 is loaded as f16 with its bias of 7, but not
+ * from tables. */
 static float decode_unit(heed_dtype_t dtype)
 {
-    return dtype == HEED_E4M3 ? 256 : 1;
+    return dtype == HEED_E4M3 && !DECODE_CODES_WIDE ? 256 : 1;
+}
+
+/* Adds the products of one load. With many queries there is one sum each, or registers run out. */
+HD_INLINE void decode_multiply(const heed_dtype_t dtype, const int vectors, const int queries,
+                               const char *key, const float *q, int d,
+                               vec_t sum[DECODE_MOST_QUERIES][2])
+{
+    const int sums = queries > 4 ? 1 : 2;
+    vec_t x[4];
+    decode_load_vectors(dtype, vectors, key, x);
+    HD_UNROLL
+    for (int r = 0; r < queries; r++) {
+        HD_UNROLL
+        for (int i = 0; i < vectors; i++) {
+            vec_t *to = &sum[r][i % sums];
+            *to = vec_fma(vec_load(q + r * d + i * VEC_LANES), x[i], *to);
+        }
+    }
 }
 
 /* Products of `queries` rows of q with each key: parts[query][key][lane]. */
@@ -81,10 +171,11 @@ HD_INLINE void decode_products(const heed_dtype_t dtype, const int queries, cons
                                int count, const decode_ahead_t *ahead, const float *q, int d,
                                float *parts)
 {
-    const int size = (int)hd_dtype_bytes(dtype);
+    const int size = (int)hd_dtype_bytes(dtype), wide = decode_width(dtype, 4) * VEC_LANES;
     for (int j = 0; j < count; j++) {
         const char *key = keys[j];
         vec_t sum[DECODE_MOST_QUERIES][2];
+        int c = 0;
         HD_UNROLL
         for (int r = 0; r < queries; r++) {
             sum[r][0] = sum[r][1] = vec_zero();
@@ -92,20 +183,12 @@ HD_INLINE void decode_products(const heed_dtype_t dtype, const int queries, cons
         if (ahead->bytes)
             decode_fetch(ahead->rows[j], 0, ahead->bytes);
         DECODE_FENCE;
-        HD_UNROLL_BY for (int c = 0; c < d; c += DECODE_STEP)
+        HD_UNROLL_BY for (; c + wide <= d; c += wide)
         {
-            vec_t x[2];
-            decode_load(dtype, key + c * size, x);
-            HD_UNROLL
-            for (int r = 0; r < queries; r++) {
-                const float *at = q + r * d + c;
-                sum[r][0] = vec_fma(vec_load(at), x[0], sum[r][0]);
-                if (queries > 4) /* one sum each, or registers run out */
-                    sum[r][0] = vec_fma(vec_load(at + VEC_LANES), x[1], sum[r][0]);
-                else
-                    sum[r][1] = vec_fma(vec_load(at + VEC_LANES), x[1], sum[r][1]);
-            }
+            decode_multiply(dtype, wide / VEC_LANES, queries, key + c * size, q + c, d, sum);
         }
+        if (c < d)
+            decode_multiply(dtype, 2, queries, key + c * size, q + c, d, sum);
         HD_UNROLL
         for (int r = 0; r < queries; r++) {
             vec_store(parts + (r * DECODE_KEYS + j) * VEC_LANES,
@@ -118,10 +201,11 @@ HD_INLINE void decode_products(const heed_dtype_t dtype, const int queries, cons
  * [query][DECODE_KEYS], o [query][dv]. The first columns fetch the rest of each row, so that rows
  * come from memory in their order. */
 HD_INLINE void decode_columns(const heed_dtype_t dtype, const int queries, const int vectors,
-                              const char *const *values, int count, const float *p, float *o,
-                              int dv, int c)
+                              const char *const *values, int count, const decode_ahead_t *ahead,
+                              const float *p, float *o, int dv, int c)
 {
     const int size = (int)hd_dtype_bytes(dtype), bytes = vectors * VEC_LANES * size;
+    const int width = decode_width(dtype, vectors);
     vec_t sum[4][DECODE_SUMS];
     HD_UNROLL
     for (int r = 0; r < queries; r++) {
@@ -132,22 +216,26 @@ HD_INLINE void decode_columns(const heed_dtype_t dtype, const int queries, const
     }
     for (int j = 0; j < count; j++) {
         const char *value = values[j] + c * size;
-        vec_t x[2], weight[4];
+        vec_t x[4], weight[4];
         DECODE_FENCE;
         if (c == 0)
             decode_fetch(value, bytes, dv * size);
+        if (c == 0 && ahead->bytes)
+            decode_fetch(ahead->rows[j], 0, ahead->bytes);
         HD_UNROLL
         for (int r = 0; r < queries; r++) {
             weight[r] = vec_broadcast((const char *)(p + r * DECODE_KEYS + j));
             HD_OPAQUE(weight[r]);
         }
         HD_UNROLL
-        for (int i = 0; i < vectors; i += 2) {
-            decode_load(dtype, value + i * VEC_LANES * size, x);
+        for (int i = 0; i < vectors; i += width) {
+            decode_load_vectors(dtype, width, value + i * VEC_LANES * size, x);
             HD_UNROLL
             for (int r = 0; r < queries; r++) {
-                sum[r][i] = vec_fma(weight[r], x[0], sum[r][i]);
-                sum[r][i + 1] = vec_fma(weight[r], x[1], sum[r][i + 1]);
+                HD_UNROLL
+                for (int k = 0; k < width; k++) {
+                    sum[r][i + k] = vec_fma(weight[r], x[k], sum[r][i + k]);
+                }
             }
         }
     }
@@ -181,7 +269,7 @@ static bool decode_by_rows(heed_dtype_t dtype, int queries, int dv)
 }
 
 HD_INLINE void decode_sums(const heed_dtype_t dtype, const int queries, const char *const *values,
-                           int count, const float *p, float *o, int dv)
+                           int count, const decode_ahead_t *ahead, const float *p, float *o, int dv)
 {
     const int wide = DECODE_SUMS / queries / 2 * 2; /* vectors of columns, even */
     int c = 0;
@@ -190,34 +278,55 @@ HD_INLINE void decode_sums(const heed_dtype_t dtype, const int queries, const ch
         return;
     }
     for (; c + wide * VEC_LANES <= dv; c += wide * VEC_LANES)
-        decode_columns(dtype, queries, wide, values, count, p, o, dv, c);
+        decode_columns(dtype, queries, wide, values, count, ahead, p, o, dv, c);
+    if (wide > 8 && c + 8 * VEC_LANES <= dv) {
+        decode_columns(dtype, queries, 8, values, count, ahead, p, o, dv, c);
+        c += 8 * VEC_LANES;
+    }
+    if (wide > 4 && c + 4 * VEC_LANES <= dv) {
+        decode_columns(dtype, queries, 4, values, count, ahead, p, o, dv, c);
+        c += 4 * VEC_LANES;
+    }
     for (; c < dv; c += DECODE_STEP)
-        decode_columns(dtype, queries, 2, values, count, p, o, dv, c);
+        decode_columns(dtype, queries, 2, values, count, ahead, p, o, dv, c);
 }
 
 /* ---- one function for each dtype and each size of a tile ------------------------------------- */
 
 typedef void decode_products_fn(const char *const *keys, int count, const decode_ahead_t *ahead,
                                 const float *q, int d, float *parts);
-typedef void decode_sums_fn(const char *const *values, int count, const float *p, float *o, int dv);
+typedef void decode_sums_fn(const char *const *values, int count, const decode_ahead_t *ahead,
+                            const float *p, float *o, int dv);
 
 typedef struct decode_tiles {
     decode_products_fn *products[4]; /* of 1, 2, 4, 8 queries */
     decode_sums_fn *sums[3];         /* of 1, 2, 4 */
 } decode_tiles_t;
 
+/* The head sizes of most models have code of their own, without counters of steps. */
 #define DECODE_PRODUCTS(name, dtype, queries)                                                      \
     HD_NOINLINE void name##_products_##queries(const char *const *keys, int count,                 \
                                                const decode_ahead_t *ahead, const float *q, int d, \
                                                float *parts)                                       \
     {                                                                                              \
-        decode_products(dtype, queries, keys, count, ahead, q, d, parts);                          \
+        if (d == 128)                                                                              \
+            decode_products(dtype, queries, keys, count, ahead, q, 128, parts);                    \
+        else if (d == 64)                                                                          \
+            decode_products(dtype, queries, keys, count, ahead, q, 64, parts);                     \
+        else                                                                                       \
+            decode_products(dtype, queries, keys, count, ahead, q, d, parts);                      \
     }
-#define DECODE_SUMS_OF(name, dtype, queries)                                                     \
-    HD_NOINLINE void name##_sums_##queries(const char *const *values, int count, const float *p, \
-                                           float *o, int dv)                                     \
-    {                                                                                            \
-        decode_sums(dtype, queries, values, count, p, o, dv);                                    \
+#define DECODE_SUMS_OF(name, dtype, queries)                                                      \
+    HD_NOINLINE void name##_sums_##queries(const char *const *values, int count,                  \
+                                           const decode_ahead_t *ahead, const float *p, float *o, \
+                                           int dv)                                                \
+    {                                                                                             \
+        if (dv == 128)                                                                            \
+            decode_sums(dtype, queries, values, count, ahead, p, o, 128);                         \
+        else if (dv == 64)                                                                        \
+            decode_sums(dtype, queries, values, count, ahead, p, o, 64);                          \
+        else                                                                                      \
+            decode_sums(dtype, queries, values, count, ahead, p, o, dv);                          \
     }
 #define DECODE_TILES(name, dtype)                                                     \
     DECODE_PRODUCTS(name, dtype, 1)                                                   \

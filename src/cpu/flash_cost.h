@@ -57,6 +57,14 @@ static inline double flash_peak(const heed_peaks_t *peaks, int threads)
                          : hd_f32_rate(peaks, VEC_LANES, threads);
 }
 
+/* What work beside the products, in flops at the peak, comes to where the dot product is not the
+ * twice of multiply-adds that it was measured against. */
+static inline double flash_beside(const heed_peaks_t *peaks, int threads)
+{
+    return FLASH_PAIRS ? flash_peak(peaks, threads) / (2 * hd_f32_rate(peaks, VEC_LANES, threads))
+                       : 1;
+}
+
 static inline double flash_round(double count, int to)
 {
     return ceil(count / to) * to;

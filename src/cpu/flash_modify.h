@@ -8,10 +8,9 @@
 #define HD_FLASH_MODIFY_H
 
 #include "flash_softmax.h"
+#include "modify.h"
 
 #include "../common/attention.h"
-
-#define FLASH_LOG2E 1.44269504088896340736f
 
 /* What the modifiers are for the lanes of a task. */
 typedef struct flash_modify {
@@ -37,7 +36,7 @@ static bool flash_has_bias(const hd_attention_t *a)
 /* Factor from what the first product gives to scores in units of log2: with pairs, the scale. */
 static vec_t raw_scale(const hd_attention_t *a)
 {
-    return vec_set1(FLASH_PAIRS ? fabsf(a->scale) * FLASH_LOG2E : 1.0f);
+    return vec_set1(FLASH_PAIRS ? fabsf(a->scale) * MODIFY_LOG2E : 1.0f);
 }
 
 /* Lane x is query first + x % rows of head + x / rows. */
@@ -46,7 +45,7 @@ static void flash_modify_begin(flash_modify_t *m, int64_t head, int64_t first, i
     const hd_modifiers_t *of = &m->a->modifiers;
     for (int x = 0; x < ROWS; x++) {
         int64_t h = head + (x < lanes ? x / rows : 0), i = first + (x < lanes ? x % rows : 0);
-        m->slope[x] = hd_slope(of, m->b, h) * FLASH_LOG2E;
+        m->slope[x] = hd_slope(of, m->b, h) * MODIFY_LOG2E;
         m->position[x] = (float)(i + m->visible.offset);
         m->sink[x] = (float)(hd_sink(of, h) * 1.44269504088896340736);
     }
@@ -68,7 +67,7 @@ static void lane_masks(flash_modify_t *m, int64_t h, int64_t i, int64_t key, int
     for (int j = 0; j < count; j++) {
         float value = hd_element_load(of->bias.dtype, at + j * of->bias.elem);
         masks[j] &= ~((uint64_t)(value == -INFINITY) << lane);
-        m->addend[j * ROWS + lane] = value * FLASH_LOG2E;
+        m->addend[j * ROWS + lane] = value * MODIFY_LOG2E;
     }
 }
 
@@ -80,27 +79,6 @@ static void flash_modify_masks(flash_modify_t *m, int64_t head, int64_t first, i
     for (int x = lanes; x < ROWS && m->addend; x++)
         for (int j = 0; j < count; j++)
             m->addend[j * ROWS + x] = 0;
-}
-
-static vec_t divide(vec_t a, vec_t b)
-{
-    float x[VEC_LANES], y[VEC_LANES];
-    vec_store(x, a);
-    vec_store(y, b);
-    for (int i = 0; i < VEC_LANES; i++)
-        x[i] /= y[i];
-    return vec_load(x);
-}
-
-/* cap tanh(s / cap) of scores and cap in units of log2: tanh x = 1 - 2 / (exp(2x) + 1). NaN stays.
- */
-static vec_t soften(vec_t s, float cap)
-{
-    const vec_t most = vec_set1(-64);
-    vec_t t = vec_mul(s, vec_set1(-2 / cap)); /* -2x log2(e), so that max is a minimum */
-    vec_t e = vec_exp2(vec_sub(vec_zero(), vec_max(most, t)));
-    vec_t tail = divide(vec_set1(2), vec_add(e, vec_set1(1)));
-    return vec_mul(vec_set1(cap * FLASH_LOG2E), vec_sub(vec_set1(1), tail));
 }
 
 /* Scores of the keys first .. end-1 of a step from `key` on, for `vectors` vectors of queries whose
@@ -124,8 +102,7 @@ HD_NOINLINE void flash_modify_scores(const flash_modify_t *m, int64_t key, int f
                 x = vec_add(x, vec_load(m->addend + j * ROWS + at));
             if (of->slopes.data) {
                 vec_t away = vec_sub(position, vec_set1((float)(key + j)));
-                away = vec_max(away, vec_sub(vec_zero(), away));
-                x = vec_sub(x, vec_mul(slope, away));
+                x = vec_sub(x, alibi(slope, away));
             }
             if (masks)
                 x = vec_select((uint32_t)(masks[j] >> at), x, vec_set1(-INFINITY));

@@ -311,14 +311,16 @@ static double short_estimate(const void *at, const heed_device_info_t *device, i
     double masked, keys = flash_mean_keys(&a, &masked), heads = (double)(a.batch * a.heads);
     double rows = heads * (double)a.queries;
     double lanes = heads * flash_round((double)a.queries, VEC_LANES);
-    double flops = lanes * flash_round(keys, FLASH_KEYS) * 2 * flash_round(a.d, CELL) +
-                   rows * keys * 2 * z.columns + lanes * keys * cost->score;
+    double products = lanes * flash_round(keys, FLASH_KEYS) * 2 * flash_round(a.d, CELL) +
+                      rows * keys * 2 * z.columns;
+    double beside = lanes * keys * cost->score;
     /* With one vector a tile, broadcasts bind. */
-    flops /= a.queries > VEC_LANES ? cost->wide : 0.8 * cost->wide;
-    flops += rows * (a.d + a.dv) * cost->element;
+    double wide = a.queries > VEC_LANES ? cost->wide : 0.8 * cost->wide;
     /* Keys are packed for those of a key head that a thread takes at a time. */
     double packed = (z.pack_k ? a.d : 0) + (z.pack_v ? a.dv : 0);
-    flops += (double)(a.batch * a.key_heads * a.keys) * packed * cost->packed;
+    beside = beside / wide + rows * (a.d + a.dv) * cost->element +
+             (double)(a.batch * a.key_heads * a.keys) * packed * cost->packed;
+    double flops = products / wide + beside * flash_beside(&device->peaks, z.threads);
     double bytes = flash_bytes(&a);
     return flops / flash_peak(&device->peaks, z.threads) +
            bytes / hd_read_rate(device, bytes, z.threads) + hd_region_ns(device, z.threads) + 150;

@@ -1,7 +1,7 @@
 /* What every vec_ISA.h has in common. A vector file defines VEC_LANES, vec_t and static functions:
  *
  *     vec_zero, vec_set1, vec_load, vec_store       any alignment
- *     vec_add, vec_sub, vec_mul, vec_fma(a, b, c)   a * b + c
+ *     vec_add, vec_sub, vec_mul, vec_div, vec_fma(a, b, c)   a * b + c
  *     vec_max(a, b)                                 b where either is NaN
  *     vec_select(bits, a, b)                        bit i of bits: a, else b in lane i
  *     vec_exp2(t)                                   2^max(t, -126), 1e-6 relative; NaN stays

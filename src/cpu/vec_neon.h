@@ -53,6 +53,11 @@ HD_INLINE vec_t vec_mul(vec_t a, vec_t b)
     return vmulq_f32(a, b);
 }
 
+HD_INLINE vec_t vec_div(vec_t a, vec_t b)
+{
+    return vdivq_f32(a, b);
+}
+
 HD_INLINE vec_t vec_fma(vec_t a, vec_t b, vec_t c)
 {
     return vfmaq_f32(c, a, b);

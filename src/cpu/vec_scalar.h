@@ -52,6 +52,11 @@ HD_INLINE vec_t vec_mul(vec_t a, vec_t b)
     return a * b;
 }
 
+HD_INLINE vec_t vec_div(vec_t a, vec_t b)
+{
+    return a / b;
+}
+
 HD_INLINE vec_t vec_fma(vec_t a, vec_t b, vec_t c)
 {
     return a * b + c;

@@ -1,13 +1,23 @@
-/* heed-check-emu: the AVX-512 kernels, compiled without AVX-512 (avx512_emu.h), through the
- * checker. They are registered as implementations of a user, under names of their own, and need no
- * instruction set. */
+/* heed-check-emu: kernels for AVX-512 and AMX, compiled without either (avx512_emu.h, amx_emu.h),
+ * through the checker. They are registered as implementations of a user, under names of their own,
+ * and need no instruction set. */
 #include "loop.h"
 
-extern const heed_impl_t hd_impl_emu_flash_avx512, hd_impl_emu_flash_avx512bf16;
-extern const heed_impl_t hd_impl_emu_cast_avx512, hd_impl_emu_cast_avx512vbmi;
-extern const heed_impl_t hd_impl_emu_short_avx512, hd_impl_emu_short_avx512bf16;
-extern const heed_impl_t hd_impl_emu_decode_avx512, hd_impl_emu_flash_amx,
-    hd_impl_emu_flash_split_amx;
+#define EMULATED(X)      \
+    X(decode_avx512)     \
+    X(decode_avx512vbmi) \
+    X(flash_amx)         \
+    X(flash_split_amx)   \
+    X(short_avx512bf16)  \
+    X(flash_avx512bf16)  \
+    X(short_avx512)      \
+    X(flash_avx512)      \
+    X(cast_avx512vbmi)   \
+    X(cast_avx512)
+
+#define DECLARE(name) extern const heed_impl_t hd_impl_emu_##name;
+EMULATED(DECLARE)
+#undef DECLARE
 
 static heed_impl_t emulated(const heed_impl_t *kernel, const char *name)
 {
@@ -19,17 +29,11 @@ static heed_impl_t emulated(const heed_impl_t *kernel, const char *name)
 
 int main(int argc, char **argv)
 {
-    heed_impl_t f32 = emulated(&hd_impl_emu_flash_avx512, "cpu:emulated_avx512");
-    heed_impl_t bf16 = emulated(&hd_impl_emu_flash_avx512bf16, "cpu:emulated_avx512bf16");
-    heed_impl_t short_f32 = emulated(&hd_impl_emu_short_avx512, "cpu:emulated_short_avx512");
-    heed_impl_t short_bf16 =
-        emulated(&hd_impl_emu_short_avx512bf16, "cpu:emulated_short_avx512bf16");
-    heed_impl_t cast = emulated(&hd_impl_emu_cast_avx512, "cpu:emulated_cast_avx512");
-    heed_impl_t vbmi = emulated(&hd_impl_emu_cast_avx512vbmi, "cpu:emulated_cast_avx512vbmi");
-    heed_impl_t decode = emulated(&hd_impl_emu_decode_avx512, "cpu:emulated_decode_avx512");
-    heed_impl_t amx = emulated(&hd_impl_emu_flash_amx, "cpu:emulated_amx");
-    heed_impl_t split = emulated(&hd_impl_emu_flash_split_amx, "cpu:emulated_split_amx");
-    const heed_impl_t *const all[] = {&split, &f32,    &bf16, &short_f32, &short_bf16,
-                                      &amx,   &decode, &cast, &vbmi,      NULL};
+#define COPY(name) emulated(&hd_impl_emu_##name, "cpu:emulated_" #name),
+    const heed_impl_t copies[] = {EMULATED(COPY)};
+#undef COPY
+    const heed_impl_t *all[sizeof(copies) / sizeof(copies[0]) + 1] = {NULL};
+    for (size_t i = 0; i < sizeof(copies) / sizeof(copies[0]); i++)
+        all[i] = &copies[i];
     return kit_loop_main(argc, argv, all);
 }

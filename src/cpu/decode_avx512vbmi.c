@@ -1,0 +1,20 @@
+/* cpu:decode_avx512vbmi, few queries over many keys with AVX-512 whose byte permutes make f32 of
+ * E4M3 and E5M2; all else is as in decode_avx512.c. The algorithm is told in decode_body.h.
+ * Measured: docs/performance.md. */
+#define DECODE_VBMI 1
+#include "decode_avx512.h"
+
+#include "decode_body.h"
+
+const heed_impl_t HD_IMPL_NAME(decode_avx512vbmi) = {
+    .struct_size = sizeof(heed_impl_t),
+    .op = "attention",
+    .name = "cpu:decode_avx512vbmi",
+    .about = "few queries: one pass over K and V, split over threads; AVX-512 with byte permutes",
+    .device_type = HEED_DEVICE_CPU,
+    .required_isa = HEED_ISA_AVX512VBMI,
+    .features = HEED_ATTENTION_CAN_ALL & ~HEED_ATTENTION_CAN_TILES,
+    .estimate = decode_estimate,
+    .workspace = decode_workspace,
+    .run = decode_run,
+};
