@@ -178,6 +178,18 @@ static void test_improved(void **state)
     check_all("dilated=cpu:improved", 30);
 }
 
+static void test_ring(void **state)
+{
+    (void)state;
+    check_all("dilated=cpu:ring", 30);
+}
+
+static void test_block_sparse(void **state)
+{
+    (void)state;
+    check_all("dilated=cpu:block_sparse", 30);
+}
+
 /* ---- bad input ------------------------------------------------------------------------------- */
 
 static heed_dilated_desc_t describe(void)
@@ -259,10 +271,9 @@ static void test_plan(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_standard),
-        cmocka_unit_test(test_improved),
-        cmocka_unit_test(test_bad_input),
-        cmocka_unit_test(test_plan),
+        cmocka_unit_test(test_standard),  cmocka_unit_test(test_improved),
+        cmocka_unit_test(test_ring),      cmocka_unit_test(test_block_sparse),
+        cmocka_unit_test(test_bad_input), cmocka_unit_test(test_plan),
     };
     return cmocka_run_group_tests_name("dilated", tests, NULL, NULL);
 }

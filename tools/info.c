@@ -218,6 +218,10 @@ static void print_info(const json_t *info)
     json_object_foreach(json_object_get(info, "missing"), key, item)
         printf("no %s: %s\n", key, json_string_value(item));
     print_transports(json_object_get(info, "transports"));
+    if (*string_of(info, "blas"))
+        printf("BLAS: %s\n", string_of(info, "blas"));
+    else
+        printf("no BLAS: linear layers and multi-head attention are refused\n");
     json_array_foreach(json_object_get(info, "operations"), i, item)
     {
         printf("\n%s\n", string_of(item, "name"));

@@ -8,7 +8,7 @@
 #include <jansson.h>
 
 /* A new object, NULL where memory is out:
- *     schema, version, devices[], missing{}, transports[], operations[{name, features[],
+ *     schema, version, blas, devices[], missing{}, transports[], operations[{name, features[],
  * implementations[], auto[]}], environment[] */
 json_t *info_collect(heed_context_t *context);
 

@@ -17,6 +17,7 @@
 #ifndef HEED_DILATED_H
 #define HEED_DILATED_H
 
+#include "comm.h"
 #include "plan.h"
 
 #ifdef __cplusplus
@@ -75,9 +76,34 @@ typedef struct heed_dilated_desc {
     heed_tensor_t v;                         /* [B,N,Hk,Dv] q's dtype */
     heed_tensor_t out;                       /* [B,N,H,Dv] q's dtype or f32 */
     heed_tensor_t lse; /* [B,H,N] f32, optional; not with GROUPED_FKODOM, whose rows have none */
+    int32_t blocks;    /* "ring": into how many blocks it divides the tokens, 0: 4; at most 4096 */
+    int32_t unused;    /* padding, whatever it holds */
+    const heed_comm_t *comm; /* NULL: the tensors hold all tokens. Else those of this rank */
+    int64_t tokens;          /* with comm: N of all ranks; 0 without */
 } heed_dilated_desc_t;
 
-/* A token that no branch shows anything gives out 0 and lse -inf. Branches are merged in the dtype
+/* Implementations. All compute the same function; what one cannot compute it refuses, with a reason
+ * that heed_plan_verdict and `heed explain dilated` tell. "auto" takes the lowest estimate.
+ *     cpu:standard      the definition in float64, every mode. Slow
+ *     cpu:improved      attention on strided views. Its estimate is that of blocked attention at
+ *                       four fifths of the machine's multiply-adds, and the start of a team a step
+ *     cpu:ring          the schedule of a ring within one process: each block of queries meets the
+ *                       blocks of keys in turn, merged as they come. The same arithmetic as
+ *                       improved in more steps, a state of f32 beside a narrower out
+ *     cpu:block_sparse  each branch is one attention under a tile list of its lattice. It computes
+ *                       every pair of the tiles that a lattice touches: min(r, 64)^2 times the
+ *                       arithmetic of a branch, which its estimate says; exact all the same
+ *     cpu:distributed   the ring over a communicator: the only one that takes desc.comm
+ * LONGNET and GROUPED by all of them, TORCHSCALE and GROUPED_FKODOM by standard alone.
+ *
+ * Ranks have neighbouring parts of the tokens: rank r those of heed_ring_runs with
+ * HEED_RING_CONTIGUOUS (ring.h). Each makes its own plan, then all execute: descriptors are
+ * compared before keys and values go around, and a rank that differs, fails, or does not answer in
+ * time is HEED_ERROR_COMM on all others. The communicator must outlive the plan, which one thread
+ * at a time executes. A rank whose plan cannot be made should close its end, so that others need
+ * not wait.
+ *
+ * A token that no branch shows anything gives out 0 and lse -inf. Branches are merged in the dtype
  * of out: with bf16 or f16 each merge rounds once. The gradient that fits the forward pass is that
  * of one softmax (all branches share lse and <dout, out>); torchscale's own treats the weights of
  * the branches as constants. */
@@ -102,7 +128,8 @@ static inline heed_dilated_desc_t heed_dilated_desc(void)
     X(CAUSAL, 4, "causal")                     \
     X(GROUPED_HEADS, 5, "grouped query heads") \
     X(LSE, 6, "lse")                           \
-    X(NARROW, 7, "bf16 and f16")
+    X(NARROW, 7, "bf16 and f16")               \
+    X(RANKS, 8, "ranks")
 
 #define HEED_DILATED_ENUM_(name, bit, text) HEED_DILATED_CAN_##name = 1 << bit,
 #define HEED_DILATED_OR_(name, bit, text)   | 1 << bit
@@ -118,7 +145,8 @@ HEED_API HEED_MUST_USE heed_status_t heed_dilated_attention_plan(heed_context_t 
                                                                  const heed_dilated_desc_t *desc,
                                                                  heed_plan_t **plan);
 
-/* Plan, workspace from the context's allocator, execute on the tensors' data, clean up. */
+/* Plan, workspace from the context's allocator, execute on the tensors' data, clean up. One
+ * implementation by name: heed_plan_create_named(context, "dilated", "ring", &desc, &plan). */
 HEED_API HEED_MUST_USE heed_status_t heed_dilated_attention(heed_context_t *context,
                                                             const heed_dilated_desc_t *desc);
 

@@ -14,7 +14,8 @@
  *     merge.h      merging of partial states         kv.h         appending to a cache of keys
  *     scaling.h    scales over time, errors          split.h      parts of tensors and models
  *     pipeline.h   stages and their schedules        linear.h     linear layers over ranks
- *     context_parallel.h  attention over ranks */
+ *     context_parallel.h  attention over ranks       patterns.h   patterns on explicit matrices
+ *     multihead.h  dilated attention with its projections */
 #ifndef HEED_HEED_H
 #define HEED_HEED_H
 
@@ -33,6 +34,7 @@
 #include "merge.h"
 #include "kv.h"
 #include "tiles.h"
+#include "patterns.h"
 #include "dilated.h"
 #include "comm.h"
 #include "ring.h"
@@ -40,5 +42,6 @@
 #include "split.h"
 #include "pipeline.h"
 #include "linear.h"
+#include "multihead.h"
 
 #endif

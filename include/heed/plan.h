@@ -28,6 +28,15 @@ typedef struct heed_plan heed_plan_t;
 HEED_API HEED_MUST_USE heed_status_t heed_plan_create(heed_context_t *context, const char *op,
                                                       const void *desc, heed_plan_t **plan);
 
+/* The same by implementations of one name alone: all of it ("cpu:ring"), what follows the colon
+ * ("ring"), or a pattern in which * stands for anything. "auto" and NULL: all of them. The
+ * context's own lists (HEED_IMPL) still apply. Errors: those of heed_plan_create; UNKNOWN_IMPL
+ * where nothing has that name, with the names there are; UNSUPPORTED with its reason where it
+ * refuses. */
+HEED_API HEED_MUST_USE heed_status_t heed_plan_create_named(heed_context_t *context, const char *op,
+                                                            const char *impl, const void *desc,
+                                                            heed_plan_t **plan);
+
 /* NULL is fine. No execution of the plan may be under way, on a device neither. */
 HEED_API void heed_plan_destroy(heed_plan_t *plan);
 

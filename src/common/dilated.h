@@ -11,6 +11,17 @@ typedef struct hd_piece {
     int64_t first, step, count;    /* key heads first, first + step, ... */
 } hd_piece_t;
 
+/* What schedules over attention do: modes that are one softmax, over tokens of one rank. */
+#define HD_DILATED_EXACT    \
+    (HEED_DILATED_CAN_ALL & \
+     ~(HEED_DILATED_CAN_TORCHSCALE | HEED_DILATED_CAN_GROUPED_FKODOM | HEED_DILATED_CAN_RANKS))
+
+/* N: the tensors' tokens, or with ranks those of all. */
+static inline int64_t hd_dilated_tokens(const heed_dilated_desc_t *desc)
+{
+    return desc->comm ? desc->tokens : desc->q.shape[1];
+}
+
 static inline bool hd_dilated_mixes(const heed_dilated_desc_t *desc)
 {
     return desc->mode == HEED_DILATED_LONGNET || desc->mode == HEED_DILATED_TORCHSCALE;
@@ -18,7 +29,7 @@ static inline bool hd_dilated_mixes(const heed_dilated_desc_t *desc)
 
 static inline int64_t hd_dilated_segment(const heed_dilated_desc_t *desc, int branch)
 {
-    return hd_max(hd_min(desc->segments[branch], desc->q.shape[1]), 1);
+    return hd_max(hd_min(desc->segments[branch], hd_dilated_tokens(desc)), 1);
 }
 
 /* Query heads of a branch in the modes that divide heads: [*first, *end). */

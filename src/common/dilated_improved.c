@@ -4,10 +4,8 @@
  *
  * The first branch of rate 1 shows every row something, and is written plainly; without one, rows
  * begin as empty states. Plans are made once and shared by pieces of equal shape. */
-#include "dilated.h"
+#include "dilated_steps.h"
 #include "op.h"
-#include "peaks.h"
-#include "steps.h"
 
 #include <string.h>
 
@@ -19,133 +17,6 @@ typedef struct schedule {
 } schedule_t;
 
 extern const hd_op_t hd_op_dilated;
-
-/* ---- pieces ---------------------------------------------------------------------------------- */
-
-/* The heads of one piece as views: key heads that a single stride reaches, with their queries. */
-typedef struct block {
-    int64_t batch, first, segments, rows; /* token, segments in a row, lattice rows of each */
-    int64_t key_head, key_heads, step;
-} block_t;
-
-static void set_view(const heed_tensor_t *from, const block_t *block, const hd_piece_t *piece,
-                     int64_t group, int operand, hd_step_t *step)
-{
-    const int64_t *strides = from->strides;
-    hd_axes_t *axes = &step->axes[operand];
-    memcpy(axes->shape,
-           (int64_t[]){block->segments, block->rows, block->key_heads * group, from->shape[3]},
-           4 * sizeof(int64_t));
-    memcpy(axes->strides,
-           (int64_t[]){piece->segment * strides[1], piece->rate * strides[1],
-                       block->step * strides[2], strides[3]},
-           4 * sizeof(int64_t));
-    *hd_step_tensor(step, operand) = heed_tensor(NULL, from->dtype, 4, axes->shape, axes->strides);
-    step->at[operand] = block->batch * strides[0] + (block->first + piece->offset) * strides[1] +
-                        block->key_head * group * strides[2];
-    step->at[operand] *= (int64_t)heed_dtype_size(from->dtype);
-}
-
-static void set_lse(const heed_tensor_t *from, const block_t *block, const hd_piece_t *piece,
-                    int64_t group, hd_step_t *step)
-{
-    const int64_t *strides = from->strides;
-    hd_axes_t *axes = &step->axes[HEED_ATTENTION_LSE];
-    memcpy(axes->shape, (int64_t[]){block->segments, block->key_heads * group, block->rows},
-           3 * sizeof(int64_t));
-    memcpy(axes->strides,
-           (int64_t[]){piece->segment * strides[2], block->step * strides[1],
-                       piece->rate * strides[2]},
-           3 * sizeof(int64_t));
-    step->desc.lse = heed_tensor(NULL, HEED_F32, 3, axes->shape, axes->strides);
-    step->at[HEED_ATTENTION_LSE] =
-        4 * (block->batch * strides[0] + block->key_head * group * strides[1] +
-             (block->first + piece->offset) * strides[2]);
-}
-
-static heed_status_t add_step(heed_context_t *context, schedule_t *schedule,
-                              const hd_piece_t *piece, const block_t *block, bool merge)
-{
-    const heed_dilated_desc_t *desc = schedule->desc;
-    int64_t group = desc->q.shape[2] / desc->k.shape[2];
-    if (block->segments == 0 || block->rows == 0 || block->key_heads == 0)
-        return HEED_OK;
-    hd_step_t *step = hd_steps_new(context, &schedule->steps);
-    if (!step)
-        return HEED_ERROR_OUT_OF_MEMORY;
-    step->desc.causal = desc->causal;
-    step->desc.scale = desc->scale;
-    step->desc.merge = merge;
-    set_view(&desc->q, block, piece, group, HEED_ATTENTION_Q, step);
-    set_view(&desc->k, block, piece, 1, HEED_ATTENTION_K, step);
-    set_view(&desc->v, block, piece, 1, HEED_ATTENTION_V, step);
-    set_view(&schedule->state.out, block, piece, group, HEED_ATTENTION_OUT, step);
-    set_lse(&schedule->state.lse, block, piece, group, step);
-    return hd_steps_plan(context, &schedule->steps);
-}
-
-/* Whole segments together, then the rest of the tokens. */
-static heed_status_t add_heads(heed_context_t *context, schedule_t *schedule,
-                               const hd_piece_t *piece, block_t *block, bool merge)
-{
-    int64_t n = schedule->desc->q.shape[1], whole = n / piece->segment;
-    block->first = 0;
-    block->segments = whole;
-    block->rows = hd_lattice_count(piece->segment, piece->rate, piece->offset);
-    HD_TRY(add_step(context, schedule, piece, block, merge));
-    block->first = whole * piece->segment;
-    block->segments = 1;
-    block->rows = hd_lattice_count(n - block->first, piece->rate, piece->offset);
-    return add_step(context, schedule, piece, block, merge);
-}
-
-/* Query heads of several key heads follow one stride only where each key head has one, or where
- * key heads are neighbours. */
-static heed_status_t add_piece(heed_context_t *context, schedule_t *schedule,
-                               const hd_piece_t *piece, bool merge)
-{
-    const heed_dilated_desc_t *desc = schedule->desc;
-    bool apart = desc->q.shape[2] != desc->k.shape[2] && piece->step > 1;
-    for (int64_t b = 0; b < desc->q.shape[0]; b++) {
-        for (int64_t n = 0; n < (apart ? piece->count : 1); n++) {
-            block_t block = {.batch = b, .key_head = piece->first, .key_heads = piece->count};
-            block.step = apart ? 1 : piece->step;
-            if (apart) {
-                block.key_head += n * piece->step;
-                block.key_heads = 1;
-            }
-            HD_TRY(add_heads(context, schedule, piece, &block, merge));
-        }
-    }
-    return HEED_OK;
-}
-
-static heed_status_t add_branch(heed_context_t *context, schedule_t *schedule, int branch,
-                                bool merge)
-{
-    const heed_dilated_desc_t *desc = schedule->desc;
-    int64_t rate = desc->rates[branch], heads = desc->k.shape[2], first, end;
-    hd_piece_t piece = {.branch = branch, .rate = rate, .step = 1};
-    piece.segment = hd_dilated_segment(desc, branch);
-    if (desc->mode == HEED_DILATED_GROUPED) {
-        hd_dilated_group(desc, branch, &first, &end);
-        piece.offset = branch % rate;
-        piece.first = first;
-        piece.count = end - first;
-        return add_piece(context, schedule, &piece, merge);
-    }
-    int64_t run = hd_ceil_div(heads, rate); /* torchscale: so many neighbours share an offset */
-    bool paper = desc->offset_rule == HEED_OFFSET_PAPER;
-    for (piece.offset = 0; piece.offset < hd_min(rate, heads); piece.offset++) {
-        piece.first = paper ? piece.offset : piece.offset * run;
-        piece.step = paper ? rate : 1;
-        piece.count =
-            paper ? hd_lattice_count(heads, rate, piece.offset) : hd_min(run, heads - piece.first);
-        if (piece.count > 0)
-            HD_TRY(add_piece(context, schedule, &piece, merge));
-    }
-    return HEED_OK;
-}
 
 static size_t state_bytes(const schedule_t *schedule)
 {
@@ -165,17 +36,14 @@ static void release(heed_context_t *context, void *state)
 
 static heed_status_t add_branches(heed_context_t *context, schedule_t *schedule)
 {
-    const heed_dilated_desc_t *desc = schedule->desc;
-    int plain = -1; /* the branch that is written without merging */
-    for (int i = 0; i < desc->branches && desc->mode == HEED_DILATED_LONGNET; i++)
-        if (plain < 0 && desc->rates[i] == 1)
-            plain = i;
+    hd_dilated_part_t all = hd_dilated_whole(schedule->desc, &schedule->state);
+    int plain = hd_dilated_plain(schedule->desc);
     schedule->starts_empty = plain < 0;
     if (plain >= 0)
-        HD_TRY(add_branch(context, schedule, plain, false));
-    for (int i = 0; i < desc->branches; i++)
+        HD_TRY(hd_dilated_branch(context, &schedule->steps, &all, plain, false));
+    for (int i = 0; i < schedule->desc->branches; i++)
         if (i != plain)
-            HD_TRY(add_branch(context, schedule, i, true));
+            HD_TRY(hd_dilated_branch(context, &schedule->steps, &all, i, true));
     return HEED_OK;
 }
 
@@ -216,18 +84,11 @@ static heed_status_t run(const heed_launch_t *launch)
                         memory + state_bytes(schedule));
 }
 
-/* As blocked attention at four fifths of the machine's multiply-adds, and a start of a team for
- * each step. */
 static double estimate(const void *at, const heed_device_info_t *device, int32_t threads)
 {
-    const heed_dilated_desc_t *desc = at;
-    double steps = 0;
     hd_work_t work;
-    hd_op_dilated.work(desc, &work);
-    for (int i = 0; i < desc->branches; i++)
-        steps += 2 * (double)hd_min(desc->rates[i], desc->k.shape[2]) * (double)desc->q.shape[0];
-    return work.flops / (0.8 * hd_best_f32_rate(device, threads)) +
-           (200 + hd_region_ns(device, threads)) * steps;
+    hd_op_dilated.work(at, &work);
+    return hd_dilated_ns(at, device, threads, work.flops, hd_dilated_step_count(at));
 }
 
 const heed_impl_t hd_impl_dilated_improved = {
@@ -236,8 +97,7 @@ const heed_impl_t hd_impl_dilated_improved = {
     .name = "cpu:improved",
     .about = "attention on strided views, branches merged by lse",
     .device_type = HEED_DEVICE_CPU,
-    .features =
-        HEED_DILATED_CAN_ALL & ~(HEED_DILATED_CAN_TORCHSCALE | HEED_DILATED_CAN_GROUPED_FKODOM),
+    .features = HD_DILATED_EXACT,
     .estimate = estimate,
     .run = run,
     .prepare = prepare,

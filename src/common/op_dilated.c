@@ -1,6 +1,9 @@
 /* Dilated attention as an operation. */
 #include "dilated.h"
 #include "op.h"
+#include "ranks.h"
+
+#include <heed/ring.h>
 
 #include <math.h>
 #include <string.h>
@@ -15,7 +18,7 @@ static const hd_operand_t operands[] = {
 
 typedef struct words {
     int64_t dtype, b, n, hq, hk, d, dv;
-    int64_t mode, rule, causal, out, lse;
+    int64_t mode, rule, causal, out, lse, blocks;
     double scale;
     char segments[HD_WORD_TEXT_SIZE], rates[HD_WORD_TEXT_SIZE];
 } words_t;
@@ -41,6 +44,8 @@ static const hd_word_t word_table[] = {
             false),
     HD_WORD("out", "same|f32", "same", "type of the output", 0, HD_WORD_ENUM, out, 0, false),
     HD_WORD("lse", "0|1", "0", "the log-sum-exp is an output too", 0, HD_WORD_BOOL, lse, 0, false),
+    HD_WORD("blocks", "N", "0", "blocks of tokens that cpu:ring makes, 0: 4", 0, HD_WORD_INT,
+            blocks, 0, false),
 };
 
 static const char *const feature_names[] = {
@@ -115,12 +120,34 @@ static heed_status_t check_branches(const heed_dilated_desc_t *desc)
         if (i && desc->segments[i] < desc->segments[i - 1])
             return hd_fail(HEED_ERROR_VALUE, "segments[%d]=%lld is below the one before, %lld", i,
                            (long long)desc->segments[i], (long long)desc->segments[i - 1]);
-        if (desc->mode == HEED_DILATED_GROUPED_FKODOM && desc->q.shape[1] % desc->segments[i])
+        if (desc->mode == HEED_DILATED_GROUPED_FKODOM &&
+            hd_dilated_tokens(desc) % desc->segments[i])
             return hd_fail(HEED_ERROR_VALUE,
                            "segments[%d]=%lld does not divide the %lld tokens: grouped_fkodom "
                            "takes whole segments",
-                           i, (long long)desc->segments[i], (long long)desc->q.shape[1]);
+                           i, (long long)desc->segments[i], (long long)hd_dilated_tokens(desc));
     }
+    return HEED_OK;
+}
+
+static heed_status_t check_ranks(const heed_dilated_desc_t *desc)
+{
+    heed_comm_t comm;
+    heed_ring_run_t runs[2];
+    if (desc->blocks < 0 || desc->blocks > 4096)
+        return hd_fail(HEED_ERROR_VALUE, "blocks=%d is not 0 to 4096", desc->blocks);
+    if (!desc->comm)
+        return desc->tokens
+                   ? hd_fail(HEED_ERROR_VALUE, "tokens=%lld without comm", (long long)desc->tokens)
+                   : HEED_OK;
+    HD_TRY(hd_comm_enter(desc->comm, &comm));
+    if (desc->tokens < 0 || desc->tokens > INT32_MAX)
+        return hd_fail(HEED_ERROR_VALUE, "tokens=%lld is not 0 to 2^31-1", (long long)desc->tokens);
+    heed_ring_runs(HEED_RING_CONTIGUOUS, comm.rank, comm.size, desc->tokens, runs);
+    if (desc->q.shape[1] != runs[0].count)
+        return hd_fail(HEED_ERROR_SHAPE, "q.shape[1]=%lld: rank %d of %d has %lld of %lld tokens",
+                       (long long)desc->q.shape[1], comm.rank, comm.size, (long long)runs[0].count,
+                       (long long)desc->tokens);
     return HEED_OK;
 }
 
@@ -146,6 +173,7 @@ static heed_status_t complete(void *at)
         return hd_fail(HEED_ERROR_SHAPE,
                        "q has %lld heads, k has %lld: modes that divide heads take as many",
                        (long long)desc->q.shape[2], (long long)desc->k.shape[2]);
+    HD_TRY(check_ranks(desc));
     if (desc->mode == HEED_DILATED_GROUPED_FKODOM && desc->lse.ndim)
         return hd_fail(HEED_ERROR_VALUE, "lse: the rows of grouped_fkodom have none");
     if (desc->scale == 0)
@@ -161,13 +189,14 @@ static uint64_t needs(const void *at)
     bits |= desc->q.shape[2] != desc->k.shape[2] ? HEED_DILATED_CAN_GROUPED_HEADS : 0;
     bits |= desc->lse.ndim ? HEED_DILATED_CAN_LSE : 0;
     bits |= desc->q.dtype != HEED_F32 ? HEED_DILATED_CAN_NARROW : 0;
+    bits |= desc->comm ? HEED_DILATED_CAN_RANKS : 0;
     return bits;
 }
 
 /* Pairs of tokens that one head sees in segments of one branch. */
 static double pairs_of(const heed_dilated_desc_t *desc, int branch, int64_t offset)
 {
-    int64_t n = desc->q.shape[1], segment = hd_dilated_segment(desc, branch);
+    int64_t n = hd_dilated_tokens(desc), segment = hd_dilated_segment(desc, branch);
     double whole = (double)hd_lattice_count(segment, desc->rates[branch], offset);
     double rest = (double)hd_lattice_count(n % segment, desc->rates[branch], offset);
     double half = desc->causal ? 0.5 : 1, line = desc->causal ? 0.5 : 0;
@@ -188,6 +217,8 @@ static void work(const void *at, hd_work_t *to)
                               hd_dilated_mixes(desc) ? hd_dilated_offset(desc, i, h / group)
                                                      : i % desc->rates[i]);
     }
+    if (desc->comm) /* this rank's part */
+        pairs *= (double)desc->q.shape[1] / (double)hd_max(desc->tokens, 1);
     to->flops =
         2 * pairs * (double)desc->q.shape[0] * (double)(desc->q.shape[3] + desc->v.shape[3]);
     to->bytes = 0;
@@ -238,6 +269,7 @@ static heed_status_t from_words(const void *at, void *to, hd_storage_t *storage)
     desc->offset_rule = (heed_offset_rule_t)words->rule;
     desc->causal = (int32_t)words->causal;
     desc->scale = (float)words->scale;
+    desc->blocks = (int32_t)hd_min(words->blocks, INT32_MAX);
     HD_TRY(read_list("segments", words->segments, desc->segments, &desc->branches));
     HD_TRY(read_list("rates", words->rates, desc->rates, &rates));
     if (rates != desc->branches)
@@ -280,6 +312,7 @@ static void to_words(const void *at, void *to)
     words->scale = desc->scale == (float)(1 / sqrt((double)q[3])) ? 0 : (double)desc->scale;
     words->out = desc->out.dtype != desc->q.dtype;
     words->lse = desc->lse.ndim > 0;
+    words->blocks = desc->blocks;
     print_list(desc->segments, desc->branches, words->segments);
     print_list(desc->rates, desc->branches, words->rates);
 }
@@ -287,7 +320,7 @@ static void to_words(const void *at, void *to)
 const hd_op_t hd_op_dilated = {
     .name = "dilated",
     .desc_size = sizeof(heed_dilated_desc_t),
-    .desc_smallest = sizeof(heed_dilated_desc_t),
+    .desc_smallest = offsetof(heed_dilated_desc_t, blocks),
     .words_size = sizeof(words_t),
     .operands = operands,
     .operand_count = HD_COUNT(operands),

@@ -113,7 +113,7 @@ static heed_status_t place(heed_plan_t *plan)
     return status;
 }
 
-static heed_status_t finish(heed_plan_t *plan, const void *desc)
+static heed_status_t finish(heed_plan_t *plan, const void *desc, const char *impl_name)
 {
     const hd_op_t *op = plan->op;
     heed_context_t *context = plan->context;
@@ -122,7 +122,7 @@ static heed_status_t finish(heed_plan_t *plan, const void *desc)
     HD_TRY(op->complete(plan->desc));
     HD_TRY(choose_device(plan, &device));
     HD_TRY(hd_impl_lists_check(context));
-    int chosen = hd_select(context, op, device, plan->desc, plan->verdicts);
+    int chosen = hd_select(context, op, device, plan->desc, impl_name, plan->verdicts);
     if (chosen < 0)
         return HEED_ERROR_UNSUPPORTED;
 
@@ -170,8 +170,31 @@ static heed_plan_t *allocate(heed_context_t *context, const hd_op_t *op)
     return plan;
 }
 
+/* Errors: UNKNOWN_IMPL, with the names there are. */
+static heed_status_t check_name(const heed_context_t *context, const hd_op_t *op, const char *name)
+{
+    const heed_impl_t *impl;
+    char known[512];
+    hd_text_t text = hd_text(known, sizeof(known));
+    for (int i = 0; (impl = heed_impl_at(context, i)); i++) {
+        if (strcmp(impl->op, op->name) != 0)
+            continue;
+        if (hd_impl_is_named(impl, name))
+            return HEED_OK;
+        hd_text_add(&text, "%s%s", text.length ? ", " : "", impl->name);
+    }
+    return hd_fail(HEED_ERROR_UNKNOWN_IMPL, "%s has no implementation \"%s\": auto, %s", op->name,
+                   name, known);
+}
+
 heed_status_t heed_plan_create(heed_context_t *context, const char *name, const void *desc,
                                heed_plan_t **plan)
+{
+    return heed_plan_create_named(context, name, NULL, desc, plan);
+}
+
+heed_status_t heed_plan_create_named(heed_context_t *context, const char *name,
+                                     const char *impl_name, const void *desc, heed_plan_t **plan)
 {
     if (!plan)
         return hd_fail(HEED_ERROR_NULL, "plan is null");
@@ -181,6 +204,7 @@ heed_status_t heed_plan_create(heed_context_t *context, const char *name, const 
     const hd_op_t *op = hd_op_find(name);
     if (!op)
         return hd_op_unknown(name);
+    HD_TRY(check_name(context, op, impl_name));
 
     heed_plan_t *made = allocate(context, op);
     if (!made)
@@ -195,7 +219,7 @@ heed_status_t heed_plan_create(heed_context_t *context, const char *name, const 
         _Static_assert(sizeof(heed_cast_desc_t) <= sizeof(copy), "room for any descriptor");
         _Static_assert(sizeof(heed_dilated_desc_t) <= sizeof(copy), "room for any descriptor");
         memcpy(copy, made->desc, op->desc_size);
-        status = finish(made, copy);
+        status = finish(made, copy, impl_name);
     }
     if (status != HEED_OK) {
         heed_plan_destroy(made);

@@ -28,9 +28,13 @@ struct heed_plan {
 /* Number of implementations of the operation in this context. */
 int hd_candidates(const heed_context_t *context, const hd_op_t *op);
 
+/* Whether it goes by that name: a pattern of the whole or of what follows the colon; NULL and
+ * "auto" are any. select.c */
+bool hd_impl_is_named(const heed_impl_t *impl, const char *name);
+
 /* Fills one verdict for each candidate on the device, in list order, and returns the number of the
- * cheapest that can run, or -1 with the reason of a failure set. select.c */
+ * cheapest of that name that can run, or -1 with the reason of a failure set. select.c */
 int hd_select(const heed_context_t *context, const hd_op_t *op, const heed_device_info_t *device,
-              const void *desc, hd_verdict_t *verdicts);
+              const void *desc, const char *name, hd_verdict_t *verdicts);
 
 #endif

@@ -28,9 +28,19 @@ static bool has_features(const hd_op_t *op, const heed_impl_t *impl, uint64_t ne
     return hd_refuse(why, HEED_ERROR_UNSUPPORTED, "does not do: %s", names);
 }
 
-static bool judge(const heed_context_t *context, const hd_op_t *op, const heed_impl_t *impl,
-                  const heed_device_info_t *device, const void *desc, hd_verdict_t *verdict)
+bool hd_impl_is_named(const heed_impl_t *impl, const char *name)
 {
+    const char *method = strchr(impl->name, ':');
+    return !name || strcmp(name, "auto") == 0 || hd_glob(name, impl->name) ||
+           (method && hd_glob(name, method + 1));
+}
+
+static bool judge(const heed_context_t *context, const hd_op_t *op, const heed_impl_t *impl,
+                  const heed_device_info_t *device, const void *desc, const char *name,
+                  hd_verdict_t *verdict)
+{
+    if (!hd_impl_is_named(impl, name))
+        return hd_refuse(&verdict->why, HEED_ERROR_UNSUPPORTED, "not asked for: \"%s\" was", name);
     if (!hd_impl_allowed(context, impl, device, &verdict->why))
         return false;
     if (!has_features(op, impl, op->needs(desc), &verdict->why))
@@ -52,7 +62,7 @@ static bool is_better(double estimate, double best)
 }
 
 int hd_select(const heed_context_t *context, const hd_op_t *op, const heed_device_info_t *device,
-              const void *desc, hd_verdict_t *verdicts)
+              const void *desc, const char *name, hd_verdict_t *verdicts)
 {
     const heed_impl_t *impl;
     int count = 0, best = -1;
@@ -61,7 +71,7 @@ int hd_select(const heed_context_t *context, const hd_op_t *op, const heed_devic
             continue;
         hd_verdict_t *verdict = &verdicts[count];
         *verdict = (hd_verdict_t){.impl = impl, .estimate_ns = NAN};
-        if (judge(context, op, impl, device, desc, verdict) &&
+        if (judge(context, op, impl, device, desc, name, verdict) &&
             (best < 0 || is_better(verdict->estimate_ns, verdicts[best].estimate_ns)))
             best = count;
         count++;

@@ -34,7 +34,8 @@ hd_step_t *hd_steps_new(heed_context_t *context, hd_steps_t *steps)
 static bool same_plan(const hd_step_t *a, const hd_step_t *b)
 {
     return memcmp(a->axes, b->axes, sizeof(a->axes)) == 0 && a->desc.merge == b->desc.merge &&
-           a->desc.causal == b->desc.causal && a->desc.window_left == b->desc.window_left &&
+           a->desc.causal == b->desc.causal && a->desc.tiles == b->desc.tiles &&
+           a->desc.window_left == b->desc.window_left &&
            a->desc.window_right == b->desc.window_right;
 }
 

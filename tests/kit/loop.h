@@ -11,5 +11,7 @@ int kit_loop_main(int argc, char **argv, const heed_impl_t *const *extra);
 
 /* Whether the implementation may refuse the problem for its sizes or strides. (refusals.c) */
 bool kit_may_refuse(const heed_impl_t *impl, const void *desc);
+/* Whether no problem in words can be run by it. */
+bool kit_needs_ranks(const heed_impl_t *impl);
 
 #endif

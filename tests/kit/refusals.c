@@ -49,7 +49,16 @@ static bool attention_may_refuse(const char *name, const heed_attention_desc_t *
     return false;
 }
 
+/* Without a communicator, which no problem string has, there is nothing to distribute over:
+ * tests/test_dilated_ranks.c has them. */
+bool kit_needs_ranks(const heed_impl_t *impl)
+{
+    return strcmp(impl->op, "dilated") == 0 && has(impl->name, "distributed");
+}
+
 bool kit_may_refuse(const heed_impl_t *impl, const void *desc)
 {
+    if (kit_needs_ranks(impl))
+        return true;
     return strcmp(impl->op, "attention") == 0 && attention_may_refuse(impl->name, desc);
 }
