@@ -16,6 +16,7 @@ int cmd_inspect(int argc, char **argv);
 int cmd_explain(int argc, char **argv);
 int cmd_tune(int argc, char **argv);
 int cmd_mask(int argc, char **argv);
+int cmd_plan(int argc, char **argv);
 int cmd_bench(int argc, char **argv); /* bench/cmd_bench.c */
 
 #endif

@@ -25,6 +25,7 @@ static const command_t commands[] = {
     {"inspect", "list the tensors of a file, their ranges and histograms", cmd_inspect},
     {"explain", "show why an implementation is chosen for a problem", cmd_explain},
     {"mask", "draw which keys each query sees", cmd_mask},
+    {"plan", "show how tensors, layers and microbatches are shared out", cmd_plan},
     {"bench", "check and time implementations on a list of problems", cmd_bench},
     {"tune", "measure the machine once, so that estimates fit it", cmd_tune},
     {"help", "show this, or the help of a command", cmd_help},

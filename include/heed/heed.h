@@ -12,7 +12,8 @@
  *     dilated.h    dilated attention                 tiles.h      tile lists: sparse attention
  *     ring.h       streaming and ring attention      comm.h       ranks and their messages
  *     merge.h      merging of partial states         kv.h         appending to a cache of keys
- *     scaling.h    scales over time, errors */
+ *     scaling.h    scales over time, errors          split.h      parts of tensors and models
+ *     pipeline.h   stages and their schedules */
 #ifndef HEED_HEED_H
 #define HEED_HEED_H
 
@@ -34,5 +35,7 @@
 #include "dilated.h"
 #include "comm.h"
 #include "ring.h"
+#include "split.h"
+#include "pipeline.h"
 
 #endif

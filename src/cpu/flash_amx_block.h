@@ -44,9 +44,7 @@ HD_INLINE float *amx_scores_at(const amx_segment_t *m, int j)
 HD_INLINE bool amx_start(const int vectors, amx_segment_t *m)
 {
     if (m->scores.left) {
-        const int64_t cells = m->task->job->z.steps / FLASH_PLANES;
         m->now = m->scores;
-        amx_part(&m->now, cells * 4, cells * AMX_SUM_ROW, SCORE_PARTS);
         m->scores.left = 0;
         m->scoring = true;
         amx_zero_sums();
@@ -55,7 +53,6 @@ HD_INLINE bool amx_start(const int vectors, amx_segment_t *m)
     if (m->columns <= 0)
         return false;
     m->now = m->values;
-    amx_part(&m->now, AMX_TILE_BYTES, FLASH_WEIGHTS_LOW, VALUE_PARTS);
     m->now.second = m->columns > AMX_ROWS;
     m->values.a += 2 * FLASH_PLANES * AMX_TILE_BYTES;
     m->values.sums += 2 * AMX_ROWS * LANES;
@@ -84,8 +81,8 @@ HD_INLINE bool amx_weights(const int vectors, const bool exact, amx_segment_t *m
     const vec_t scale = score_scale(&m->task->job->a);
     const float *s = amx_scores_at(m, first) - first % AMX_KEYS * LANES;
     /* Half steps: all of the next scores, and a quarter of a batch's results. */
-    const int due = 2 * (SCORE_PARTS * (m->task->job->z.steps / FLASH_PLANES) / AMX_PAIRS +
-                         VALUE_PARTS * ((m->task->job->a.dv + 31) / 32));
+    const int due =
+        2 * (m->task->job->z.steps / FLASH_PLANES / AMX_PAIRS + (m->task->job->a.dv + 31) / 32);
     char *p = amx_weights_at(m, first);
     vec_t low[FLASH_TILE], sum[FLASH_TILE];
     uint32_t above = 0;
@@ -177,6 +174,11 @@ static void amx_begin_scores(amx_segment_t *m, int j)
                                 .sums = amx_scores_at(m, j),
                                 .left = z->steps / FLASH_PLANES / AMX_PAIRS,
                                 .second = count > AMX_ROWS};
+#if FLASH_PLANES > 1
+    m->scores.a_low = z->steps / 2 * 4;
+    m->scores.b_low = z->steps / 2 * AMX_SUM_ROW;
+    m->scores.low_by_low = true;
+#endif
     if (count % AMX_ROWS) {
         for (int i = 0; i < count; i++)
             memcpy(m->task->rest + i * z->steps * 4, m->scores.a + i * block->k_row,
@@ -201,6 +203,10 @@ static void amx_begin_values(amx_segment_t *m, int j)
                                 .a_second = FLASH_PLANES * AMX_TILE_BYTES,
                                 .sums = m->o,
                                 .left = (j - m->batch + AMX_KEYS - 1) / AMX_KEYS};
+#if FLASH_PLANES > 1
+    m->values.a_low = SPLIT_VALUES;
+    m->values.b_low = SPLIT_WEIGHTS;
+#endif
     m->columns = m->task->job->a.dv;
     m->batch = j;
     m->slot ^= 1;

@@ -15,10 +15,15 @@
 enum { AMX_WEIGHTS_MOST = 256 };
 
 #if FLASH_PLANES > 1
-#define AMX_EXP2 \
-    {0.00187757667f, 0.00898934009f, 0.0558263181f, 0.240153617f, 0.693153073f, 0.999999925f}
+#define AMX_EXP2                                                                                \
+    {                                                                                           \
+        0.00187757667f, 0.00898934009f, 0.0558263181f, 0.240153617f, 0.693153073f, 0.999999925f \
+    }
 #else
-#define AMX_EXP2 {0.0780245227f, 0.226067155f, 0.695833541f, 0.999925219f}
+#define AMX_EXP2                                                \
+    {                                                           \
+        0.0780245227f, 0.226067155f, 0.695833541f, 0.999925219f \
+    }
 #endif
 
 /* 2^t of `count` vectors: by the exponent of floor(t), and a polynomial in the rest, minimax on

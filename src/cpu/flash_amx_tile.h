@@ -19,13 +19,6 @@
 
 enum { AMX_KEYS = 32, AMX_SUM_ROW = LANES * 4 };
 
-/* Bytes from the high parts of weights to the low ones. */
-#if FLASH_PLANES > 1
-enum { FLASH_WEIGHTS_LOW = SPLIT_WEIGHTS };
-#else
-enum { FLASH_WEIGHTS_LOW = 0 };
-#endif
-
 HD_INLINE void flash_begin(void)
 {
     const amx_config_t config = amx_config(AMX_ROWS);
@@ -46,9 +39,8 @@ typedef struct amx_product {
     bool second; /* rows 16 .. 31 */
     bool half;   /* a first half of a step is done */
 #if FLASH_PLANES > 1
-    const char *a_begin, *b_begin;
     int64_t a_low, b_low; /* bytes to the low parts */
-    int depth, rest, pass; /* steps of a product of parts, and to do; which of four */
+    bool low_by_low;      /* their product counts */
 #endif
 } amx_product_t;
 
@@ -84,38 +76,57 @@ HD_INLINE void amx_zero_sums(void)
     amx_zero(3);
 }
 
-enum { SCORE_PARTS = FLASH_PLANES > 1 ? 4 : 1, VALUE_PARTS = FLASH_PLANES > 1 ? 3 : 1 };
-
-/* Makes a product of numbers the sum of `parts` products of their parts. */
-HD_INLINE void amx_part(amx_product_t *m, int64_t a_low, int64_t b_low, int parts)
-{
 #if FLASH_PLANES > 1
-    m->a_begin = m->a;
-    m->b_begin = m->b;
-    m->a_low = a_low;
-    m->b_low = b_low;
-    m->depth = m->rest = m->left;
-    m->left *= parts;
-#else
-    (void)m, (void)a_low, (void)b_low, (void)parts;
-#endif
+/* All products of the parts in 4 and 5 (high, low) with those in 6 and 7. */
+#define AMX_DOTS(sum)           \
+    do {                        \
+        amx_dot(sum, 4, 6);     \
+        amx_dot(sum, 4, 7);     \
+        amx_dot(sum, 5, 6);     \
+        if (m->low_by_low)      \
+            amx_dot(sum, 5, 7); \
+    } while (0)
+
+HD_INLINE void amx_load_parts(const char *b, const amx_product_t *m)
+{
+    amx_load(6, b, AMX_SUM_ROW);
+    amx_load(7, b + m->b_low, AMX_SUM_ROW);
 }
 
-/* After the last step of high parts by high ones come high by low, low by high, low by low. */
-HD_INLINE void amx_next_parts(amx_product_t *m)
+/* Half a step: the rows of the first left operand, or of the second. Both parts of a left operand
+ * meet both of two right ones, of which the second serves both halves: 10 loads for 12 or 16 dots.
+ */
+HD_INLINE void amx_half_step(const int vectors, amx_product_t *m)
 {
-#if FLASH_PLANES > 1
-    if (--m->rest > 0)
+    const char *a = m->a + (m->half ? m->a_second : 0), *b = m->b;
+    if (!m->half || m->second) {
+        amx_load(4, a, m->a_row);
+        amx_load(5, a + m->a_low, m->a_row);
+    }
+    if (!m->half) {
+        amx_load_parts(b, m);
+        AMX_DOTS(0);
+        if (vectors > 1) {
+            amx_load_parts(b + 64, m);
+            AMX_DOTS(1);
+        }
+        m->half = true;
         return;
-    m->rest = m->depth;
-    m->pass++;
-    m->a = m->a_begin + (m->pass >> 1) * m->a_low;
-    m->b = m->b_begin + (m->pass & 1) * m->b_low;
-#else
-    (void)m;
-#endif
+    }
+    if (m->second) {
+        if (vectors > 1) {
+            AMX_DOTS(3);
+            amx_load_parts(b, m);
+        }
+        AMX_DOTS(2);
+    }
+    m->half = false;
+    m->a += m->a_step;
+    m->b = b + AMX_PAIRS * AMX_SUM_ROW;
+    m->left--;
 }
-
+#undef AMX_DOTS
+#else
 /* Half a step: the rows of the first left operand, or of the second. */
 HD_INLINE void amx_half_step(const int vectors, amx_product_t *m)
 {
@@ -142,8 +153,8 @@ HD_INLINE void amx_half_step(const int vectors, amx_product_t *m)
     m->a = a + m->a_step;
     m->b = b + AMX_PAIRS * AMX_SUM_ROW;
     m->left--;
-    amx_next_parts(m);
 }
+#endif
 
 /* ---- one by one, for the careful way --------------------------------------------------------- */
 
@@ -157,8 +168,8 @@ static void amx_scores_1(const char *k, int64_t k_row, int count, const char *q,
         vec_t sum = vec_zero();
         for (int c = 0; c < part * 2; c++) {
             const char *key = k + j * k_row + c * 2, *cell = q + c / 2 * AMX_SUM_ROW;
-            vec_t query = vec_add(split_half(cell, c % 2),
-                                  split_half(cell + part * AMX_SUM_ROW, c % 2));
+            vec_t query =
+                vec_add(split_half(cell, c % 2), split_half(cell + part * AMX_SUM_ROW, c % 2));
             sum = vec_fma(vec_set1(split_number(key, key + part * 4)), query, sum);
         }
         vec_store(s + j * LANES, sum);
@@ -220,8 +231,8 @@ static void qk_keys(int vectors, const char *k, int64_t k_row, int first, int en
 HD_INLINE const char *flash_value_at(const char *v, int64_t v_row, int key, int column)
 {
     return v + key / AMX_KEYS * (v_row * AMX_PAIRS) +
-           column / AMX_ROWS * (FLASH_PLANES * AMX_TILE_BYTES) +
-           column % AMX_ROWS * AMX_ROW_BYTES + (key % AMX_KEYS & ~1) * 2;
+           column / AMX_ROWS * (FLASH_PLANES * AMX_TILE_BYTES) + column % AMX_ROWS * AMX_ROW_BYTES +
+           (key % AMX_KEYS & ~1) * 2;
 }
 
 #endif

@@ -106,8 +106,7 @@ static flash_sizes_t flash_sizes(const hd_attention_t *a, int threads)
     if (z.threads > heads * z.turns)
         z.threads = (int)hd_max(heads * z.turns, 1);
 
-    z.staging_row =
-        (int64_t)hd_round_up((size_t)hd_max(a->d, a->dv), VEC_LANES * FLASH_PLANES) * 4;
+    z.staging_row = (int64_t)hd_round_up((size_t)hd_max(a->d, a->dv), VEC_LANES * FLASH_PLANES) * 4;
     z.q = padded((int64_t)TILES * z.steps * LANES * 4);
     z.s = padded(STEP_KEYS * LANES * 4);
     z.p = FLASH_PAIRS ? padded(STEP_KEYS / CELL * LANES * 4) : 0;

@@ -1,8 +1,9 @@
 /* cpu:flash_split_amx, flash attention of f16 on the matrix unit, which has bf16 alone: each number
  * is the sum of a high and a low part of bf16, exactly for q, k and v, to 16 bits for weights. A
  * score is the sum of all four products of parts, a result of three (the one of both low parts is
- * below 2^-16). The rest is as in flash_amx.c, with exponentials to 1e-7. Where a result is infinite
- * or NaN, the task is done again in f32: infinity times a part that is zero would be NaN. */
+ * below 2^-16). The rest is as in flash_amx.c, with exponentials to 1e-7. Where a result is
+ * infinite or NaN, the task is done again in f32: infinity times a part that is zero would be NaN.
+ */
 #include "tiles_split_amx.h"
 
 #include "flash_body.h"

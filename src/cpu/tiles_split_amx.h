@@ -1,6 +1,6 @@
 /* Register tiles for the matrix unit, of numbers in two parts of bf16 each, a high and a low one:
- * flash_body.h says what each means. An f16 is the sum of its parts exactly, infinity and NaN have a
- * low part of zero, and a weight keeps 16 bits. */
+ * flash_body.h says what each means. An f16 is the sum of its parts exactly, infinity and NaN have
+ * a low part of zero, and a weight keeps 16 bits. */
 #ifndef HD_TILES_SPLIT_AMX_H
 #define HD_TILES_SPLIT_AMX_H
 
@@ -32,8 +32,7 @@ HD_INLINE void flash_split(vec_t x, vec_t *high, vec_t *low)
 HD_INLINE void split_store(char *to, vec_t even, vec_t odd)
 {
     __m512i low = _mm512_srli_epi32(_mm512_castps_si512(even), 16);
-    _mm512_storeu_si512(
-        to, _mm512_mask_blend_epi16(0xaaaaaaaau, low, _mm512_castps_si512(odd)));
+    _mm512_storeu_si512(to, _mm512_mask_blend_epi16(0xaaaaaaaau, low, _mm512_castps_si512(odd)));
 }
 
 HD_INLINE void split_store_row(char *to, vec_t part)

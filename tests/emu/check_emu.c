@@ -7,7 +7,7 @@ extern const heed_impl_t hd_impl_emu_flash_avx512, hd_impl_emu_flash_avx512bf16;
 extern const heed_impl_t hd_impl_emu_cast_avx512, hd_impl_emu_cast_avx512vbmi;
 extern const heed_impl_t hd_impl_emu_short_avx512, hd_impl_emu_short_avx512bf16;
 extern const heed_impl_t hd_impl_emu_decode_avx512, hd_impl_emu_decode_avx512vbmi;
-extern const heed_impl_t hd_impl_emu_flash_amx;
+extern const heed_impl_t hd_impl_emu_flash_amx, hd_impl_emu_flash_split_amx;
 
 static heed_impl_t emulated(const heed_impl_t *kernel, const char *name)
 {
@@ -30,7 +30,8 @@ int main(int argc, char **argv)
     heed_impl_t decode_vbmi =
         emulated(&hd_impl_emu_decode_avx512vbmi, "cpu:emulated_decode_avx512vbmi");
     heed_impl_t amx = emulated(&hd_impl_emu_flash_amx, "cpu:emulated_amx");
-    const heed_impl_t *const all[] = {&f32,    &bf16,        &short_f32, &short_bf16, &amx,
-                                      &decode, &decode_vbmi, &cast,      &vbmi,       NULL};
+    heed_impl_t split = emulated(&hd_impl_emu_flash_split_amx, "cpu:emulated_split_amx");
+    const heed_impl_t *const all[] = {&split,  &f32,         &bf16, &short_f32, &short_bf16, &amx,
+                                      &decode, &decode_vbmi, &cast, &vbmi,      NULL};
     return kit_loop_main(argc, argv, all);
 }

@@ -123,9 +123,9 @@ typedef struct kit_op {
     uint64_t (*needs)(const void *desc);
     /* The word that makes the reference's output exact enough, "out=f32"; "" if none is needed. */
     const char *reference_words;
-    /* Judges the outputs of an implementation with these features (and KIT_TENSOR_CORES, KIT_SPLIT_WEIGHTS) against
-     * those of the reference on the same inputs; `reference_problem` is the problem with
-     * reference_words. */
+    /* Judges the outputs of an implementation with these features (and KIT_TENSOR_CORES,
+     * KIT_SPLIT_WEIGHTS) against those of the reference on the same inputs; `reference_problem` is
+     * the problem with reference_words. */
     void (*judge)(uint64_t features, heed_problem_t *problem, const kit_buffers_t *buffers,
                   heed_problem_t *reference_problem, const kit_buffers_t *reference,
                   kit_verdict_t *verdict);

@@ -43,9 +43,9 @@ typedef struct kit_attention {
     double *out, *lse;
     double *want_out, *want_lse;
     double *old_out, *old_lse;
-    bool f16_weights;  /* each weight may have been rounded to f16 on its way into out */
+    bool f16_weights;   /* each weight may have been rounded to f16 on its way into out */
     bool split_weights; /* each weight may have been rounded to two bf16 */
-    bool e4m3_weights; /* each weight may have been rounded to e4m3 on its way into out */
+    bool e4m3_weights;  /* each weight may have been rounded to e4m3 on its way into out */
 } kit_attention_t;
 
 /* Fills in the lengths and what modifies scores; then q, k and v too. False: out of memory.
