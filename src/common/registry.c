@@ -195,13 +195,17 @@ static bool list_concerns(const heed_context_t *context, const char *list, const
 
 static heed_status_t check_item(const heed_context_t *context, const char *item, const char *which)
 {
-    char known[384];
+    char known[1024];
     const heed_impl_t *impl;
+    const char *op = ""; /* is named once, for all that follow */
     hd_text_t text = hd_text(known, sizeof(known));
     for (int i = 0; (impl = heed_impl_at(context, i)); i++) {
         if (item_matches(item, impl))
             return HEED_OK;
-        hd_text_add(&text, "%s%s=%s", i ? ", " : "", impl->op, impl->name);
+        bool same = strcmp(op, impl->op) == 0;
+        hd_text_add(&text, "%s%s%s%s", i ? ", " : "", same ? "" : impl->op, same ? "" : "=",
+                    impl->name);
+        op = impl->op;
     }
     return hd_fail(HEED_ERROR_UNKNOWN_IMPL, "%s: '%s' matches no implementation: there are %s",
                    which, item, known);
