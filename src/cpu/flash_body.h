@@ -23,7 +23,7 @@
  * tasks to a walk instead of one 84.1 for 74.5 (69.7, 58.8) at head size 128, 83.8 for 83.7 (67.1,
  * 62.3) at 64. The next step prefetched into the second cache: no more than 0.4, left out. Twice as
  * many exponentials at once: 1.2 to 1.5. On AVX2, whose tiles of 16 queries fit diagonals anyway,
- * segments gave 1 at most, in a window; they are for the 64 lanes of AVX-512, in emulation only. */
+ * segments gave 1 at most, in a window; they are for the 64 lanes of AVX-512. */
 #ifndef HD_FLASH_BODY_H
 #define HD_FLASH_BODY_H
 
