@@ -1,8 +1,10 @@
-# What carries messages between processes: libheed-mpi.so over any MPI 3.1, libheed-nccl.so over NCCL.
+# What carries messages between processes: libheed-mpi.so over any MPI 3.1, libheed-nccl.so over
+# NCCL.
 # Each is a plugin of its own, built where what it needs is found; libheed links neither.
 
 foreach(transport IN ITEMS MPI NCCL)
-  set(HEED_${transport} AUTO CACHE STRING "The ${transport} transport: AUTO (where found), ON or OFF")
+  set(HEED_${transport} AUTO CACHE STRING
+      "The ${transport} transport: AUTO (where found), ON or OFF")
   set_property(CACHE HEED_${transport} PROPERTY STRINGS AUTO ON OFF)
   if(NOT HEED_${transport} MATCHES "^(AUTO|ON|OFF)$")
     message(FATAL_ERROR "HEED_${transport}=${HEED_${transport}} is unknown: it takes AUTO, ON, OFF")

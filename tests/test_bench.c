@@ -393,7 +393,8 @@ static void test_json(void **state)
     json_t *env = json_object_get(context, "env");
     assert_string_equal(json_string_value(json_object_get(env, "HEED_BENCH_TEST")), "a=b");
     json_t *limits = json_object_get(context, "limits");
-    assert_keys(limits, "fma_f32_gflops fma_f32_avx2_gflops dot_bf16_gflops tile_bf16_gflops read_gbps l3_read_gbps "
+    assert_keys(limits, "fma_f32_gflops fma_f32_avx2_gflops dot_bf16_gflops tile_bf16_gflops "
+                        "read_gbps l3_read_gbps "
                         "l2_read_gbps "
                         "matmul_f32_gflops matmul_bf16_gflops matmul_f16_gflops copy_gbps");
     assert_near(json_real_value(json_object_get(limits, "fma_f32_gflops")), 100);

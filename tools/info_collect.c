@@ -252,7 +252,7 @@ static json_t *environment_list(void)
 json_t *info_collect(heed_context_t *context)
 {
     return json_pack("{s:i, s:s, s:s, s:o, s:o, s:o, s:o, s:o}", "schema", 1, "version",
-                     heed_version(), "blas", heed_linear_library(), "devices", device_list(context), "missing", missing_devices(context),
-                     "transports", transport_list(), "operations", operation_list(context),
-                     "environment", environment_list());
+                     heed_version(), "blas", heed_linear_library(), "devices", device_list(context),
+                     "missing", missing_devices(context), "transports", transport_list(),
+                     "operations", operation_list(context), "environment", environment_list());
 }

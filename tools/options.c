@@ -15,7 +15,9 @@ static const struct argp_option options[] = {
     {"threads", KEY_THREADS, "N", 0, "use N threads (default: one for each core)", 0},
     {"device", KEY_DEVICE, "NAME", 0, "run on auto, cpu, cuda or cuda:N", 0},
     {"max-isa", KEY_MAX_ISA, "ISA", 0,
-     "pretend that the CPU has no more than scalar, avx2, avx512, avx512bf16, avx512vbmi or amx", 0},
+     "pretend that the CPU has no more than scalar, avx2, avx512, avx512bf16, avx512vbmi "
+     "or amx",
+     0},
     {"verbose", KEY_VERBOSE, "LEVEL", 0, "log to stderr: none, error, warn, select, exec or all",
      0},
     {0},

@@ -3,11 +3,12 @@
 
     python3 bench/peers/dilated_peers.py --lib build/release/libheed.so -o dilated.json
 
-dilated-attention-pytorch divides the heads among the segments, as mode=grouped; torchscale mixes all
-segments in every head, as mode=longnet, and is taken from a checkout in TORCHSCALE_SRC, for the
-package on the index has no dilated attention. Both call a GPU library for the attention itself: that
-step is PyTorch's CPU flash kernel here, all else is the packages' own code. Rates count the same
-operations for all; "of_dense" is the rate over that of Heed's dense attention of one segment and head."""
+dilated-attention-pytorch divides the heads among the segments, as mode=grouped; torchscale mixes
+all segments in every head, as mode=longnet, and is taken from a checkout in TORCHSCALE_SRC, for
+the package on the index has no dilated attention. Both call a GPU library for the attention
+itself: that step is PyTorch's CPU flash kernel here, all else is the packages' own code. Rates
+count the same operations for all; "of_dense" is the rate over that of Heed's dense attention of
+one segment and head."""
 
 import argparse
 import importlib.metadata

@@ -58,7 +58,7 @@ typedef struct heed_context_parallel_desc {
     int32_t everywhere; /* 1: every rank has all queries, and gets all of out and lse (TREE); 0:
                            they are spread by layout, as the keys are */
     int32_t whole;      /* 0: the tensors hold this rank's tokens alone, in the order of its runs
-                           (heed_ring_runs). 1: they hold all, and a rank reads and writes its own */
+                           (heed_ring_runs). 1: all, of which a rank reads and writes its own */
     heed_tensor_t q;    /* [B,n,H,D] f32, bf16, f16, with data */
     heed_tensor_t k;    /* [B,m,Hk,D] q's dtype */
     heed_tensor_t v;    /* [B,m,Hk,Dv] q's dtype */

@@ -1,5 +1,5 @@
-# Ranks as processes, included by tests/CMakeLists.txt: what needs mpirun, left out by name where MPI
-# is not.
+# Ranks as processes, included by tests/CMakeLists.txt: what needs mpirun, left out by name where
+# MPI is not.
 
 if(NOT TARGET heed_mpi)
   set(heed_mpi_test_state "left out: ${heed_mpi_missing}")
