@@ -37,7 +37,7 @@ static bool attention_may_refuse(const char *name, const heed_attention_desc_t *
         return true;
     if (has(name, "cpu:dense")) /* it does without a list that may be done without */
         return !desc->tiles || !desc->tiles_optional;
-    if (has(name, "cpu:flash") && desc->tiles_optional)
+    if (has(name, "cpu:") && has(name, "flash") && desc->tiles_optional)
         return true;
     if (has(name, "short"))
         return desc->k.shape[1] > SHORT_KEYS || desc->page_table.ndim;
