@@ -17,6 +17,9 @@ add_compile_options(-ffp-contract=off)
 # Kernels. Neither errno nor floating-point traps are read anywhere; without that promise the
 # compiler may not turn sqrt or a select into vector code. Results stay the same.
 set(HEED_KERNEL_FLAGS "$<$<NOT:$<CONFIG:Debug>>:-O3>" -fno-math-errno -fno-trapping-math)
+if(HEED_SANITIZE) # at -O3 sanitizers take a compiler minutes for a kernel
+  set(HEED_KERNEL_FLAGS -O1 -fno-math-errno -fno-trapping-math)
+endif()
 
 # Instruction sets by the suffix of the file's name: flash_avx2.c gets those of avx2. Only these
 # files may hold vector code, and nothing calls them before the CPU was asked.
