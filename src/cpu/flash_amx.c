@@ -9,12 +9,9 @@
  * weight 6 cycles of the one vector port that is left beside dots. With 64 columns that is 384
  * cycles of weights beside 256 of dots for 32 keys and 32 queries, with 128 it is 384 beside 512.
  *
- * Measured on a core of Intel's fifth generation (Emerald Rapids, 2.3 to 2.6 GHz, a virtual
- * machine), 2048 queries and keys, one thread: with the core to itself 680 (64 columns) and 700
- * GFLOP/s (128); most of the time other machines on the same host used it too, then 290.
- * cpu:flash_avx512bf16 had 61 to 69. Steps with one product after the other: 480; exponentials with
- * a pass for the maximum and all maxima followed: 460. Prefetching the next operands: 5 to 10 %
- * slower. */
+ * Measured: docs/performance.md, 253 to 505 GFLOP/s for 64 columns, depending on what else used the
+ * core. Two builds in turns, on the way here: steps with one product after the other and maxima
+ * first were a quarter slower; prefetching the next operands 5 to 10 %. */
 #include "tiles_amx.h"
 
 #include "flash_body.h"

@@ -1,6 +1,6 @@
 /* cpu:flash_avx512, flash attention with AVX-512; f32 arithmetic for every dtype. The algorithm is
- * told in flash_body.h. 6 keys by 4 vectors are 24 sums of 32 registers. Emerald
- * Rapids, one thread, 2048 tokens: 126 to 138 GFLOP/s of 151 to 177. */
+ * told in flash_body.h. 6 keys by 4 vectors are 24 sums of 32 registers. Measured:
+ * docs/performance.md. */
 #include "tiles_avx512.h"
 
 #include "flash_body.h"

@@ -1,9 +1,9 @@
 /* cpu:flash_avx512bf16, flash attention of bf16 through the bf16 dot product, two multiply-adds a
  * lane: cells are pairs of bf16. K is read in its natural pairs; two rows of V are interleaved,
  * once for each key head. Weights are rounded to bf16 between the products. The scale is applied to
- * the f32 scores, for rounding it into bf16 queries would cost accuracy. On
- * Emerald Rapids, whose dot product has half the rate of f32 multiply-adds, 77 to 90 % of it; never
- * measured where it has twice (Zen 4, Zen 5). */
+ * the f32 scores, for rounding it into bf16 queries would cost accuracy. Measured
+ * (docs/performance.md) where the dot product has half the rate of f32 multiply-adds; never where
+ * it has twice (Zen 4, Zen 5). */
 #include "tiles_avx512bf16.h"
 
 #include "flash_body.h"
