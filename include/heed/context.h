@@ -105,7 +105,8 @@ static inline heed_context_config_t heed_context_config(void)
     return config;
 }
 
-/* Makes a context; config NULL means all defaults.
+/* Makes a context; config NULL means all defaults. On Linux, on a CPU with AMX, it asks the system
+ * once to let this process use tiles, which makes the signal frames of threads that do larger.
  * Errors: NULL, STRUCT_SIZE, VALUE, ENVIRONMENT, OUT_OF_MEMORY. *context is NULL after an error. An
  * impl or skip_impl list that matches nothing is found when a plan is made, for a program may still
  * register its own implementations. */
