@@ -161,16 +161,18 @@ static double get(heed_dtype_t dtype, const void *at, size_t i)
     return dtype == HEED_F64 ? ((const double *)at)[i] : kit_load(dtype, at, (int64_t)i);
 }
 
+static double joined(heed_reduce_t reduce, double a, double b)
+{
+    if (reduce == HEED_REDUCE_SUM)
+        return a + b;
+    return (reduce == HEED_REDUCE_MAX) == (a > b) ? a : b;
+}
+
 static double wanted(const member_t *member, size_t i)
 {
     double value = number_of(0, i);
-    for (int r = 1; r < member->comm.size; r++) {
-        double other = number_of(r, i);
-        if (member->reduce == HEED_REDUCE_SUM)
-            value += other;
-        else
-            value = member->reduce == HEED_REDUCE_MAX ? fmax(value, other) : fmin(value, other);
-    }
+    for (int r = 1; r < member->comm.size; r++)
+        value = joined(member->reduce, value, number_of(r, i));
     return value;
 }
 
