@@ -1,32 +1,10 @@
-/* Attention's words: a problem string to a descriptor, and back. */
-#include "op_attention.h"
+/* Attention's words: a problem string to a descriptor. attention_problem.c goes back. */
+#include "attention_words.h"
 #include "tiles.h"
 
 #include <heed/tiles.h>
 
-#include <math.h>
-#include <stdio.h>
 #include <string.h>
-
-typedef hd_attention_words_t words_t;
-
-/* ---- from words ------------------------------------------------------------------------------ */
-
-/* Strides of axes (b, s, h, d) for a layout whose row of heads holds `heads` heads. */
-static void layout_strides(int64_t layout, const int64_t *shape, int64_t heads, int64_t *strides)
-{
-    int64_t s = hd_max(shape[1], 1), h = hd_max(shape[2], 1), d = shape[3];
-    if (layout == HD_BHSD) {
-        strides[0] = h * s * d;
-        strides[1] = d;
-        strides[2] = s * d;
-    } else {
-        strides[0] = s * heads * d;
-        strides[1] = heads * d;
-        strides[2] = d;
-    }
-    strides[3] = 1;
-}
 
 static heed_status_t read_strides(const char *text, heed_attention_desc_t *desc)
 {
@@ -50,39 +28,6 @@ static heed_status_t read_strides(const char *text, heed_attention_desc_t *desc)
     if (count < HEED_ATTENTION_LSE)
         return hd_fail(HEED_ERROR_VALUE, "layout=custom needs strides=Q/K/V/OUT[/LSE]");
     return HEED_OK;
-}
-
-/* Those of the word `out`, in its order. */
-static const heed_dtype_t outputs[] = {0, HEED_F32, HEED_BF16, HEED_F16};
-
-static heed_dtype_t output_of(int64_t word, heed_dtype_t dtype)
-{
-    return word ? outputs[word] : hd_usual_output(dtype);
-}
-
-static int64_t word_of_output(heed_dtype_t out, heed_dtype_t dtype)
-{
-    int64_t word = 0;
-    while (output_of(word, dtype) != out && word + 1 < HD_COUNT(outputs))
-        word++;
-    return word;
-}
-
-/* Those of the words `k-dtype` and `v-dtype`, in their order. */
-static const heed_dtype_t stored[] = {0,         HEED_F32,  HEED_BF16, HEED_F16,
-                                      HEED_E4M3, HEED_E5M2, HEED_I8};
-
-static heed_dtype_t stored_of(int64_t word, heed_dtype_t dtype)
-{
-    return word ? stored[word] : dtype;
-}
-
-static int64_t word_of_stored(heed_dtype_t has, heed_dtype_t dtype)
-{
-    int64_t word = 0;
-    while (stored_of(word, dtype) != has && word + 1 < HD_COUNT(stored))
-        word++;
-    return word;
 }
 
 static heed_tensor_t make_tensor(heed_dtype_t dtype, hd_axes_t *axes, int64_t b, int64_t s,
@@ -140,8 +85,8 @@ static heed_status_t find_sizes(const words_t *words, sizes_t *n)
     if (fused && (page || n->q_batch != n->k_batch || n->sq != n->sk || n->d != n->dv))
         return hd_fail(HEED_ERROR_VALUE, "layout=fused needs sq=sk, d=dv and no pages");
     heed_dtype_t dtype = (heed_dtype_t)words->dtype;
-    if (fused &&
-        (stored_of(words->k_dtype, dtype) != dtype || stored_of(words->v_dtype, dtype) != dtype))
+    if (fused && (hd_stored_of(words->k_dtype, dtype) != dtype ||
+                  hd_stored_of(words->v_dtype, dtype) != dtype))
         return hd_fail(HEED_ERROR_VALUE, "layout=fused needs k and v of q's type");
     if (words->strides[0] && words->layout != HD_CUSTOM)
         return hd_fail(HEED_ERROR_VALUE, "strides needs layout=custom");
@@ -278,14 +223,15 @@ static heed_status_t make_operands(const words_t *words, const sizes_t *n, hd_st
     int64_t hq = n->hq, hk = n->hk, fused = words->layout == HD_FUSED ? hq + 2 * hk : 0;
     desc->q = make_tensor(dtype, &axes[0], n->q_batch, n->sq, hq, n->d);
     desc->k =
-        make_tensor(stored_of(words->k_dtype, dtype), &axes[1], n->k_batch, n->k_rows, hk, n->d);
-    desc->v =
-        make_tensor(stored_of(words->v_dtype, dtype), &axes[2], n->k_batch, n->k_rows, hk, n->dv);
-    desc->out = make_tensor(output_of(words->out, dtype), &axes[3], n->q_batch, n->sq, hq, n->dv);
-    layout_strides(words->layout, axes[0].shape, fused ? fused : hq, axes[0].strides);
-    layout_strides(words->layout, axes[1].shape, fused ? fused : hk, axes[1].strides);
-    layout_strides(words->layout, axes[2].shape, fused ? fused : hk, axes[2].strides);
-    layout_strides(words->layout, axes[3].shape, hq, axes[3].strides);
+        make_tensor(hd_stored_of(words->k_dtype, dtype), &axes[1], n->k_batch, n->k_rows, hk, n->d);
+    desc->v = make_tensor(hd_stored_of(words->v_dtype, dtype), &axes[2], n->k_batch, n->k_rows, hk,
+                          n->dv);
+    desc->out =
+        make_tensor(hd_output_of(words->out, dtype), &axes[3], n->q_batch, n->sq, hq, n->dv);
+    hd_layout_strides(words->layout, axes[0].shape, fused ? fused : hq, axes[0].strides);
+    hd_layout_strides(words->layout, axes[1].shape, fused ? fused : hk, axes[1].strides);
+    hd_layout_strides(words->layout, axes[2].shape, fused ? fused : hk, axes[2].strides);
+    hd_layout_strides(words->layout, axes[3].shape, hq, axes[3].strides);
     if (words->lse || words->merge)
         desc->lse = dense(storage, HEED_ATTENTION_LSE, HEED_F32, 3,
                           (const int64_t[]){n->q_batch, hq, n->sq});
@@ -322,120 +268,4 @@ heed_status_t hd_attention_from_words(const void *at, void *to, hd_storage_t *st
     storage->extra = tiles;
     desc->tiles = tiles;
     return HEED_OK;
-}
-
-/* ---- to words -------------------------------------------------------------------------------- */
-
-/* Whether all four tensors lie in this layout; axes of length 1 fit any stride. */
-static bool has_layout(const heed_attention_desc_t *desc, int64_t layout)
-{
-    const heed_tensor_t *tensors[] = {&desc->q, &desc->k, &desc->v, &desc->out};
-    int64_t row = desc->q.shape[2] + 2 * desc->k.shape[2], strides[4];
-    if (layout == HD_FUSED &&
-        (desc->q.shape[1] != desc->k.shape[1] || desc->q.shape[3] != desc->v.shape[3] ||
-         desc->q.shape[0] != desc->k.shape[0] || desc->page_table.ndim ||
-         desc->q.dtype != desc->k.dtype || desc->q.dtype != desc->v.dtype))
-        return false;
-    for (int i = 0; i < HD_COUNT(tensors); i++) {
-        bool wide = layout == HD_FUSED && i != HEED_ATTENTION_OUT;
-        layout_strides(layout, tensors[i]->shape, wide ? row : tensors[i]->shape[2], strides);
-        for (int a = 0; a < 4; a++)
-            if (tensors[i]->shape[a] > 1 && tensors[i]->strides[a] != strides[a])
-                return false;
-    }
-    if (!desc->lse.ndim)
-        return true;
-    hd_dense_strides(3, desc->lse.shape, strides);
-    for (int a = 0; a < 3; a++)
-        if (desc->lse.shape[a] > 1 && desc->lse.strides[a] != strides[a])
-            return false;
-    return true;
-}
-
-static void print_strides(const heed_attention_desc_t *desc, char *text)
-{
-    const heed_tensor_t *tensors[] = {&desc->q, &desc->k, &desc->v, &desc->out, &desc->lse};
-    hd_text_t out = hd_text(text, HD_WORD_TEXT_SIZE);
-    for (int i = 0; i < HD_COUNT(tensors); i++)
-        for (int a = 0; a < tensors[i]->ndim; a++)
-            hd_text_add(&out, "%s%lld", a ? ":" : i ? "/" : "", (long long)tensors[i]->strides[a]);
-}
-
-/* Axes of a bias or mask that are not 1, as letters; keys always. */
-static void print_pairs(const heed_tensor_t *tensor, char *text)
-{
-    hd_text_t out = hd_text(text, HD_WORD_TEXT_SIZE);
-    if (tensor->ndim && tensor->dtype != HEED_BOOL)
-        hd_text_add(&out, "%s:", heed_dtype_name(tensor->dtype));
-    for (int i = 0; i < tensor->ndim; i++)
-        if (tensor->shape[i] != 1 || i == 3)
-            hd_text_add(&out, "%c", "bhqk"[i]);
-}
-
-static int64_t word_of_scale(const heed_tensor_t *scale)
-{
-    return scale->ndim == 0       ? HD_SCALE_NONE
-           : scale->ndim == 3     ? HD_SCALE_TOKEN
-           : scale->shape[0] == 1 ? HD_SCALE_TENSOR
-                                  : HD_SCALE_HEAD;
-}
-
-/* Words beyond those of plain attention. */
-static void extra_to_words(const heed_attention_desc_t *desc, words_t *words)
-{
-    bool q = desc->cu_seqlens_q.ndim, k = desc->cu_seqlens_k.ndim;
-    words->k_dtype = word_of_stored(desc->k.dtype, desc->q.dtype);
-    words->v_dtype = word_of_stored(desc->v.dtype, desc->q.dtype);
-    words->softcap = (double)desc->softcap;
-    words->off_by_one = desc->off_by_one;
-    print_pairs(&desc->bias, words->bias);
-    print_pairs(&desc->mask, words->mask);
-    words->alibi = desc->alibi_slopes.ndim; /* 1: by head, 2: by batch and head */
-    words->sinks = desc->sinks.ndim > 0;
-    words->ragged = q && k ? HD_RAGGED_QK : q ? HD_RAGGED_Q : k ? HD_RAGGED_K : HD_RAGGED_NONE;
-    words->lens = desc->seqlens_k.ndim > 0;
-    words->k_scale = word_of_scale(&desc->k_scale);
-    words->v_scale = word_of_scale(&desc->v_scale);
-    words->split = desc->split_keys;
-    words->invariant = desc->batch_invariant;
-    words->unchecked = desc->unchecked;
-    words->tiles_optional = desc->tiles_optional;
-    if (!desc->page_table.ndim)
-        return;
-    words->page = desc->k.shape[1];
-    words->pages = desc->k.shape[0];
-}
-
-void hd_attention_to_words(const void *at, void *to)
-{
-    const heed_attention_desc_t *desc = at;
-    words_t *words = to;
-    const int64_t *q = desc->q.shape, *k = desc->k.shape;
-    words->dtype = desc->q.dtype;
-    words->b = hd_sequences(desc);
-    words->sq = q[1];
-    words->sk = k[1] * (desc->page_table.ndim ? desc->page_table.shape[1] : 1);
-    words->hq = q[2];
-    words->hk = k[2];
-    words->d = q[3];
-    words->dv = desc->v.shape[3];
-    words->causal = desc->causal;
-    words->align = desc->align;
-    words->window[0] = desc->window_left;
-    words->window[1] = desc->window_right;
-    words->scale = desc->scale == (float)(1 / sqrt((double)q[3])) ? 0 : (double)desc->scale;
-    words->out = word_of_output(desc->out.dtype, desc->q.dtype);
-    words->lse = desc->lse.ndim > 0;
-    words->merge = desc->merge;
-    extra_to_words(desc, words);
-    words->layout = HD_BSHD;
-    while (words->layout < HD_CUSTOM && !has_layout(desc, words->layout))
-        words->layout++;
-    if (words->layout == HD_CUSTOM)
-        print_strides(desc, words->strides);
-    if (desc->tiles) {
-        int64_t rows = desc->tiles->batches * desc->tiles->heads * desc->tiles->rows;
-        snprintf(words->tiles, sizeof(words->tiles), "list:%lld-entries",
-                 (long long)desc->tiles->row_start[rows]);
-    }
 }

@@ -195,7 +195,7 @@ heed_status_t hd_impl_lists_check(const heed_context_t *context);
 bool hd_impl_allowed(const heed_context_t *context, const heed_impl_t *impl,
                      const heed_device_info_t *device, heed_why_t *why);
 
-/* ---- running (plan.c) ------------------------------------------------------------------------ */
+/* ---- running (plan_execute.c) ---------------------------------------------------------------- */
 
 /* Plan, workspace, execute on the descriptor's data, clean up. */
 heed_status_t hd_run_once(heed_context_t *context, const char *op, const void *desc);

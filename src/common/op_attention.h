@@ -1,5 +1,6 @@
 /* What the files of the operation `attention` share: op_attention.c holds its tables,
- * attention_check.c what a descriptor and its buffers must hold, attention_words.c its words. */
+ * attention_check.c what a descriptor and its buffers must hold, attention_words.c and
+ * attention_problem.c its words. */
 #ifndef HD_OP_ATTENTION_H
 #define HD_OP_ATTENTION_H
 

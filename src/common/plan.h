@@ -4,6 +4,8 @@
 
 #include "op.h"
 
+enum { HD_WORKSPACE_ALIGN = 64 };
+
 typedef struct hd_verdict {
     const heed_impl_t *impl;
     heed_why_t why; /* status HEED_OK: could have run */
