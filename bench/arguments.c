@@ -25,12 +25,15 @@ enum {
 static const struct argp_option option_list[] = {
     {0, 0, 0, 0, "What to run:", 1},
     {"shapes", KEY_SHAPES, "FILE", 0, "problems, one a line (default: OP.txt or models.txt)", 0},
-    {"prob", KEY_PROB, "STRING", 0, "one problem, as HEED_VERBOSE prints it; may be repeated", 0},
+    {"prob", KEY_PROB, "STRING", 0,
+     "one problem, as HEED_VERBOSE prints it; may be repeated; plain words after OP are one too",
+     0},
     {"impl", KEY_IMPL, "LIST", 0, "implementations, or auto (the default); * matches anything", 0},
     {"dtype", KEY_DTYPE, "LIST", 0, "run each problem with these dtypes instead of its own", 0},
     {"threads", KEY_THREADS, "N", 0, "use N threads (default: one for each core)", 0},
     {"max-isa", KEY_MAX_ISA, "ISA", 0,
-     "pretend that the CPU has no more than scalar, avx2, avx512, avx512bf16 or avx512vbmi", 0},
+     "pretend that the CPU has no more than scalar, avx2, avx512, avx512bf16, avx512vbmi or amx",
+     0},
     {"device", KEY_DEVICE, "DEVICE", 0, "run on cpu (the default), cuda or cuda:N", 0},
     {0, 0, 0, 0, "How:", 2},
     {"seconds", KEY_SECONDS, "S", 0, "sample each problem for S seconds (default 1)", 0},
@@ -56,6 +59,7 @@ static const char about[] =
     "copy within its memory.\n\n"
     "Examples:\n"
     "  heed bench attention --shapes bench/shapes/models.txt\n"
+    "  heed bench attention dtype=bf16 sq=2048 hq=32 hk=8 d=128 causal=1\n"
     "  heed bench attention --impl 'auto,cpu:flash_*' --dtype f32,bf16 \\\n"
     "      --prob 'attention b=1 sq=2048 sk=2048 hq=8 hk=8 d=64'\n"
     "  heed bench attention --device cuda --impl 'cuda:*' --shapes bench/shapes/prefill.txt\n"
@@ -112,6 +116,37 @@ static void take_op(struct argp_state *state, bench_options_t *options, const ch
         argp_error(state, "there is no operation %s; `heed info` lists them", op);
 }
 
+static void add_problem(bench_options_t *options, char *problem)
+{
+    options->probs =
+        bench_realloc(options->probs, (size_t)(options->prob_count + 1) * sizeof(*options->probs));
+    options->probs[options->prob_count++] = problem;
+}
+
+/* An operation, words of a problem, or both in one, as logs print them. */
+static void take_argument(struct argp_state *state, bench_options_t *options, char *arg)
+{
+    char *words = strchr(arg, '=') ? strchr(arg, ' ') : NULL;
+    size_t length = strlen(options->words);
+
+    if (words) {
+        *words++ = '\0';
+        take_argument(state, options, arg);
+    } else if (strchr(arg, '=')) {
+        words = arg;
+    }
+    if (!words) {
+        take_op(state, options, arg);
+        return;
+    }
+    if (!options->op)
+        argp_error(state, "the operation comes before the words of a problem: %s", words);
+    int added = snprintf(options->words + length, sizeof(options->words) - length, "%s %s",
+                         length ? "" : options->op, words);
+    if ((size_t)added >= sizeof(options->words) - length)
+        argp_error(state, "the problem is longer than %zu characters", sizeof(options->words) - 1);
+}
+
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
     bench_options_t *options = state->input;
@@ -121,9 +156,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         options->shapes = arg;
         return 0;
     case KEY_PROB:
-        options->probs = bench_realloc(options->probs,
-                                       (size_t)(options->prob_count + 1) * sizeof(*options->probs));
-        options->probs[options->prob_count++] = arg;
+        add_problem(options, arg);
         return 0;
     case KEY_IMPL:
         options->impls = arg;
@@ -157,9 +190,11 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         options->format = parse_format(state, arg);
         return 0;
     case ARGP_KEY_ARG:
-        take_op(state, options, arg);
+        take_argument(state, options, arg);
         return 0;
     case ARGP_KEY_SUCCESS:
+        if (options->words[0])
+            add_problem(options, options->words);
         if (options->beside && options->device.type != HEED_DEVICE_CPU)
             argp_error(state, "%s runs on the CPU", options->beside);
         return 0;
@@ -171,4 +206,4 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     }
 }
 
-const struct argp bench_argp = {option_list, parse, "OP", about, NULL, NULL, NULL};
+const struct argp bench_argp = {option_list, parse, "OP [WORD=VALUE...]", about, NULL, NULL, NULL};

@@ -80,9 +80,10 @@ typedef enum bench_format { BENCH_MARKDOWN, BENCH_CSV, BENCH_JSON } bench_format
 
 typedef struct bench_options {
     const char *op;
-    const char *beside; /* "sparse", "ring": attention by other means beside it; NULL: no */
-    const char *shapes; /* file, NULL: the problems of `probs`, else models.txt */
-    char **probs;       /* from --prob */
+    const char *beside;         /* "sparse", "ring": attention by other means beside it; NULL: no */
+    const char *shapes;         /* file, NULL: the problems of `probs`, else models.txt */
+    char **probs;               /* from --prob, and words */
+    char words[BENCH_TEXT * 2]; /* of one problem, from plain arguments */
     int prob_count;
     const char *impls;   /* patterns or "auto" */
     const char *dtypes;  /* NULL: as the problems say */

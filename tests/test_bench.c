@@ -558,6 +558,10 @@ static void test_usage(void **state)
     assert_command("", 2, "which operation?");
     assert_command("knitting", 2, "there is no operation knitting");
     assert_command("cast attention", 2, "one operation at a time");
+    assert_command("n=5 cast", 2, "the operation comes before the words of a problem: n=5");
+    assert_command("cast m=1", 2, "--prob: ");
+    assert_command("cast src=f32 dst=bf16 n=77 --dry-run", 0, "src=f32 dst=bf16 n=77");
+    assert_command("'cast src=f32 n=78' dst=bf16 --dry-run", 0, "src=f32 dst=bf16 n=78");
     assert_command("cast --threads 0", 2, "--threads takes a number from 1");
     assert_command("cast --seconds nan", 2, "--seconds takes a number");
     assert_command("cast -o xml", 2, "--output takes md, csv or json");

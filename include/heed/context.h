@@ -11,9 +11,11 @@
  *                       to the log callback, or to stderr where there is none
  *     HEED_IMPL         [op=]pattern,...: only these implementations; * matches anything
  *     HEED_SKIP_IMPL    [op=]pattern,...: never these
- *     HEED_MAX_CPU_ISA  scalar | avx2 | avx512 | avx512bf16 | avx512vbmi: pretend that the CPU has
- * no more HEED_NUM_THREADS  a number of threads, 1 or more HEED_DEVICE       auto | cpu | cuda |
- * cuda:N: where to run HEED_FALLBACK     deny | warn | allow: when that device cannot be used
+ *     HEED_MAX_CPU_ISA  scalar | avx2 | avx512 | avx512bf16 | avx512vbmi | amx: pretend that the
+ *                       CPU has no more
+ *     HEED_NUM_THREADS  a number of threads, 1 or more
+ *     HEED_DEVICE       auto | cpu | cuda | cuda:N: where to run
+ *     HEED_FALLBACK     deny | warn | allow: when that device cannot be used
  *     HEED_PLUGIN_PATH  an absolute path | none: the file of the CUDA backend. Not set:
  *                       libheed-cuda.so in the folder of libheed itself, else in LIBDIR/heed. It is
  *                       loaded once a process and stays; what goes wrong is no error but the reason
