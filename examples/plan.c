@@ -25,7 +25,9 @@ static heed_status_t repeat(const heed_plan_t *plan, void *const *buffers, int t
     if (status)
         return status;
     void *workspace = aligned_alloc(alignment, (bytes / alignment + 1) * alignment);
-    for (int i = 0; i < times && workspace && !status; i++)
+    if (!workspace && !status)
+        status = HEED_ERROR_OUT_OF_MEMORY;
+    for (int i = 0; i < times && !status; i++)
         status = heed_plan_execute(plan, buffers, HEED_ATTENTION_OPERANDS, workspace, bytes, NULL);
     free(workspace);
     return status;
