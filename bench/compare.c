@@ -12,8 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- reading -----------------------------------------------------------------------------------
- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 static double number_of(const json_t *object, const char *key)
 {
@@ -139,8 +138,7 @@ int compare_best_peer(const compare_table_t *table, const compare_row_t *row)
     return best;
 }
 
-/* ---- the command -------------------------------------------------------------------------------
- */
+/* ---- the command ----------------------------------------------------------------------------- */
 
 enum { KEY_PLOT = 0x5000 };
 

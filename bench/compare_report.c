@@ -22,8 +22,7 @@ static double rate_of(const compare_row_t *row, double ns)
     return (is_read_bound(row) ? row->bytes : row->flops) / ns;
 }
 
-/* ---- the table ---------------------------------------------------------------------------------
- */
+/* ---- the table ------------------------------------------------------------------------------- */
 
 static void put_rate(const compare_row_t *row, double ns, bool bold, FILE *to)
 {
@@ -86,8 +85,7 @@ void compare_markdown(const compare_table_t *table, FILE *to)
         put_row(table, &table->rows[r], to);
 }
 
-/* ---- the picture -------------------------------------------------------------------------------
- */
+/* ---- the picture ----------------------------------------------------------------------------- */
 
 /* One line a problem: its name and the share of the limit of Heed and of each peer. */
 static void put_data(const compare_table_t *table, FILE *to)

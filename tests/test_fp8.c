@@ -76,8 +76,7 @@ static void read_runs(const st_file_t *file, const char *table, uint8_t *codes)
     }
 }
 
-/* ---- tables of others --------------------------------------------------------------------------
- */
+/* ---- tables of others ------------------------------------------------------------------------ */
 
 static void decoding_by_table(void **state)
 {

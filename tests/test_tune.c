@@ -64,8 +64,7 @@ static heed_peaks_t sample(void)
     return peaks;
 }
 
-/* ---- round trip --------------------------------------------------------------------------------
- */
+/* ---- round trip ------------------------------------------------------------------------------ */
 
 static void test_round_trip(void **state)
 {
@@ -111,8 +110,7 @@ static void test_left_out(void **state)
     assert_true(cpu.peaks.f32_avx2.one == peaks.f32_avx2.one);
 }
 
-/* ---- what is refused ---------------------------------------------------------------------------
- */
+/* ---- what is refused ------------------------------------------------------------------------- */
 
 /* Reading `file` leaves the assumptions and one line that says `why`, 0 lines for no file. */
 static void expect_refused(const char *file, int expected_lines, const char *why, int line)
@@ -232,8 +230,7 @@ static void test_settings(void **state)
     heed_context_destroy(context);
 }
 
-/* ---- what estimates make of it ------------------------------------------------------------------
- */
+/* ---- what estimates make of it --------------------------------------------------------------- */
 
 static void test_rates(void **state)
 {
@@ -294,8 +291,7 @@ static void test_estimates(void **state)
                      estimate[1][i]);
 }
 
-/* ---- the command --------------------------------------------------------------------------------
- */
+/* ---- the command ----------------------------------------------------------------------------- */
 
 static void test_command(void **state)
 {

@@ -103,8 +103,7 @@ double long_peak_memory(void);
 /* Writes "[1,4096,8,64] bf16" and returns text. */
 const char *long_shape(const heed_tensor_t *tensor, char *text, size_t size);
 
-/* ---- the commands, of argv[0] "heed run ring" -------------------------------------------------
- */
+/* ---- the commands, of argv[0] "heed run ring" ------------------------------------------------ */
 
 int run_ring(int argc, char **argv);
 int run_sparse(int argc, char **argv);

@@ -22,8 +22,7 @@ typedef struct arguments {
     tool_options_t options;
 } arguments_t;
 
-/* ---- the file ---------------------------------------------------------------------------------
- */
+/* ---- the file -------------------------------------------------------------------------------- */
 
 /* Makes the folders of a path; those that are there stay as they are. */
 static bool make_folders(const char *path)
@@ -77,8 +76,7 @@ bool tune_write(const char *path, const heed_device_info_t *cpu, const heed_peak
     return false;
 }
 
-/* ---- the command -------------------------------------------------------------------------------
- */
+/* ---- the command ----------------------------------------------------------------------------- */
 
 static void show_progress(const char *what)
 {

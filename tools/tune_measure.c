@@ -10,8 +10,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-/* ---- rates ------------------------------------------------------------------------------------
- */
+/* ---- rates ----------------------------------------------------------------------------------- */
 
 typedef struct rate_plan {
     heed_rate_t *rate;
@@ -59,8 +58,7 @@ static void measure_rates(const heed_device_info_t *cpu, double seconds, tune_pr
     }
 }
 
-/* ---- the cost of a team ------------------------------------------------------------------------
- */
+/* ---- the cost of a team ---------------------------------------------------------------------- */
 
 /* Many small casts, so large that one starts a team and so small that the team is most of it. */
 enum { TEAM_ELEMENTS = 1 << 16, TEAM_ROUNDS = 4000 };

@@ -119,10 +119,9 @@ typedef struct heed_attention_desc {
     int32_t batch_invariant; /* 1: the bits of a row depend neither on the batch nor on threads */
     int32_t unchecked;       /* 1: trust lengths, page tables and scales: execute does not look */
 
-    int32_t
-        tiles_optional; /* 1: tiles approximate dense attention, which is computed instead where
+    int32_t tiles_optional; /* 1: tiles approximate dense attention, which is computed instead where
                            it is predicted to be faster (cpu:dense); 0: tiles are what is meant */
-    int32_t unused_end; /* padding, whatever it holds */
+    int32_t unused_end;     /* padding, whatever it holds */
 } heed_attention_desc_t;
 
 /* e4m3 is taken as it is: a scale of q and k belongs into `scale`, one of v is the caller's. Tensor

@@ -25,8 +25,7 @@
 extern "C" {
 #endif
 
-/* ---- the words of a descriptor; 0 is the default ----------------------------------------------
- */
+/* ---- the words of a descriptor; 0 is the default --------------------------------------------- */
 
 /* What a number becomes that rounds to more than an FP8 format's largest. */
 typedef enum heed_overflow {
@@ -74,8 +73,7 @@ typedef enum heed_scale_form {
     HEED_SCALE_FORM_MX    /* s = 2^ceil(log2(amax / largest)), E8M0; DIVIDES */
 } heed_scale_form_t;
 
-/* ---- the descriptor ----------------------------------------------------------------------------
- */
+/* ---- the descriptor -------------------------------------------------------------------------- */
 
 /* Operand order of heed_plan_execute. */
 enum {
@@ -172,8 +170,7 @@ enum {
 #undef HEED_CAST_ENUM_
 #undef HEED_CAST_OR_
 
-/* ---- presets ------------------------------------------------------------------------------------
- */
+/* ---- presets --------------------------------------------------------------------------------- */
 
 typedef enum heed_cast_preset {
     HEED_CAST_OCP_SAT,
@@ -200,8 +197,7 @@ HEED_API const char *heed_cast_preset_name(heed_cast_preset_t preset);
 HEED_API HEED_MUST_USE heed_status_t heed_cast_preset_parse(const char *name,
                                                             heed_cast_preset_t *preset);
 
-/* ---- running ------------------------------------------------------------------------------------
- */
+/* ---- running --------------------------------------------------------------------------------- */
 
 /* heed_plan_create for casts. */
 HEED_API HEED_MUST_USE heed_status_t heed_cast_plan(heed_context_t *context,

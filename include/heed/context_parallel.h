@@ -7,8 +7,10 @@
  *     ALL_GATHER     (P-1)/P 2 N Hk D b      a slice of heads at a time, beside the one before;
  *                                            every rank needs memory for the keys of all
  *     ALL_TO_ALL     (P-1)/P^2 N D b (2 H + 2 Hk)   heads for tokens and back, before and after;
- * the work of all ranks is equal whatever the mask ALL_TO_ALL_RING  the two in rows and columns:
- * heads are exchanged among `group` ranks, keys go around the P / group ranks of equal places
+ *                                            the work of all ranks is equal whatever the mask
+ *     ALL_TO_ALL_RING                        the two in rows and columns: heads are exchanged
+ *                                            among `group` ranks, keys go around the P / group
+ *                                            ranks of equal places
  *     PASS_Q         (P-1)/P (N D b + N (D + 1) 4) H   queries go around, results come back: for
  *                                            few queries over many keys
  *     TREE           2 reductions of queries x H x (D + 1) f32: every rank has all queries, as in

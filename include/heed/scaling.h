@@ -20,8 +20,7 @@
 extern "C" {
 #endif
 
-/* ---- delayed scaling --------------------------------------------------------------------------
- */
+/* ---- delayed scaling ------------------------------------------------------------------------- */
 
 /* All fields may be read and set between calls. One thread at a time per state. */
 typedef struct heed_delayed_scaling {
@@ -63,8 +62,7 @@ HEED_API HEED_MUST_USE heed_status_t heed_delayed_note(heed_delayed_scaling_t *s
  * one. Then the window moves on, and its oldest value is dropped. Errors: as above. */
 HEED_API HEED_MUST_USE heed_status_t heed_delayed_update(heed_delayed_scaling_t *state);
 
-/* ---- what was lost ----------------------------------------------------------------------------
- */
+/* ---- what was lost --------------------------------------------------------------------------- */
 
 typedef struct heed_error_statistics {
     int64_t elements;     /* compared: finite in both tensors */

@@ -110,8 +110,7 @@ uint64_t hd_cpuid_isa(void);
 /* The CPU's own name, "" where it has none. */
 void hd_cpuid_name(char *name, size_t size);
 
-/* ---- what the machine reaches (tune.c) ---------------------------------------------------------
- */
+/* ---- what the machine reaches (tune.c) ------------------------------------------------------- */
 
 /* Writes the path of this CPU's file in the user's folder for caches, "" where there is none such:
  * .../heed/amd-epyc-9654-96-core-processor-0.1.0.txt. */

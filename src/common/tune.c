@@ -82,8 +82,7 @@ void hd_tune_default(const char *cpu, char *path, size_t size)
         path[0] = '\0';
 }
 
-/* ---- assumptions -------------------------------------------------------------------------------
- */
+/* ---- assumptions ----------------------------------------------------------------------------- */
 
 /* 3 GHz, two units for multiply-adds, a share of 10 GB/s of memory for each of some cores. The bf16
  * dot product is twice as fast as multiply-adds of f32 on Zen, and half as fast on the Intel cores
@@ -110,8 +109,7 @@ static heed_peaks_t assumed(const char *cpu, int threads)
     return p;
 }
 
-/* ---- a file ------------------------------------------------------------------------------------
- */
+/* ---- a file ---------------------------------------------------------------------------------- */
 
 /* The next line, ended in place; NULL at the end of the text. */
 static char *next_line(char **text)

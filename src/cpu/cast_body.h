@@ -75,8 +75,7 @@ static uint32_t cast_unit_amax(const hd_cast_t *cast, const cast_unit_t *unit)
     return amax;
 }
 
-/* ---- the ways through --------------------------------------------------------------------------
- */
+/* ---- the ways through ------------------------------------------------------------------------ */
 
 static uint32_t cast_group_amax(const cast_job_t *job, const cast_group_t *group)
 {
@@ -185,8 +184,7 @@ static void cast_units(cast_job_t *job, const hd_team_t *team, bool only_amax,
     }
 }
 
-/* ---- a member's work ----------------------------------------------------------------------------
- */
+/* ---- a member's work ------------------------------------------------------------------------- */
 
 static void cast_share(cast_job_t *job, const hd_team_t *team, bool only_amax,
                        hd_cast_stats_t *stats)
@@ -242,8 +240,7 @@ static void cast_work(const hd_team_t *team, void *arg)
     cast_environment_leave(before);
 }
 
-/* ---- running ------------------------------------------------------------------------------------
- */
+/* ---- running --------------------------------------------------------------------------------- */
 
 /* Without scales the tensor is one group, and dense ones are one line. */
 static void cast_flatten(hd_cast_t *cast)

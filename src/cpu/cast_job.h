@@ -28,8 +28,7 @@ typedef struct cast_unit {
     int64_t n, index;
 } cast_unit_t;
 
-/* ---- the floating-point environment ------------------------------------------------------------
- */
+/* ---- the floating-point environment ---------------------------------------------------------- */
 
 #if defined(__x86_64__)
 typedef unsigned cast_environment_t;
@@ -58,8 +57,7 @@ static inline void cast_environment_leave(cast_environment_t before)
 }
 #endif
 
-/* ---- units -------------------------------------------------------------------------------------
- */
+/* ---- units ----------------------------------------------------------------------------------- */
 
 /* Where a group lies. */
 typedef struct cast_group {
@@ -114,8 +112,7 @@ static bool cast_is_line(const hd_cast_t *cast)
     return cast->src_stride[last] == 1 && cast->dst_stride[last] == 1;
 }
 
-/* ---- what is shared ----------------------------------------------------------------------------
- */
+/* ---- what is shared -------------------------------------------------------------------------- */
 
 static void cast_raise(uint32_t *at, uint32_t value)
 {

@@ -15,8 +15,7 @@ extern "C" const heed_impl_t hd_impl_flash_sm80;
 
 using namespace flash_sm90;
 
-/* ---- instances: head dim, keys of a block, warpgroups, mode, polynomials of 64, turns, tiles --
- */
+/* ---- instances: head dim, keys of a block, warpgroups, mode, polynomials of 64, turns, tiles - */
 
 template <hd_mma_type TYPE>
 static heed_status_t launch(const heed_launch_t *launch, params_t *p, int processors, int *error)

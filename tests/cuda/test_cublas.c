@@ -36,8 +36,7 @@ static int reset(void **state)
     return 0;
 }
 
-/* ---- a product on the card and by plain loops -------------------------------------------------
- */
+/* ---- a product on the card and by plain loops ------------------------------------------------ */
 
 enum { ROOM = 1 << 20 };
 

@@ -238,8 +238,7 @@ EMU_INLINE uint32_t emu_above_16(simde__m512i x, simde__m512i y)
 #undef _mm512_cmpgt_epi16_mask
 #define _mm512_cmpgt_epi16_mask(a, b) emu_above_16(a, b)
 
-/* ---- stores past the caches: stores -----------------------------------------------------------
- */
+/* ---- stores past the caches: stores ---------------------------------------------------------- */
 
 #undef _mm512_stream_si512
 #define _mm512_stream_si512(at, x) memcpy(at, &(x), sizeof(x))

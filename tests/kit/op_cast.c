@@ -23,8 +23,7 @@ static const struct {
               {"e8m0", HEED_E8M0, HEED_CAST_CAN_FP8_OTHER}};
 enum { DTYPES = sizeof(dtypes) / sizeof(dtypes[0]) };
 
-/* ---- problems ----------------------------------------------------------------------------------
- */
+/* ---- problems -------------------------------------------------------------------------------- */
 
 static int draw_dtype(kit_random_t *random, uint64_t features)
 {
@@ -141,8 +140,7 @@ static uint64_t needs(const void *at)
            (desc->transposed.ndim ? HEED_CAST_CAN_TRANSPOSED : 0);
 }
 
-/* ---- elements ----------------------------------------------------------------------------------
- */
+/* ---- elements -------------------------------------------------------------------------------- */
 
 static uint32_t bits_of(float value)
 {
@@ -184,8 +182,7 @@ static int64_t offset_of(const heed_tensor_t *tensor, int64_t i)
     return offset;
 }
 
-/* ---- inputs ------------------------------------------------------------------------------------
- */
+/* ---- inputs ---------------------------------------------------------------------------------- */
 
 /* A double next to a point between two numbers of `dtype`, or on it: where rounding is decided. */
 static double near_midpoint(kit_random_t *random, heed_dtype_t dtype)
@@ -272,8 +269,7 @@ static void fill(kit_random_t *random, kit_values_t values, heed_problem_t *prob
         fill_scales(random, values, scale, buffers->data[HEED_CAST_SCALE]);
 }
 
-/* ---- the model ---------------------------------------------------------------------------------
- */
+/* ---- the model ------------------------------------------------------------------------------- */
 
 typedef struct model {
     const heed_cast_desc_t *desc;
