@@ -166,13 +166,6 @@ static uint32_t word_at(const heed_tensor_t *tensor, const void *data, int64_t o
     return word;
 }
 
-static double load(heed_dtype_t dtype, const void *data, int64_t offset)
-{
-    if (heed_dtype_size(dtype) == 1)
-        return kit_fp8_value(dtype, ((const uint8_t *)data)[offset]);
-    return kit_load(dtype, data, offset);
-}
-
 /* Offset of element number i in row order. */
 static int64_t offset_of(const heed_tensor_t *tensor, int64_t i)
 {
@@ -332,7 +325,7 @@ static float source_at(const model_t *m, int64_t i)
         return float_of(word_at(src, m->data[HEED_CAST_SRC], offset));
     if (src->dtype == HEED_BF16)
         return float_of(word_at(src, m->data[HEED_CAST_SRC], offset) << 16);
-    double value = load(src->dtype, m->data[HEED_CAST_SRC], offset);
+    double value = kit_load(src->dtype, m->data[HEED_CAST_SRC], offset);
     return isnan(value) ? copysignf(NAN, (float)copysign(1, value)) : (float)value;
 }
 
@@ -398,7 +391,8 @@ static bool judge_groups(model_t *m, const char *name)
     for (int64_t g = 0; g < m->groups; g++) {
         m->multiplier[g] = 1;
         if (given->ndim) {
-            float scale = (float)load(given->dtype, m->data[HEED_CAST_SCALE], offset_of(given, g));
+            float scale =
+                (float)kit_load(given->dtype, m->data[HEED_CAST_SCALE], offset_of(given, g));
             m->multiplier[g] = divides ? 1 / scale : scale;
             m->counts[HEED_COUNT_BAD_SCALES] += scale == 0 || isnan(scale) || isinf(scale);
         }
