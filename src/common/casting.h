@@ -288,6 +288,7 @@ HD_DEVICE static inline int hd_cast_class(heed_dtype_t dtype, uint32_t largest, 
 typedef struct hd_cast_stats {
     uint32_t amax;
     int64_t counts[HEED_CAST_COUNTS_SIZE];
+    double loss[HEED_CAST_LOSS_SIZE]; /* on the CPU alone */
 } hd_cast_stats_t;
 
 /* Casts one element with its random word, which only stochastic rounding looks at. */

@@ -5,18 +5,23 @@
 
 #include "cast_limits.h"
 #include "../common/casting.h"
+#include "../common/sums.h"
 #include "parallel.h"
 
 #include <fenv.h>
 #include <string.h>
 
+enum { CAST_LOSS_PIECE = 4096 }; /* elements that are compared at a time */
+
 typedef struct cast_job {
-    hd_cast_t cast;
+    hd_cast_t cast, widen, restore; /* the last two are of the loss */
     const heed_cast_desc_t *desc;
     uint32_t *multipliers, *amax; /* [groups] of the workspace */
+    uint32_t *factors;            /* the same, of the loss; NULL: it is not asked for */
     int64_t counts[HEED_CAST_COUNTS_SIZE];
-    int64_t rows, row_pieces; /* of a group, the largest */
-    int64_t elements, chunk;  /* of the tensor, of a unit at most */
+    double (*losses)[HEED_CAST_LOSS_SIZE]; /* of each member, who adds in the same order always */
+    int64_t rows, row_pieces;              /* of a group, the largest */
+    int64_t elements, chunk;               /* of the tensor, of a unit at most */
     char *transposed;
     bool stream, by_group, by_column;
 } cast_job_t;
@@ -132,6 +137,8 @@ static void cast_add_counts(cast_job_t *job, const hd_cast_stats_t *stats)
             __atomic_fetch_add(&job->counts[i], stats->counts[i], __ATOMIC_RELAXED);
 }
 
+static uint32_t cast_loss_factor(const hd_cast_t *cast, hd_scale_t scale);
+
 /* The multiplier of a group, from its given scale or from its amax; a computed one is stored. */
 static uint32_t cast_settle(const cast_job_t *job, int64_t number, hd_cast_stats_t *stats)
 {
@@ -148,6 +155,8 @@ static uint32_t cast_settle(const cast_job_t *job, int64_t number, hd_cast_stats
     }
     stats->counts[HEED_COUNT_BAD_SCALES] += scale.bad;
     job->multipliers[number] = scale.multiplier;
+    if (job->factors)
+        job->factors[number] = cast_loss_factor(cast, scale);
     return scale.multiplier;
 }
 
