@@ -7,7 +7,7 @@
  * and with CAST_HAS_GROUPS, of groups behind each other on a line (false: it has no loop for
  * these),
  *
- *     cast_line_of_groups(cast, from, to, width, groups, multipliers)
+ *     cast_line_of_groups(cast, from, to, width, groups, multipliers, counts)
  *
  * A unit of work is a piece of the last axis within one group. Without computed scales, and where
  * groups are few, all members of the team share all units; otherwise a group is one member's, who
@@ -34,12 +34,12 @@ static void cast_line(const hd_cast_t *cast, const char *from, char *to, int64_t
 static uint32_t cast_line_amax(const hd_cast_t *cast, const char *from, int64_t n);
 #if defined(CAST_HAS_GROUPS)
 static bool cast_line_of_groups(const hd_cast_t *cast, const char *from, char *to, int64_t width,
-                                int64_t groups, const uint32_t *multipliers);
+                                int64_t groups, const uint32_t *multipliers, int64_t *counts);
 #else
 static bool cast_line_of_groups(const hd_cast_t *cast, const char *from, char *to, int64_t width,
-                                int64_t groups, const uint32_t *multipliers)
+                                int64_t groups, const uint32_t *multipliers, int64_t *counts)
 {
-    (void)cast, (void)from, (void)to, (void)width, (void)groups, (void)multipliers;
+    (void)cast, (void)from, (void)to, (void)width, (void)groups, (void)multipliers, (void)counts;
     return false;
 }
 #endif
@@ -121,7 +121,7 @@ static int64_t cast_groups_in_line(const cast_job_t *job, int64_t number, int64_
     int last = cast->ndim - 1;
     int64_t width = cast->block[last], place = number % cast->groups[last];
     int64_t whole = cast->shape[last] / width - place, most = CAST_SMALL_GROUPS / width;
-    if (job->rows != 1 || !cast_is_line(cast) || cast->counts || !hd_cast_scaled(cast))
+    if (job->rows != 1 || !cast_is_line(cast) || !hd_cast_scaled(cast))
         return 0;
     return hd_max(0, hd_min(hd_min(whole, most), end - number));
 }
@@ -133,16 +133,19 @@ static bool cast_some_groups(cast_job_t *job, int64_t number, int64_t count, hd_
     const int64_t step = width * hd_dtype_bytes(cast->src_dtype);
     cast_group_t group = cast_find_group(cast, number);
     cast_unit_t unit = cast_find_unit(job, cast, &group, 0, 0);
+    const int64_t scale_step = cast->scale_stride[cast->ndim - 1];
+    const int64_t offset = hd_cast_group_offset(cast, cast->scale_stride, number);
     hd_cast_stats_t settled = {0};
     for (int64_t g = 0; g < count; g++) {
         job->amax[number + g] =
             cast->scale_out || cast->amax ? cast_line_amax(cast, unit.from + g * step, width) : 0;
-        cast_settle(job, number + g, &settled);
+        cast_settle_at(job, number + g, offset + g * scale_step, &settled);
     }
-    if (!cast_line_of_groups(cast, unit.from, unit.to, width, count, job->multipliers + number))
+    if (!cast_line_of_groups(cast, unit.from, unit.to, width, count, job->multipliers + number,
+                             stats->counts))
         return false;
-    if (job->factors && !cast_loss_groups(job, &unit, width, count, job->factors + number, stats))
-        return false;
+    if (job->factors)
+        cast_loss_groups(job, &unit, width, count, job->factors + number, stats);
     stats->counts[HEED_COUNT_BAD_SCALES] += settled.counts[HEED_COUNT_BAD_SCALES];
     return true;
 }

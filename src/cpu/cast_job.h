@@ -139,25 +139,31 @@ static void cast_add_counts(cast_job_t *job, const hd_cast_stats_t *stats)
 
 static uint32_t cast_loss_factor(const hd_cast_t *cast, hd_scale_t scale);
 
-/* The multiplier of a group, from its given scale or from its amax; a computed one is stored. */
-static uint32_t cast_settle(const cast_job_t *job, int64_t number, hd_cast_stats_t *stats)
+/* The multiplier of a group, from its given scale or from its amax; a computed one is stored.
+ * `offset` is where its scale lies. */
+static void cast_settle_at(const cast_job_t *job, int64_t number, int64_t offset,
+                           hd_cast_stats_t *stats)
 {
     const hd_cast_t *cast = &job->cast;
     hd_scale_t scale;
     if (cast->scale) {
-        const char *at = cast->scale + hd_cast_group_offset(cast, cast->scale_stride, number) *
-                                           hd_dtype_bytes(cast->scale_dtype);
+        const char *at = cast->scale + offset * hd_dtype_bytes(cast->scale_dtype);
         scale = hd_scale_given(cast->scale_dtype, at, cast->use);
     } else {
         scale = hd_scale_computed(job->amax[number], cast->largest, cast->amax_floor, cast->form,
                                   cast->use);
-        hd_scale_store(cast, number, scale);
+        hd_scale_store(cast, offset, scale);
     }
     stats->counts[HEED_COUNT_BAD_SCALES] += scale.bad;
     job->multipliers[number] = scale.multiplier;
     if (job->factors)
         job->factors[number] = cast_loss_factor(cast, scale);
-    return scale.multiplier;
+}
+
+static void cast_settle(const cast_job_t *job, int64_t number, hd_cast_stats_t *stats)
+{
+    cast_settle_at(job, number, hd_cast_group_offset(&job->cast, job->cast.scale_stride, number),
+                   stats);
 }
 
 static void cast_store_amax(const cast_job_t *job, int64_t number)

@@ -93,15 +93,18 @@ static void cast_loss_unit(const cast_job_t *job, const cast_unit_t *unit, int64
 }
 
 /* Groups of `width` elements along a line. */
-static bool cast_loss_groups(const cast_job_t *job, const cast_unit_t *unit, int64_t width,
+static void cast_loss_groups(const cast_job_t *job, const cast_unit_t *unit, int64_t width,
                              int64_t groups, const uint32_t *factors, hd_cast_stats_t *stats)
 {
     __attribute__((aligned(64))) float x[CAST_LOSS_PIECE], y[CAST_LOSS_PIECE];
-    const int64_t n = width * groups;
-    if (!cast_line_of_groups(&job->restore, unit->to, (char *)y, width, groups, factors))
-        return false;
+    const int64_t n = width * groups, step = width * hd_dtype_bytes(job->cast.dst_dtype);
+    hd_cast_stats_t unused = {0};
+    if (!cast_line_of_groups(&job->restore, unit->to, (char *)y, width, groups, factors,
+                             unused.counts))
+        for (int64_t g = 0; g < groups; g++)
+            cast_line(&job->restore, unit->to + g * step, (char *)(y + g * width), width,
+                      factors[g], 0, false, &unused);
     cast_loss_add(stats, cast_loss_source(job, unit->from, x, n), x, y, n);
-    return true;
 }
 
 /* Members in their order: the same threads, the same bits. */

@@ -7,6 +7,10 @@
 
 #include <immintrin.h>
 
+#define HD_SUMS_BYTES        32
+#define HD_SUMS_WIDEN(x)     _mm256_cvtps_pd((__m128)(x))
+#define HD_SUMS_LARGER(a, b) _mm256_max_pd((__m256d)(a), (__m256d)(b))
+
 enum { CAST_BLOCK = 32, CAST_LANES = 8, CAST_ALIGNED = 32 };
 typedef __m256i cast_vec_t;
 

@@ -7,6 +7,12 @@
 
 #include <immintrin.h>
 
+#if !defined(HD_EMULATED)
+#define HD_SUMS_BYTES        64
+#define HD_SUMS_WIDEN(x)     _mm512_cvtps_pd((__m256)(x))
+#define HD_SUMS_LARGER(a, b) _mm512_max_pd((__m512d)(a), (__m512d)(b))
+#endif
+
 enum { CAST_BLOCK = 64, CAST_LANES = 16, CAST_ALIGNED = 64 };
 typedef __m512i cast_vec_t;
 
