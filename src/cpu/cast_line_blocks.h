@@ -4,8 +4,8 @@
 #define HD_CAST_LINE_BLOCKS_H
 
 #define CAST_HAS_GROUPS 1
-#include "cast_blocks.h"
 #include "cast_plain.h"
+#include "cast_round.h"
 
 /* ---- the largest magnitude
  * ----------------------------------------------------------------------- */
@@ -213,6 +213,13 @@ static bool cast_line_of_groups(const hd_cast_t *cast, const char *from, char *t
 static void cast_line(const hd_cast_t *cast, const char *from, char *to, int64_t n,
                       uint32_t multiplier, int64_t index, bool stream, hd_cast_stats_t *stats)
 {
+    if (cast_has_rounding(cast, multiplier)) {
+        const bool with_amax = cast->amax && !cast->scale_out;
+        const uint32_t most = with_amax ? cast_line_amax(cast, from, n) : 0;
+        stats->amax = most > stats->amax ? most : stats->amax;
+        cast_round_line(cast, from, to, n, multiplier, index);
+        return;
+    }
     if (!cast_line_is_fast(cast, multiplier)) {
         cast_elements(cast, from, to, n, multiplier, index, stats);
         return;
