@@ -157,7 +157,7 @@ HD_INLINE cast_vec_t cast_counters(uint64_t first)
 
 HD_INLINE cast_vec_t cast_upper_words(cast_vec_t a)
 {
-    return _mm512_srli_epi64(a, 32);
+    return _mm512_shuffle_epi32(a, (_MM_PERM_ENUM)0xf5);
 }
 
 /* Products of the lower words, in 64 bits. */
