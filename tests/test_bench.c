@@ -614,6 +614,11 @@ static void test_command(void **state)
     free(output);
     assert_command("cast --prob 'cast n=5000' --impl 'cpu:*' --seconds 0 --no-check", 0,
                    "`src=f32 dst=bf16 n=5000`");
+    /* Outputs of types with no number in common with f32: codes of E8M0, counts. */
+    assert_command("cast --impl cpu:cast_scalar --seconds 0 --prob 'cast src=f32 dst=e4m3 n=4096 "
+                   "rows=4 scale=block block=1,32 compute=1 form=mx use=divides scale_dtype=e8m0 "
+                   "counts=1'",
+                   0, "scale_dtype=e8m0 counts=1`");
 }
 
 /* Results of heed bench sparse or ring, of which the first is plain attention. */

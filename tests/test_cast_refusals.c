@@ -11,7 +11,8 @@
 typedef struct bad {
     heed_context_t *context;
     heed_cast_desc_t desc;
-    int64_t shape[2], groups[2], swapped[2], counts[1];
+    int64_t shape[2], groups[2], swapped[2], counts[1], losses[1];
+    double lost[HEED_CAST_LOSS_SIZE];
     float source[12], scale[12], scale_out[12], amax[12];
     uint8_t codes[12], transposed[12];
     int64_t counted[HEED_CAST_COUNTS_SIZE];
@@ -23,7 +24,8 @@ static void bad_init(bad_t *b, heed_context_t *context)
                  .shape = {3, 4},
                  .groups = {3, 1},
                  .swapped = {4, 3},
-                 .counts = {HEED_CAST_COUNTS_SIZE}};
+                 .counts = {HEED_CAST_COUNTS_SIZE},
+                 .losses = {HEED_CAST_LOSS_SIZE}};
     b->desc = heed_cast_desc();
     b->desc.src = heed_tensor(b->source, HEED_F32, 2, b->shape, NULL);
     b->desc.dst = heed_tensor(b->codes, HEED_E4M3, 2, b->shape, NULL);
@@ -68,6 +70,10 @@ static void bad_descriptors(void **state)
     REFUSED(b.desc.amax.dtype = HEED_F16, HEED_ERROR_DTYPE, "amax is f16: it takes f32");
     REFUSED(b.desc.counts.dtype = HEED_I32, HEED_ERROR_DTYPE, "counts is i32: it takes i64");
     REFUSED(b.counts[0] = 5, HEED_ERROR_SHAPE, "it takes [6]");
+    REFUSED(b.desc.loss = heed_tensor(b.lost, HEED_F32, 1, b.losses, NULL), HEED_ERROR_DTYPE,
+            "loss is f32: it takes f64");
+    REFUSED(b.desc.loss = heed_tensor(b.lost, HEED_F64, 1, b.counts, NULL), HEED_ERROR_SHAPE,
+            "loss.ndim=1, loss.shape[0]=6: it takes [3]");
     REFUSED(b.desc.transposed.dtype = HEED_E5M2, HEED_ERROR_DTYPE, "transposed is e5m2, but dst");
     REFUSED(b.swapped[0] = 3, HEED_ERROR_SHAPE, "transposed.shape[0]=3, but src.shape[1]=4");
     REFUSED(b.shape[0] = INT64_C(1) << 62, HEED_ERROR_SHAPE, "too many elements");
@@ -88,6 +94,9 @@ static void overlaps(void **state)
     (void)state;
     REFUSED(b.desc.dst.data = (uint8_t *)b.source + 1, HEED_ERROR_VALUE, "dst at");
     REFUSED(b.desc.dst.data = b.source, HEED_ERROR_VALUE, "does not work in place");
+    REFUSED(b.desc.transposed.ndim = 0; b.desc.dst.data = b.source;
+            b.desc.loss = heed_tensor(b.lost, HEED_F64, 1, b.losses, NULL), HEED_ERROR_VALUE,
+            "does not work in place");
     REFUSED(b.desc.dst.data = (uint8_t *)b.scale + 11, HEED_ERROR_VALUE, "overlaps dst at");
     REFUSED(b.desc.amax.data = b.source + 11, HEED_ERROR_VALUE, "amax at");
     REFUSED(b.desc.amax.data = b.scale, HEED_ERROR_VALUE, "overlaps scale at");

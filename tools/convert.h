@@ -97,15 +97,4 @@ bool convert_tensor(heed_context_t *context, const convert_target_t *target,
                     const convert_job_t *job, convert_output_t *output, convert_buffers_t *buffers,
                     convert_report_t *report, st_error_t *error);
 
-/* How the codes of a tensor differ from the values that they were made from, in as many threads as
- * the context has. */
-bool convert_judge(heed_context_t *context, const convert_target_t *target,
-                   const convert_job_t *job, const void *from, heed_dtype_t dtype,
-                   const convert_result_t *result, convert_report_t *report, st_error_t *error);
-
-/* Rows of codes times their stored scales, in f32. */
-heed_status_t convert_decode(heed_context_t *context, const convert_grid_t *grid, int64_t first,
-                             int64_t rows, const void *codes, heed_dtype_t dtype,
-                             const void *scales, heed_dtype_t scale_dtype, float *to);
-
 #endif

@@ -1,5 +1,5 @@
-/* One tensor of `heed convert`: decoded where it was scaled, cast, compared, handed on to be
- * written. */
+/* One tensor of `heed convert`: decoded where it was scaled, cast and measured in one call, handed
+ * on to be written. */
 #define _GNU_SOURCE
 #include "convert.h"
 #include "values.h"
@@ -64,19 +64,17 @@ static void part_init(part_t *part, const convert_grid_t *grid, int64_t rows, co
     part->desc.block[1] = grid->block_columns;
 }
 
-heed_status_t convert_decode(heed_context_t *context, const convert_grid_t *grid, int64_t first,
-                             int64_t rows, const void *codes, heed_dtype_t dtype,
-                             const void *scales, heed_dtype_t scale_dtype, float *to)
+/* Codes times their stored scales, in f32. */
+static heed_status_t decode(heed_context_t *context, const convert_grid_t *grid, const void *codes,
+                            heed_dtype_t dtype, const void *scales, heed_dtype_t scale_dtype,
+                            float *to)
 {
     part_t part;
-    size_t skip = (size_t)(first * grid->columns) * heed_dtype_size(dtype);
-    part_init(&part, grid, rows, (const char *)codes + skip, dtype, to, HEED_F32);
+    part_init(&part, grid, grid->rows, codes, dtype, to, HEED_F32);
     if (grid->block_rows > 0) {
-        size_t before = (size_t)(first / grid->block_rows * grid->scale_columns);
         part.desc.scale_use = HEED_SCALE_MULTIPLIES;
         part.desc.scale =
-            heed_tensor((char *)(uintptr_t)scales + before * heed_dtype_size(scale_dtype),
-                        scale_dtype, 1, &part.groups, NULL);
+            heed_tensor((void *)(uintptr_t)scales, scale_dtype, 1, &part.groups, NULL);
     }
     return heed_cast(context, &part.desc);
 }
@@ -89,10 +87,10 @@ static const void *stored_scales(heed_context_t *context, const st_tensor_t *sca
     if (scale->dtype->bits == 8 || scale->dtype->heed == HEED_F32)
         return scale->data;
     size_t bytes = (size_t)scale->elements * sizeof(float);
-    convert_grid_t plain = {.columns = scale->elements};
+    convert_grid_t plain = {.rows = 1, .columns = scale->elements};
     if (!grow(&buffers->scales, &buffers->scale_bytes, bytes) ||
-        convert_decode(context, &plain, 0, 1, scale->data, scale->dtype->heed, NULL, 0,
-                       buffers->scales) != HEED_OK)
+        decode(context, &plain, scale->data, scale->dtype->heed, NULL, 0, buffers->scales) !=
+            HEED_OK)
         return NULL;
     return buffers->scales;
 }
@@ -112,8 +110,8 @@ static const void *source(heed_context_t *context, const convert_job_t *job,
         st_fail(error, "%.200s: out of memory for %zu bytes", from->name, bytes);
         return NULL;
     }
-    if (convert_decode(context, &job->from_grid, 0, job->from_grid.rows, from->data, *dtype, scales,
-                       scale_dtype, buffers->decoded) != HEED_OK) {
+    if (decode(context, &job->from_grid, from->data, *dtype, scales, scale_dtype,
+               buffers->decoded) != HEED_OK) {
         fail_status(error, from);
         return NULL;
     }
@@ -126,14 +124,18 @@ static heed_status_t encode(heed_context_t *context, const convert_target_t *tar
                             convert_result_t *result, convert_report_t *report)
 {
     part_t part;
-    int64_t counts[HEED_CAST_COUNTS_SIZE] = {0}, size = HEED_CAST_COUNTS_SIZE;
+    int64_t counts[HEED_CAST_COUNTS_SIZE] = {0}, count_size = HEED_CAST_COUNTS_SIZE;
+    int64_t loss_size = HEED_CAST_LOSS_SIZE;
+    double loss[HEED_CAST_LOSS_SIZE] = {0};
     bool mx = target->scale == CONVERT_SCALE_MX;
     part_init(&part, &job->grid, job->grid.rows, from, dtype, result->codes, target->dtype->heed);
     heed_status_t status = heed_cast_apply_preset(&part.desc, target->preset);
     if (status != HEED_OK)
         return status;
-    if (report)
-        part.desc.counts = heed_tensor(counts, HEED_I64, 1, &size, NULL);
+    if (report) {
+        part.desc.counts = heed_tensor(counts, HEED_I64, 1, &count_size, NULL);
+        part.desc.loss = heed_tensor(loss, HEED_F64, 1, &loss_size, NULL);
+    }
     if (part.groups > 0) {
         part.desc.scale_use = HEED_SCALE_DIVIDES;
         part.desc.scale_form = mx ? HEED_SCALE_FORM_MX : HEED_SCALE_FORM_F32;
@@ -141,11 +143,15 @@ static heed_status_t encode(heed_context_t *context, const convert_target_t *tar
             heed_tensor(result->scales, mx ? HEED_E8M0 : HEED_F32, 1, &part.groups, NULL);
     }
     status = heed_cast(context, &part.desc);
-    if (!report)
-        return status;
-    report->clipped = counts[HEED_COUNT_CLIPPED];
-    report->nans = counts[HEED_COUNT_NAN];
-    report->infinities = counts[HEED_COUNT_INF];
+    if (report)
+        *report = (convert_report_t){
+            .signal = loss[HEED_LOSS_SIGNAL],
+            .noise = loss[HEED_LOSS_NOISE],
+            .worst = loss[HEED_LOSS_WORST],
+            .clipped = counts[HEED_COUNT_CLIPPED],
+            .nans = counts[HEED_COUNT_NAN],
+            .infinities = counts[HEED_COUNT_INF],
+        };
     return status;
 }
 
@@ -186,7 +192,5 @@ bool convert_tensor(heed_context_t *context, const convert_target_t *target,
         return fail_status(error, from);
     convert_piece_t pieces[] = {{job->output, result->codes, bytes},
                                 {job->scale_output, result->scales, scale_bytes}};
-    if (!convert_output_put(output, pieces, job->scale_output < 0 ? 1 : 2, error))
-        return false;
-    return !report || convert_judge(context, target, job, values, dtype, result, report, error);
+    return convert_output_put(output, pieces, job->scale_output < 0 ? 1 : 2, error);
 }

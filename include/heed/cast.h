@@ -84,6 +84,7 @@ enum {
     HEED_CAST_AMAX,
     HEED_CAST_COUNTS,
     HEED_CAST_TRANSPOSED,
+    HEED_CAST_LOSS,
     HEED_CAST_OPERANDS
 };
 
@@ -96,6 +97,16 @@ enum {
     HEED_COUNT_INF,         /* infinite in src */
     HEED_COUNT_BAD_SCALES,  /* groups whose scale is 0, NaN or infinite */
     HEED_CAST_COUNTS_SIZE
+};
+
+/* Elements of loss, over elements that are finite in src and in what dst stands for: dst times what
+ * brings it back, in f32, which is the scale where that divides, and 1 / scale where it multiplies.
+ */
+enum {
+    HEED_LOSS_SIGNAL, /* sum of squares of src */
+    HEED_LOSS_NOISE,  /* sum of squares of the differences */
+    HEED_LOSS_WORST,  /* the largest difference */
+    HEED_CAST_LOSS_SIZE
 };
 
 /* Fields are only ever added at the end. */
@@ -129,12 +140,15 @@ typedef struct heed_cast_desc {
                              (without scaling: of the tensor), NaN if there is one */
     heed_tensor_t counts; /* absent, or i64 [HEED_CAST_COUNTS_SIZE], set by each cast */
     heed_tensor_t transposed; /* absent, or dst once more with the last two axes swapped */
+    heed_tensor_t loss; /* absent, or f64 [HEED_CAST_LOSS_SIZE], set by each cast: what was lost,
+                           measured while the data is in the cache. Sums are rounded in an order
+                           that depends on the threads; the largest difference does not */
 } heed_cast_desc_t;
 
 /* Memory. dst may be src's own memory: with elements of one size and the same strides always, and
  * narrowing where both are dense, scaling is NONE, TENSOR or ROW and nothing is transposed (such a
- * cast runs in one thread). Any other overlap of an output is an error, VALUE, when it runs; spans
- * count, from a tensor's first element to its last. */
+ * cast runs in one thread); not with loss. Any other overlap of an output is an error, VALUE, when
+ * it runs; spans count, from a tensor's first element to its last. */
 
 static inline heed_cast_desc_t heed_cast_desc(void)
 {
@@ -159,7 +173,8 @@ static inline heed_cast_desc_t heed_cast_desc(void)
     X(SCALE, 8, "given scales")                           \
     X(COMPUTE, 9, "computed scales")                      \
     X(STATISTICS, 10, "amax and counts")                  \
-    X(TRANSPOSED, 11, "transposed copy")
+    X(TRANSPOSED, 11, "transposed copy")                  \
+    X(LOSS, 12, "loss")
 
 #define HEED_CAST_ENUM_(name, bit, text) HEED_CAST_CAN_##name = 1 << bit,
 #define HEED_CAST_OR_(name, bit, text)   | 1 << bit

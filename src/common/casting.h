@@ -179,7 +179,8 @@ HD_DEVICE static inline hd_scale_t hd_scale_computed(uint32_t amax, uint32_t lar
     if (form == HEED_SCALE_FORM_MX) {
         scale.stored = hd_mx_code(amax, largest);
         scale.bad = scale.stored == 0xff;
-        scale.multiplier = hd_reciprocal(hd_e8m0_decode((uint8_t)scale.stored));
+        scale.multiplier = /* the reciprocal of a power of two is one */
+            scale.bad ? (uint32_t)HD_F32_NAN : hd_e8m0_decode((uint8_t)(254 - scale.stored));
         return scale;
     }
     uint32_t multiplier = hd_exact_divide(largest, amax);
@@ -192,10 +193,9 @@ HD_DEVICE static inline hd_scale_t hd_scale_computed(uint32_t amax, uint32_t lar
     return scale;
 }
 
-HD_DEVICE static inline void hd_scale_store(const hd_cast_t *cast, int64_t group, hd_scale_t scale)
+HD_DEVICE static inline void hd_scale_store(const hd_cast_t *cast, int64_t offset, hd_scale_t scale)
 {
-    char *at = cast->scale_out + hd_cast_group_offset(cast, cast->scale_stride, group) *
-                                     hd_dtype_bytes(cast->scale_dtype);
+    char *at = cast->scale_out + offset * hd_dtype_bytes(cast->scale_dtype);
     if (cast->scale_dtype == HEED_E8M0)
         *(uint8_t *)at = (uint8_t)scale.stored;
     else
@@ -288,6 +288,7 @@ HD_DEVICE static inline int hd_cast_class(heed_dtype_t dtype, uint32_t largest, 
 typedef struct hd_cast_stats {
     uint32_t amax;
     int64_t counts[HEED_CAST_COUNTS_SIZE];
+    double loss[HEED_CAST_LOSS_SIZE]; /* on the CPU alone */
 } hd_cast_stats_t;
 
 /* Casts one element with its random word, which only stochastic rounding looks at. */

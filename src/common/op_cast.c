@@ -19,6 +19,7 @@ static const hd_operand_t operands[] = {
     [HEED_CAST_AMAX] = OPERAND("amax", "", "f32", 1, 2, amax),
     [HEED_CAST_COUNTS] = OPERAND("counts", "", "i64", 1, 2, counts),
     [HEED_CAST_TRANSPOSED] = OPERAND("transposed", "n", "dst", 1, 2, transposed),
+    [HEED_CAST_LOSS] = OPERAND("loss", "", "f64", 1, 2, loss),
 };
 
 typedef struct words {
@@ -27,7 +28,7 @@ typedef struct words {
     int64_t overflow, nan, rounding, seed;
     int64_t scale, block[2], compute, use, form, scale_dtype;
     double floor;
-    int64_t amax, counts, transposed;
+    int64_t amax, counts, transposed, loss;
 } words_t;
 
 #define FLOATS "f32|bf16|f16|e4m3|e5m2|e4m3fnuz|e5m2fnuz|e4m3ieee|e8m0"
@@ -64,6 +65,7 @@ static const hd_word_t word_table[] = {
     HD_WORD("counts", "0|1", "0", "counts out", 0, HD_WORD_BOOL, counts, 0, false),
     HD_WORD("transposed", "0|1", "0", "a transposed copy out", 0, HD_WORD_BOOL, transposed, 0,
             false),
+    HD_WORD("loss", "0|1", "0", "what was lost out", 0, HD_WORD_BOOL, loss, 0, false),
 };
 
 static const char *const feature_names[] = {
@@ -96,6 +98,8 @@ static bool same_strides(const heed_tensor_t *a, const heed_tensor_t *b)
 static bool in_place_works(const heed_cast_desc_t *desc)
 {
     size_t from = heed_dtype_size(desc->src.dtype), to = heed_dtype_size(desc->dst.dtype);
+    if (desc->loss.ndim)
+        return false;
     if (from == to)
         return same_strides(&desc->src, &desc->dst);
     return from > to && is_dense(&desc->src) && is_dense(&desc->dst) && !desc->transposed.ndim &&
@@ -139,7 +143,8 @@ static uint64_t needs(const void *at)
            (desc->scale.ndim ? HEED_CAST_CAN_SCALE : 0) |
            (desc->scale_out.ndim ? HEED_CAST_CAN_COMPUTE : 0) |
            (desc->amax.ndim || desc->counts.ndim ? HEED_CAST_CAN_STATISTICS : 0) |
-           (desc->transposed.ndim ? HEED_CAST_CAN_TRANSPOSED : 0);
+           (desc->transposed.ndim ? HEED_CAST_CAN_TRANSPOSED : 0) |
+           (desc->loss.ndim ? HEED_CAST_CAN_LOSS : 0);
 }
 
 static void work(const void *at, hd_work_t *to)
@@ -184,7 +189,8 @@ static heed_status_t from_words(const void *at, void *to, hd_storage_t *storage)
 {
     const words_t *words = at;
     heed_cast_desc_t *desc = to;
-    int64_t shape[3], groups[3], block[HEED_MAX_NDIM], counts = HEED_CAST_COUNTS_SIZE;
+    int64_t shape[3], groups[3], block[HEED_MAX_NDIM];
+    const int64_t counts = HEED_CAST_COUNTS_SIZE, loss = HEED_CAST_LOSS_SIZE;
     int ndim = 1;
     hd_axes_t *axes = storage->axes;
     HD_TRY(words_shape(words, shape, &ndim));
@@ -217,6 +223,8 @@ static heed_status_t from_words(const void *at, void *to, hd_storage_t *storage)
         swapped[ndim - 1] = shape[ndim - 2];
         words_tensor(&desc->transposed, (heed_dtype_t)words->dst, ndim, swapped, 1, &axes[5]);
     }
+    if (words->loss)
+        words_tensor(&desc->loss, HEED_F64, 1, &loss, 1, &axes[6]);
     return HEED_OK;
 }
 
@@ -252,6 +260,7 @@ static void to_words(const void *at, void *to)
     words->amax = desc->amax.ndim > 0;
     words->counts = desc->counts.ndim > 0;
     words->transposed = desc->transposed.ndim > 0;
+    words->loss = desc->loss.ndim > 0;
 }
 
 const hd_op_t hd_op_cast = {

@@ -111,21 +111,30 @@ static heed_status_t check_scales(const heed_cast_desc_t *desc)
     return HEED_OK;
 }
 
+/* A list of `size` numbers that is there or not. */
+static heed_status_t check_list(const char *name, const heed_tensor_t *tensor, heed_dtype_t dtype,
+                                int size)
+{
+    if (tensor->ndim && tensor->dtype != dtype)
+        return hd_fail(HEED_ERROR_DTYPE, "%s is %s: it takes %s", name,
+                       heed_dtype_name(tensor->dtype), heed_dtype_name(dtype));
+    if (tensor->ndim && (tensor->ndim != 1 || tensor->shape[0] != size))
+        return hd_fail(HEED_ERROR_SHAPE, "%s.ndim=%d, %s.shape[0]=%lld: it takes [%d]", name,
+                       tensor->ndim, name, (long long)tensor->shape[0], size);
+    return HEED_OK;
+}
+
 static heed_status_t check_outputs(const heed_cast_desc_t *desc)
 {
-    const heed_tensor_t *counts = &desc->counts, *transposed = &desc->transposed;
+    const heed_tensor_t *transposed = &desc->transposed;
     HD_TRY(check_groups("scale", &desc->scale, desc));
     HD_TRY(check_groups("scale_out", &desc->scale_out, desc));
     HD_TRY(check_groups("amax", &desc->amax, desc));
     if (desc->amax.ndim && desc->amax.dtype != HEED_F32)
         return hd_fail(HEED_ERROR_DTYPE, "amax is %s: it takes f32",
                        heed_dtype_name(desc->amax.dtype));
-    if (counts->ndim && counts->dtype != HEED_I64)
-        return hd_fail(HEED_ERROR_DTYPE, "counts is %s: it takes i64",
-                       heed_dtype_name(counts->dtype));
-    if (counts->ndim && (counts->ndim != 1 || counts->shape[0] != HEED_CAST_COUNTS_SIZE))
-        return hd_fail(HEED_ERROR_SHAPE, "counts.ndim=%d, counts.shape[0]=%lld: it takes [%d]",
-                       counts->ndim, (long long)counts->shape[0], HEED_CAST_COUNTS_SIZE);
+    HD_TRY(check_list("counts", &desc->counts, HEED_I64, HEED_CAST_COUNTS_SIZE));
+    HD_TRY(check_list("loss", &desc->loss, HEED_F64, HEED_CAST_LOSS_SIZE));
     if (!transposed->ndim)
         return HEED_OK;
     if (transposed->dtype != desc->dst.dtype)

@@ -1,6 +1,7 @@
 /* Delayed scaling and error statistics. */
 #include "casting.h"
 #include "internal.h"
+#include "sums.h"
 
 #include <math.h>
 
@@ -121,88 +122,39 @@ heed_status_t heed_delayed_update(heed_delayed_scaling_t *state)
 /* ---- error statistics
  * ----------------------------------------------------------------------------- */
 
-/* Sums go by lanes, in vectors: compilers do not make them by themselves. */
-enum { LANES = 4, PIECE = 1024 };
-
-typedef double lanes_t __attribute__((vector_size(16)));
-typedef int64_t bits_t __attribute__((vector_size(16)));
-
-typedef struct sums {
-    double reference, value, error, product, worst;
-} sums_t;
+enum { PIECE = 1024 };
 
 /* Elements that are not finite in both are counted, and 0 in both from here on. */
 static void take_out(float *x, float *y, int64_t n, heed_error_statistics_t *to)
 {
     for (int64_t i = 0; i < n; i++) {
-        if (isfinite(x[i]) && isfinite(y[i]))
+        const bool same = isnan(x[i]) ? isnan(y[i]) : x[i] == y[i];
+        if (hd_sums_keep(&x[i], &y[i]))
             continue;
-        bool same = isnan(x[i]) ? isnan(y[i]) : x[i] == y[i];
         to->same_special += same;
         to->bad += !same;
         to->elements--;
-        x[i] = y[i] = 0;
     }
-}
-
-/* n is a multiple of LANES. The root of a square, both rounded, is the number itself, so that
- * squares are enough for the largest error: those of f32 numbers neither overflow nor vanish in
- * float64. */
-static sums_t sum_up(const float *x, const float *y, int64_t n)
-{
-    enum { VECTORS = LANES / 2 };
-    lanes_t reference[VECTORS] = {{0}}, value[VECTORS] = {{0}}, product[VECTORS] = {{0}};
-    lanes_t error[VECTORS] = {{0}}, most[VECTORS] = {{0}};
-    sums_t sums = {0};
-    for (int64_t i = 0; i < n; i += LANES)
-        for (int k = 0; k < VECTORS; k++) {
-            const lanes_t a = {x[i + 2 * k], x[i + 2 * k + 1]};
-            const lanes_t b = {y[i + 2 * k], y[i + 2 * k + 1]};
-            const lanes_t square = (a - b) * (a - b);
-            const bits_t above = square > most[k];
-            most[k] = (lanes_t)(((bits_t)square & above) | ((bits_t)most[k] & ~above));
-            error[k] += square;
-            reference[k] += a * a;
-            value[k] += b * b;
-            product[k] += a * b;
-        }
-    for (int k = 0; k < LANES; k++) {
-        sums.reference += reference[k / 2][k % 2];
-        sums.value += value[k / 2][k % 2];
-        sums.product += product[k / 2][k % 2];
-        sums.error += error[k / 2][k % 2];
-        sums.worst = fmax(sums.worst, sqrt(most[k / 2][k % 2]));
-    }
-    return sums;
-}
-
-static void add_sums(sums_t *to, const sums_t *part)
-{
-    to->reference += part->reference;
-    to->value += part->value;
-    to->product += part->product;
-    to->error += part->error;
-    to->worst = fmax(to->worst, part->worst);
 }
 
 /* x and y are what is compared, or lie elsewhere: from and to. Sums of squares are finite exactly
  * where all elements are. */
 static void compare(const float *from, const float *to, int64_t n, float *x, float *y,
-                    heed_error_statistics_t *statistics, sums_t *sums)
+                    heed_error_statistics_t *statistics, hd_sums_t *sums)
 {
-    sums_t part = {0};
+    hd_sums_t part = {0};
     statistics->elements += n;
-    if (n % LANES == 0)
-        part = sum_up(from, to, n);
-    if (n % LANES || !isfinite(part.reference + part.value)) {
+    if (n % HD_SUMS_STEP == 0)
+        part = hd_sum_up(from, to, n, true);
+    if (n % HD_SUMS_STEP || !isfinite(part.reference + part.value)) {
         memmove(x, from, (size_t)n * sizeof(*x));
         memmove(y, to, (size_t)n * sizeof(*y));
         take_out(x, y, n, statistics);
-        for (int64_t i = n; i % LANES; i++)
+        for (int64_t i = n; i % HD_SUMS_STEP; i++)
             x[i] = y[i] = 0;
-        part = sum_up(x, y, (n + LANES - 1) / LANES * LANES);
+        part = hd_sum_up(x, y, hd_ceil_div(n, HD_SUMS_STEP) * HD_SUMS_STEP, true);
     }
-    add_sums(sums, &part);
+    hd_sums_add(sums, &part);
 }
 
 /* Elements `first` on, counted in the order of the axes, along the last one: where they are, or
@@ -251,7 +203,7 @@ heed_status_t heed_error_statistics(const heed_tensor_t *reference, const heed_t
 {
     heed_tensor_t t[2];
     hd_axes_t axes[2];
-    sums_t sums = {0};
+    hd_sums_t sums = {0};
     if (!reference || !value || !statistics)
         return hd_fail(HEED_ERROR_NULL, "%s is null",
                        !reference ? "reference"

@@ -2,12 +2,13 @@
 #ifndef HD_CAST_ACROSS_H
 #define HD_CAST_ACROSS_H
 
-#include "cast_job.h"
+#include "cast_loss.h"
 
 /* Groups that are columns: lines along the last axis, each element of another group. */
 static void cast_columns(cast_job_t *job, const hd_team_t *team, bool only_amax,
                          hd_cast_stats_t *stats)
 {
+    float x[CAST_LOSS_PIECE], y[CAST_LOSS_PIECE];
     const hd_cast_t *cast = &job->cast;
     int last = cast->ndim - 1;
     int64_t from_step = cast->src_stride[last] * hd_dtype_bytes(cast->src_dtype);
@@ -41,7 +42,13 @@ static void cast_columns(cast_job_t *job, const hd_team_t *team, bool only_amax,
                                     hd_cast_scaled(cast) ? job->multipliers[number] : 0,
                                     unit.index + i, stats);
                 cast_raise(&job->amax[number], stats->amax);
+                if (!only_amax && job->factors)
+                    cast_loss_element(cast, unit.from + i * from_step, unit.to + i * to_step,
+                                      hd_cast_scaled(cast) ? job->factors[number] : 0, &x[i],
+                                      &y[i]);
             }
+            if (!only_amax && job->factors)
+                cast_loss_add(stats, x, x, y, unit.n);
         }
 }
 

@@ -8,8 +8,8 @@
  *   or shifts. No floating-point operation: subnormal codes cost nothing.
  *
  * Rounding is to nearest even: cast_job.h sets that mode. Other formats go through
- * the plain loops of cast_plain.h; other roundings, E8M0, and scales that are 0 or not finite go
- * element by element. The largest magnitude
+ * the plain loops of cast_plain.h, other roundings through those of cast_round.h; E8M0, counts with
+ * other roundings, and scales that are 0 or not finite go element by element. The largest magnitude
  * and the counts are further loops over pieces that lie in the first-level cache. A last part of a
  * block goes through a block of its own. */
 #ifndef HD_CAST_BLOCKS_H

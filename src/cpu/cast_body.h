@@ -7,7 +7,7 @@
  * and with CAST_HAS_GROUPS, of groups behind each other on a line (false: it has no loop for
  * these),
  *
- *     cast_line_of_groups(cast, from, to, width, groups, multipliers)
+ *     cast_line_of_groups(cast, from, to, width, groups, multipliers, counts)
  *
  * A unit of work is a piece of the last axis within one group. Without computed scales, and where
  * groups are few, all members of the team share all units; otherwise a group is one member's, who
@@ -18,7 +18,7 @@
 #ifndef HD_CAST_BODY_H
 #define HD_CAST_BODY_H
 
-#include "cast_across.h"
+#include "cast_job.h"
 
 enum {
     CAST_SERIAL = 1 << 16,       /* elements that are not worth a team */
@@ -34,30 +34,35 @@ static void cast_line(const hd_cast_t *cast, const char *from, char *to, int64_t
 static uint32_t cast_line_amax(const hd_cast_t *cast, const char *from, int64_t n);
 #if defined(CAST_HAS_GROUPS)
 static bool cast_line_of_groups(const hd_cast_t *cast, const char *from, char *to, int64_t width,
-                                int64_t groups, const uint32_t *multipliers);
+                                int64_t groups, const uint32_t *multipliers, int64_t *counts);
 #else
 static bool cast_line_of_groups(const hd_cast_t *cast, const char *from, char *to, int64_t width,
-                                int64_t groups, const uint32_t *multipliers)
+                                int64_t groups, const uint32_t *multipliers, int64_t *counts)
 {
-    (void)cast, (void)from, (void)to, (void)width, (void)groups, (void)multipliers;
+    (void)cast, (void)from, (void)to, (void)width, (void)groups, (void)multipliers, (void)counts;
     return false;
 }
 #endif
 
-static void cast_unit(const cast_job_t *job, const cast_unit_t *unit, uint32_t multiplier,
+#include "cast_across.h"
+
+/* A unit of group `number`. */
+static void cast_unit(const cast_job_t *job, const cast_unit_t *unit, int64_t number,
                       hd_cast_stats_t *stats)
 {
     const hd_cast_t *cast = &job->cast;
+    const uint32_t multiplier = hd_cast_scaled(cast) ? job->multipliers[number] : 0;
     int last = cast->ndim - 1;
-    if (cast_is_line(cast) || unit->n == 1) {
-        cast_line(cast, unit->from, unit->to, unit->n, multiplier, unit->index, job->stream, stats);
-        return;
-    }
     int64_t from_step = cast->src_stride[last] * hd_dtype_bytes(cast->src_dtype);
     int64_t to_step = cast->dst_stride[last] * hd_dtype_bytes(cast->dst_dtype);
-    for (int64_t i = 0; i < unit->n; i++)
-        hd_cast_element(cast, unit->from + i * from_step, unit->to + i * to_step, multiplier,
-                        unit->index + i, stats);
+    if (cast_is_line(cast) || unit->n == 1)
+        cast_line(cast, unit->from, unit->to, unit->n, multiplier, unit->index, job->stream, stats);
+    else
+        for (int64_t i = 0; i < unit->n; i++)
+            hd_cast_element(cast, unit->from + i * from_step, unit->to + i * to_step, multiplier,
+                            unit->index + i, stats);
+    if (job->factors)
+        cast_loss_unit(job, unit, number, stats);
 }
 
 static uint32_t cast_unit_amax(const hd_cast_t *cast, const cast_unit_t *unit)
@@ -93,16 +98,15 @@ static void cast_group(cast_job_t *job, int64_t number, hd_cast_stats_t *stats)
 {
     const hd_cast_t *cast = &job->cast;
     cast_group_t group = cast_find_group(cast, number);
-    uint32_t multiplier = 0;
     job->amax[number] = cast->scale_out ? cast_group_amax(job, &group) : 0;
     if (hd_cast_scaled(cast))
-        multiplier = cast_settle(job, number, stats);
+        cast_settle(job, number, stats);
     stats->amax = 0;
     for (int64_t u = 0; u < group.rows * job->row_pieces; u++) {
         cast_unit_t unit =
             cast_find_unit(job, cast, &group, u / job->row_pieces, u % job->row_pieces);
         if (unit.n)
-            cast_unit(job, &unit, multiplier, stats);
+            cast_unit(job, &unit, number, stats);
     }
     if (!cast->scale_out)
         job->amax[number] = stats->amax;
@@ -116,7 +120,7 @@ static int64_t cast_groups_in_line(const cast_job_t *job, int64_t number, int64_
     int last = cast->ndim - 1;
     int64_t width = cast->block[last], place = number % cast->groups[last];
     int64_t whole = cast->shape[last] / width - place, most = CAST_SMALL_GROUPS / width;
-    if (job->rows != 1 || !cast_is_line(cast) || cast->counts || !hd_cast_scaled(cast))
+    if (job->rows != 1 || !cast_is_line(cast) || !hd_cast_scaled(cast))
         return 0;
     return hd_max(0, hd_min(hd_min(whole, most), end - number));
 }
@@ -128,14 +132,19 @@ static bool cast_some_groups(cast_job_t *job, int64_t number, int64_t count, hd_
     const int64_t step = width * hd_dtype_bytes(cast->src_dtype);
     cast_group_t group = cast_find_group(cast, number);
     cast_unit_t unit = cast_find_unit(job, cast, &group, 0, 0);
+    const int64_t scale_step = cast->scale_stride[cast->ndim - 1];
+    const int64_t offset = hd_cast_group_offset(cast, cast->scale_stride, number);
     hd_cast_stats_t settled = {0};
     for (int64_t g = 0; g < count; g++) {
         job->amax[number + g] =
             cast->scale_out || cast->amax ? cast_line_amax(cast, unit.from + g * step, width) : 0;
-        cast_settle(job, number + g, &settled);
+        cast_settle_at(job, number + g, offset + g * scale_step, &settled);
     }
-    if (!cast_line_of_groups(cast, unit.from, unit.to, width, count, job->multipliers + number))
+    if (!cast_line_of_groups(cast, unit.from, unit.to, width, count, job->multipliers + number,
+                             stats->counts))
         return false;
+    if (job->factors)
+        cast_loss_groups(job, &unit, width, count, job->factors + number, stats);
     stats->counts[HEED_COUNT_BAD_SCALES] += settled.counts[HEED_COUNT_BAD_SCALES];
     return true;
 }
@@ -165,7 +174,7 @@ static void cast_units(cast_job_t *job, const hd_team_t *team, bool only_amax,
     int64_t at = total * team->rank / team->size, end = total * (team->rank + 1) / team->size;
     while (at < end) {
         cast_group_t group = cast_find_group(cast, at / per_group);
-        uint32_t multiplier = hd_cast_scaled(cast) ? job->multipliers[group.number] : 0, amax = 0;
+        uint32_t amax = 0;
         int64_t stop = hd_min(end, (group.number + 1) * per_group);
         stats->amax = 0;
         for (; at < stop; at++) {
@@ -178,7 +187,7 @@ static void cast_units(cast_job_t *job, const hd_team_t *team, bool only_amax,
                 uint32_t most = cast_unit_amax(cast, &unit);
                 amax = most > amax ? most : amax;
             } else
-                cast_unit(job, &unit, multiplier, stats);
+                cast_unit(job, &unit, group.number, stats);
         }
         cast_raise(&job->amax[group.number], only_amax ? amax : stats->amax);
     }
@@ -225,6 +234,8 @@ static void cast_work(const hd_team_t *team, void *arg)
     else
         cast_work_in_phases(job, team, &stats);
     cast_add_counts(job, &stats);
+    if (job->factors)
+        memcpy(job->losses[team->rank], stats.loss, sizeof(stats.loss));
 #if defined(__x86_64__)
     if (job->stream)
         __builtin_ia32_sfence(); /* stores past the caches are in no order but this */
@@ -281,6 +292,8 @@ static int cast_plan_work(cast_job_t *job, int threads, int64_t cache)
     /* Large for the loops that go past the caches, but some for each thread. */
     job->chunk = job->elements / (4 * threads) & -CAST_SMALL_CHUNK;
     job->chunk = hd_max(CAST_SMALL_CHUNK, hd_min(job->chunk, CAST_LARGE_CHUNK));
+    if (job->factors) /* what is cast is compared while it lies in the cache */
+        job->chunk = CAST_LOSS_PIECE;
     job->row_pieces = hd_ceil_div(cast->block[last], job->chunk);
     int64_t size = job->rows * cast->block[last];
     job->by_column = cast->block[last] == 1 && cast->shape[last] > 1;
@@ -290,7 +303,7 @@ static int cast_plan_work(cast_job_t *job, int threads, int64_t cache)
      * more counts than one user may hope for: a server's is shared with all its other cores. */
     cache = hd_min(cache, CAST_MOST_CACHE);
     int64_t bytes = hd_dtype_bytes(cast->src_dtype) + hd_dtype_bytes(cast->dst_dtype);
-    job->stream = !in_place && !job->transposed && job->elements > cache / bytes;
+    job->stream = !in_place && !job->transposed && !job->factors && job->elements > cache / bytes;
     bool narrows = hd_dtype_bytes(cast->dst_dtype) < hd_dtype_bytes(cast->src_dtype);
     return job->elements < CAST_SERIAL || (in_place && narrows) ? 1 : threads;
 }
@@ -299,11 +312,14 @@ static size_t cast_workspace(const void *at, const heed_device_info_t *device, i
 {
     const heed_cast_desc_t *desc = (const heed_cast_desc_t *)at;
     int64_t block[HEED_MAX_NDIM], groups = 1;
-    (void)device, (void)threads;
+    (void)device;
     hd_cast_blocks(desc, block);
     for (int i = 0; i < desc->src.ndim; i++)
         groups *= hd_ceil_div(desc->src.shape[i], block[i]);
-    return (size_t)groups * 2 * sizeof(uint32_t);
+    if (!desc->loss.ndim)
+        return (size_t)groups * 2 * sizeof(uint32_t);
+    return (size_t)threads * HEED_CAST_LOSS_SIZE * sizeof(double) +
+           (size_t)groups * 3 * sizeof(uint32_t);
 }
 
 static void cast_store_counts(const cast_job_t *job)
@@ -319,15 +335,25 @@ static heed_status_t cast_run(const heed_launch_t *launch)
     for (int i = 0; i < desc->src.ndim; i++)
         job.elements *= desc->src.shape[i];
     job.transposed = (char *)launch->buffers[HEED_CAST_TRANSPOSED];
-    job.multipliers = (uint32_t *)launch->workspace;
+    const bool with_loss = launch->buffers[HEED_CAST_LOSS] != NULL;
+    job.losses = (double(*)[HEED_CAST_LOSS_SIZE])launch->workspace;
+    job.multipliers = (uint32_t *)(job.losses + (with_loss ? launch->threads : 0));
     job.amax = job.multipliers + job.cast.group_count;
+    if (with_loss) {
+        memset(job.losses, 0, (size_t)launch->threads * sizeof(*job.losses));
+        job.factors = job.amax + job.cast.group_count;
+    }
     if (job.elements > 0) {
         if (!job.transposed)
             cast_flatten(&job.cast);
+        if (with_loss)
+            cast_loss_begin(&job);
         hd_parallel(cast_plan_work(&job, launch->threads, cast_cache_bytes(launch->device)),
                     cast_work, &job);
     }
     cast_store_counts(&job);
+    if (with_loss)
+        cast_store_loss(&job, launch->threads, (double *)launch->buffers[HEED_CAST_LOSS]);
     return HEED_OK;
 }
 

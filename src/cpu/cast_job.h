@@ -5,18 +5,23 @@
 
 #include "cast_limits.h"
 #include "../common/casting.h"
+#include "../common/sums.h"
 #include "parallel.h"
 
 #include <fenv.h>
 #include <string.h>
 
+enum { CAST_LOSS_PIECE = 4096 }; /* elements that are compared at a time */
+
 typedef struct cast_job {
-    hd_cast_t cast;
+    hd_cast_t cast, widen, restore; /* the last two are of the loss */
     const heed_cast_desc_t *desc;
     uint32_t *multipliers, *amax; /* [groups] of the workspace */
+    uint32_t *factors;            /* the same, of the loss; NULL: it is not asked for */
     int64_t counts[HEED_CAST_COUNTS_SIZE];
-    int64_t rows, row_pieces; /* of a group, the largest */
-    int64_t elements, chunk;  /* of the tensor, of a unit at most */
+    double (*losses)[HEED_CAST_LOSS_SIZE]; /* of each member, who adds in the same order always */
+    int64_t rows, row_pieces;              /* of a group, the largest */
+    int64_t elements, chunk;               /* of the tensor, of a unit at most */
     char *transposed;
     bool stream, by_group, by_column;
 } cast_job_t;
@@ -129,23 +134,33 @@ static void cast_add_counts(cast_job_t *job, const hd_cast_stats_t *stats)
             __atomic_fetch_add(&job->counts[i], stats->counts[i], __ATOMIC_RELAXED);
 }
 
-/* The multiplier of a group, from its given scale or from its amax; a computed one is stored. */
-static uint32_t cast_settle(const cast_job_t *job, int64_t number, hd_cast_stats_t *stats)
+static uint32_t cast_loss_factor(const hd_cast_t *cast, hd_scale_t scale);
+
+/* The multiplier of a group, from its given scale or from its amax; a computed one is stored.
+ * `offset` is where its scale lies. */
+static void cast_settle_at(const cast_job_t *job, int64_t number, int64_t offset,
+                           hd_cast_stats_t *stats)
 {
     const hd_cast_t *cast = &job->cast;
     hd_scale_t scale;
     if (cast->scale) {
-        const char *at = cast->scale + hd_cast_group_offset(cast, cast->scale_stride, number) *
-                                           hd_dtype_bytes(cast->scale_dtype);
+        const char *at = cast->scale + offset * hd_dtype_bytes(cast->scale_dtype);
         scale = hd_scale_given(cast->scale_dtype, at, cast->use);
     } else {
         scale = hd_scale_computed(job->amax[number], cast->largest, cast->amax_floor, cast->form,
                                   cast->use);
-        hd_scale_store(cast, number, scale);
+        hd_scale_store(cast, offset, scale);
     }
     stats->counts[HEED_COUNT_BAD_SCALES] += scale.bad;
     job->multipliers[number] = scale.multiplier;
-    return scale.multiplier;
+    if (job->factors)
+        job->factors[number] = cast_loss_factor(cast, scale);
+}
+
+static void cast_settle(const cast_job_t *job, int64_t number, hd_cast_stats_t *stats)
+{
+    cast_settle_at(job, number, hd_cast_group_offset(&job->cast, job->cast.scale_stride, number),
+                   stats);
 }
 
 static void cast_store_amax(const cast_job_t *job, int64_t number)

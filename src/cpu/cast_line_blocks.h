@@ -4,8 +4,8 @@
 #define HD_CAST_LINE_BLOCKS_H
 
 #define CAST_HAS_GROUPS 1
-#include "cast_blocks.h"
 #include "cast_plain.h"
+#include "cast_round.h"
 
 /* ---- the largest magnitude
  * ----------------------------------------------------------------------- */
@@ -100,8 +100,25 @@ HD_INLINE void cast_count_block(const cast_limits_t *limits, const cast_vec_t x[
     }
 }
 
+/* Whether a block has nothing to count: neither a number beyond the largest nor one that may be
+ * lost, which most have not. */
+HD_INLINE bool cast_counts_nothing(const cast_limits_t *limits, const cast_vec_t y[4])
+{
+    cast_vec_t most = cast_set(0), least = cast_set(HD_F32_MAGNITUDE);
+    HD_UNROLL
+    for (int k = 0; k < 4; k++) {
+        const cast_vec_t magnitude = cast_and(y[k], cast_set(HD_F32_MAGNITUDE));
+        most = cast_max(most, magnitude);
+        least = cast_min(least, magnitude);
+    }
+    return !cast_any_above(most, cast_set(limits->largest)) &&
+           !cast_any_above(cast_set(limits->zero + 1), least);
+}
+
+/* each: a multiplier for every 32 elements; NULL: `bits` for all. */
 HD_INLINE void cast_count_blocks(const heed_dtype_t src, const cast_limits_t *limits, bool scaled,
-                                 uint32_t bits, const char *from, int64_t n, int64_t *counts)
+                                 uint32_t bits, const uint32_t *each, const char *from, int64_t n,
+                                 int64_t *counts)
 {
     const cast_vec_t multiplier = cast_set(bits);
     const int64_t size = hd_dtype_bytes(src);
@@ -116,8 +133,11 @@ HD_INLINE void cast_count_blocks(const heed_dtype_t src, const cast_limits_t *li
             at = memcpy(last, at, (size_t)((n - i) * size));
         cast_load_block(src, at, x);
         for (int k = 0; k < 4; k++)
-            y[k] = scaled ? cast_float_mul(x[k], multiplier) : x[k];
-        cast_count_block(limits, x, y, sums);
+            y[k] = !scaled ? x[k]
+                   : each  ? cast_float_mul(x[k], cast_set(each[(i + k * CAST_LANES) / CAST_EACH]))
+                           : cast_float_mul(x[k], multiplier);
+        if (!cast_counts_nothing(limits, y))
+            cast_count_block(limits, x, y, sums);
     }
     for (int s = 0; s < COUNT_VECTORS; s++) {
         uint32_t lanes[CAST_LANES];
@@ -133,14 +153,14 @@ HD_INLINE void cast_count_blocks(const heed_dtype_t src, const cast_limits_t *li
 }
 
 static void cast_count(const hd_cast_t *cast, const char *from, int64_t n, uint32_t multiplier,
-                       int64_t *counts)
+                       const uint32_t *each, int64_t *counts)
 {
     const cast_limits_t limits = cast_limits(cast->dst_dtype);
     const bool scaled = hd_cast_scaled(cast);
-#define COUNT(src)                                                                   \
-    if (cast->src_dtype == HEED_##src) {                                             \
-        cast_count_blocks(HEED_##src, &limits, scaled, multiplier, from, n, counts); \
-        return;                                                                      \
+#define COUNT(src)                                                                         \
+    if (cast->src_dtype == HEED_##src) {                                                   \
+        cast_count_blocks(HEED_##src, &limits, scaled, multiplier, each, from, n, counts); \
+        return;                                                                            \
     }
     COUNT(F32)
     COUNT(BF16)
@@ -152,7 +172,7 @@ static void cast_count(const hd_cast_t *cast, const char *from, int64_t n, uint3
 
 /* Groups of `width` elements along a line, each with its multiplier: one loop over all of them. */
 static bool cast_line_of_groups(const hd_cast_t *cast, const char *from, char *to, int64_t width,
-                                int64_t groups, const uint32_t *multipliers)
+                                int64_t groups, const uint32_t *multipliers, int64_t *counts)
 {
     uint32_t each[CAST_PIECE / CAST_EACH + 1] = {0};
     char source[4 * CAST_BLOCK] = {0}, result[4 * CAST_BLOCK];
@@ -167,6 +187,8 @@ static bool cast_line_of_groups(const hd_cast_t *cast, const char *from, char *t
         for (int64_t i = 0; i < width / CAST_EACH; i++)
             each[g * (width / CAST_EACH) + i] = multipliers[g];
     }
+    if (cast->counts)
+        cast_count(cast, from, n, 0, each, counts);
     const cast_rule_t rule = cast_rule(cast);
     cast_run_of_t run = {
         .rule = &rule, .each = each, .scaled = true, .from = from, .to = to, .n = n - rest};
@@ -191,6 +213,13 @@ static bool cast_line_of_groups(const hd_cast_t *cast, const char *from, char *t
 static void cast_line(const hd_cast_t *cast, const char *from, char *to, int64_t n,
                       uint32_t multiplier, int64_t index, bool stream, hd_cast_stats_t *stats)
 {
+    if (cast_has_rounding(cast, multiplier)) {
+        const bool with_amax = cast->amax && !cast->scale_out;
+        const uint32_t most = with_amax ? cast_line_amax(cast, from, n) : 0;
+        stats->amax = most > stats->amax ? most : stats->amax;
+        cast_round_line(cast, from, to, n, multiplier, index);
+        return;
+    }
     if (!cast_line_is_fast(cast, multiplier)) {
         cast_elements(cast, from, to, n, multiplier, index, stats);
         return;
@@ -214,7 +243,7 @@ static void cast_line(const hd_cast_t *cast, const char *from, char *to, int64_t
         run.n = hd_min(piece, n - i);
         uint32_t most = apart ? cast_line_amax(cast, run.from, run.n) : 0;
         if (cast->counts)
-            cast_count(cast, run.from, run.n, multiplier, stats->counts);
+            cast_count(cast, run.from, run.n, multiplier, NULL, stats->counts);
         if (!scaled && cast->src_dtype == HEED_F32 && cast->dst_dtype == HEED_F32)
             memmove(run.to, run.from, (size_t)(run.n * in));
         else

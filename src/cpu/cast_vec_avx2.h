@@ -7,6 +7,10 @@
 
 #include <immintrin.h>
 
+#define HD_SUMS_BYTES        32
+#define HD_SUMS_WIDEN(x)     _mm256_cvtps_pd((__m128)(x))
+#define HD_SUMS_LARGER(a, b) _mm256_max_pd((__m256d)(a), (__m256d)(b))
+
 enum { CAST_BLOCK = 32, CAST_LANES = 8, CAST_ALIGNED = 32 };
 typedef __m256i cast_vec_t;
 
@@ -128,6 +132,43 @@ HD_INLINE void cast_store(char *at, cast_vec_t x, bool stream)
         _mm256_stream_si256((__m256i *)(void *)at, x);
     else
         _mm256_storeu_si256((__m256i *)(void *)at, x);
+}
+
+/* ---- random words: Philox blocks in 64-bit lanes
+ * ------------------------------------------------- */
+
+#define cast_right_by(a, bits) _mm256_srlv_epi32(a, bits)
+#define cast_left_by(a, bits)  _mm256_sllv_epi32(a, bits)
+
+/* Numbers of the blocks from `first` on, in the order that cast_order_words takes. */
+HD_INLINE cast_vec_t cast_counters(uint64_t first)
+{
+    return _mm256_add_epi64(_mm256_set1_epi64x((int64_t)first), _mm256_setr_epi64x(0, 2, 1, 3));
+}
+
+HD_INLINE cast_vec_t cast_upper_words(cast_vec_t a)
+{
+    return _mm256_srli_epi64(a, 32);
+}
+
+/* Products of the lower words, in 64 bits. */
+HD_INLINE cast_vec_t cast_mul_words(cast_vec_t a, cast_vec_t b)
+{
+    return _mm256_mul_epu32(a, b);
+}
+
+HD_INLINE cast_vec_t cast_xor_3(cast_vec_t a, cast_vec_t b, cast_vec_t c)
+{
+    return _mm256_xor_si256(a, _mm256_xor_si256(b, c));
+}
+
+/* The lower words of w[0] to w[3], all of a block before those of the next. */
+HD_INLINE void cast_order_words(const cast_vec_t w[4], cast_vec_t to[2])
+{
+    const cast_vec_t first = _mm256_blend_epi32(w[0], _mm256_slli_epi64(w[1], 32), 0xaa);
+    const cast_vec_t second = _mm256_blend_epi32(w[2], _mm256_slli_epi64(w[3], 32), 0xaa);
+    to[0] = _mm256_unpacklo_epi64(first, second);
+    to[1] = _mm256_unpackhi_epi64(first, second);
 }
 
 /* ---- elements of 16 bits

@@ -7,6 +7,12 @@
 
 #include <immintrin.h>
 
+#if !defined(HD_EMULATED)
+#define HD_SUMS_BYTES        64
+#define HD_SUMS_WIDEN(x)     _mm512_cvtps_pd((__m256)(x))
+#define HD_SUMS_LARGER(a, b) _mm512_max_pd((__m512d)(a), (__m512d)(b))
+#endif
+
 enum { CAST_BLOCK = 64, CAST_LANES = 16, CAST_ALIGNED = 64 };
 typedef __m512i cast_vec_t;
 
@@ -134,6 +140,44 @@ HD_INLINE void cast_store(char *at, cast_vec_t x, bool stream)
         _mm512_stream_si512((__m512i *)(void *)at, x);
     else
         _mm512_storeu_si512(at, x);
+}
+
+/* ---- random words: Philox blocks in 64-bit lanes
+ * ------------------------------------------------- */
+
+#define cast_right_by(a, bits) _mm512_srlv_epi32(a, bits)
+#define cast_left_by(a, bits)  _mm512_sllv_epi32(a, bits)
+
+/* Numbers of the blocks from `first` on, in the order that cast_order_words takes. */
+HD_INLINE cast_vec_t cast_counters(uint64_t first)
+{
+    return _mm512_add_epi64(_mm512_set1_epi64((int64_t)first),
+                            _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7));
+}
+
+HD_INLINE cast_vec_t cast_upper_words(cast_vec_t a)
+{
+    return _mm512_shuffle_epi32(a, (_MM_PERM_ENUM)0xf5);
+}
+
+/* Products of the lower words, in 64 bits. */
+HD_INLINE cast_vec_t cast_mul_words(cast_vec_t a, cast_vec_t b)
+{
+    return _mm512_mul_epu32(a, b);
+}
+
+HD_INLINE cast_vec_t cast_xor_3(cast_vec_t a, cast_vec_t b, cast_vec_t c)
+{
+    return _mm512_ternarylogic_epi32(a, b, c, 0x96);
+}
+
+/* The lower words of w[0] to w[3], all of a block before those of the next. */
+HD_INLINE void cast_order_words(const cast_vec_t w[4], cast_vec_t to[2])
+{
+    const cast_vec_t first = _mm512_mask_blend_epi32(0xaaaa, w[0], _mm512_slli_epi64(w[1], 32));
+    const cast_vec_t second = _mm512_mask_blend_epi32(0xaaaa, w[2], _mm512_slli_epi64(w[3], 32));
+    to[0] = _mm512_unpacklo_epi64(first, second);
+    to[1] = _mm512_unpackhi_epi64(first, second);
 }
 
 /* ---- elements of 16 bits

@@ -15,8 +15,8 @@
 /* ---- the host's side
  * ----------------------------------------------------------------------------- */
 
-static const char *const operands[] = {"src",  "dst",    "scale",     "scale_out",
-                                       "amax", "counts", "transposed"};
+static const char *const operands[] = {"src",  "dst",    "scale",      "scale_out",
+                                       "amax", "counts", "transposed", "loss"};
 
 static bool is_dense(const heed_tensor_t *tensor)
 {
@@ -139,7 +139,7 @@ const heed_impl_t hd_impl_cast = {
     .name = "cuda:cast",
     .about = "the CPU's definition, 16 elements a thread; any card",
     .device_type = HEED_DEVICE_CUDA,
-    .features = HEED_CAST_CAN_ALL,
+    .features = HEED_CAST_CAN_ALL & ~HEED_CAST_CAN_LOSS,
     .supports = supports,
     .estimate = estimate,
     .workspace = workspace,

@@ -210,7 +210,7 @@ static __global__ void __launch_bounds__(THREADS) settle(const __grid_constant__
         } else {
             scale = hd_scale_computed(p.amax[i], cast->largest, cast->amax_floor, cast->form,
                                       cast->use);
-            hd_scale_store(cast, i, scale);
+            hd_scale_store(cast, hd_cast_group_offset(cast, cast->scale_stride, i), scale);
         }
         p.multipliers[i] = scale.multiplier;
         if (scale.bad)

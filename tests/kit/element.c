@@ -1,4 +1,5 @@
 #include "kit.h"
+#include "kit_fp8.h"
 
 #include <math.h>
 #include <string.h>
@@ -70,17 +71,7 @@ static uint16_t f16_bits(double value)
     return (uint16_t)(sign | round_bits((bits & 0x7fffff) | 0x800000, shift));
 }
 
-/* Numbers have 4 bits, subnormals count units of 2^-9, 0x7f is NaN. What is larger than 448 after
- * rounding is NaN, for there are no infinities. */
-static double e4m3_value(uint8_t bits)
-{
-    int exponent = bits >> 3 & 15, fraction = bits & 7;
-    double value = (bits & 0x7f) == 0x7f ? NAN
-                   : exponent == 0       ? fraction * 0x1p-9
-                                         : ldexp(8 + fraction, exponent - 10);
-    return bits & 0x80 ? -value : value;
-}
-
+/* What is larger than 448 after rounding is NaN, for there are no infinities. */
 static uint8_t e4m3_bits(double value)
 {
     uint32_t bits = bits_of(round_to_odd(value)), sign = bits >> 24 & 0x80;
@@ -93,12 +84,6 @@ static uint8_t e4m3_bits(double value)
     if (shift > 25)
         return (uint8_t)sign;
     return (uint8_t)(sign | round_bits((bits & 0x7fffff) | 0x800000, shift));
-}
-
-/* e5m2 is the upper half of f16. */
-static double e5m2_value(uint8_t bits)
-{
-    return f16_value((uint16_t)(bits << 8));
 }
 
 /* What is larger than 57344 after rounding is infinite. */
@@ -133,12 +118,12 @@ double kit_load(heed_dtype_t dtype, const void *data, int64_t index)
         return ((const int8_t *)data)[index];
     if (dtype == HEED_BOOL)
         return ((const uint8_t *)data)[index] != 0;
-    if (dtype == HEED_E5M2)
-        return e5m2_value(((const uint8_t *)data)[index]);
+    if (dtype == HEED_I64)
+        return (double)((const int64_t *)data)[index];
     if (dtype == HEED_F32)
         return (double)((const float *)data)[index];
-    if (dtype == HEED_E4M3)
-        return e4m3_value(((const uint8_t *)data)[index]);
+    if (heed_dtype_size(dtype) == 1)
+        return kit_fp8_value(dtype, ((const uint8_t *)data)[index]);
     uint16_t bits = ((const uint16_t *)data)[index];
     return dtype == HEED_F16 ? f16_value(bits) : (double)float_of((uint32_t)bits << 16);
 }

@@ -18,8 +18,8 @@ int64_t kit_random_int(kit_random_t *random, int64_t low, int64_t high); /* both
 double kit_random_unit(kit_random_t *random);                            /* [0, 1) */
 double kit_random_normal(kit_random_t *random);
 
-/* ---- elements (element.c): f32, bf16, f16, e4m3, e5m2, i8, i32, bool from and to double (f64 only
- * from), rounding to nearest even */
+/* ---- elements (element.c): f32, bf16, f16, e4m3, e5m2, i8, i32, bool from and to double (f64, i64
+ * and the other formats of 8 bits only from), rounding to nearest even */
 
 double kit_load(heed_dtype_t dtype, const void *data, int64_t index);
 void kit_store(heed_dtype_t dtype, void *data, int64_t index, double value);

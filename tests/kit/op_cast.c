@@ -86,13 +86,17 @@ static void draw_problem(kit_random_t *random, uint64_t features, char *text, si
     }
     used += draw_scales(random, features, text + used, size - (size_t)used);
     bool stats = features & HEED_CAST_CAN_STATISTICS;
-    snprintf(text + used, size - (size_t)used, " amax=%d counts=%d transposed=%d",
+    snprintf(text + used, size - (size_t)used, " amax=%d counts=%d transposed=%d loss=%d",
              stats && kit_random_next(random) % 2, stats && kit_random_next(random) % 2,
-             features & HEED_CAST_CAN_TRANSPOSED && kit_random_next(random) % 4 == 0);
+             features & HEED_CAST_CAN_TRANSPOSED && kit_random_next(random) % 4 == 0,
+             draw_bit(random, features, HEED_CAST_CAN_LOSS));
 }
 
 static const char *const corners[] = {
     "cast src=f32 dst=bf16 n=0",
+    "cast src=bf16 dst=e4m3 n=100003 scale=tensor compute=1 use=divides counts=1 loss=1",
+    "cast src=f32 dst=e5m2 n=70016 rows=64 scale=block block=1,32 loss=1",
+    "cast src=e4m3 dst=f32 n=8192 rows=2 scale=block block=1,32 use=divides loss=1",
     "cast src=f32 dst=bf16 n=1",
     "cast src=bf16 dst=f32 n=1",
     "cast src=f16 dst=bf16 n=17",
@@ -137,7 +141,8 @@ static uint64_t needs(const void *at)
            (desc->scale.ndim ? HEED_CAST_CAN_SCALE : 0) |
            (desc->scale_out.ndim ? HEED_CAST_CAN_COMPUTE : 0) |
            (desc->amax.ndim || desc->counts.ndim ? HEED_CAST_CAN_STATISTICS : 0) |
-           (desc->transposed.ndim ? HEED_CAST_CAN_TRANSPOSED : 0);
+           (desc->transposed.ndim ? HEED_CAST_CAN_TRANSPOSED : 0) |
+           (desc->loss.ndim ? HEED_CAST_CAN_LOSS : 0);
 }
 
 /* ---- elements -------------------------------------------------------------------------------- */
@@ -162,13 +167,6 @@ static uint32_t word_at(const heed_tensor_t *tensor, const void *data, int64_t o
     size_t size = heed_dtype_size(tensor->dtype);
     memcpy(&word, (const char *)data + (size_t)offset * size, size);
     return word;
-}
-
-static double load(heed_dtype_t dtype, const void *data, int64_t offset)
-{
-    if (heed_dtype_size(dtype) == 1)
-        return kit_fp8_value(dtype, ((const uint8_t *)data)[offset]);
-    return kit_load(dtype, data, offset);
 }
 
 /* Offset of element number i in row order. */
@@ -275,8 +273,9 @@ typedef struct model {
     const heed_cast_desc_t *desc;
     void *const *data;
     int64_t groups;
-    float *amax, *multiplier; /* by group */
+    float *amax, *multiplier, *factor; /* by group; factor: what brings a result back */
     int64_t counts[HEED_CAST_COUNTS_SIZE];
+    double loss[HEED_CAST_LOSS_SIZE];
     char *sentence;
     size_t size;
 } model_t;
@@ -328,7 +327,7 @@ static float source_at(const model_t *m, int64_t i)
         return float_of(word_at(src, m->data[HEED_CAST_SRC], offset));
     if (src->dtype == HEED_BF16)
         return float_of(word_at(src, m->data[HEED_CAST_SRC], offset) << 16);
-    double value = load(src->dtype, m->data[HEED_CAST_SRC], offset);
+    double value = kit_load(src->dtype, m->data[HEED_CAST_SRC], offset);
     return isnan(value) ? copysignf(NAN, (float)copysign(1, value)) : (float)value;
 }
 
@@ -392,10 +391,12 @@ static bool judge_groups(model_t *m, const char *name)
     const heed_tensor_t *given = &desc->scale, *computed = &desc->scale_out, *amax = &desc->amax;
     bool divides = desc->scale_use == HEED_SCALE_DIVIDES;
     for (int64_t g = 0; g < m->groups; g++) {
-        m->multiplier[g] = 1;
+        m->multiplier[g] = m->factor[g] = 1;
         if (given->ndim) {
-            float scale = (float)load(given->dtype, m->data[HEED_CAST_SCALE], offset_of(given, g));
+            float scale =
+                (float)kit_load(given->dtype, m->data[HEED_CAST_SCALE], offset_of(given, g));
             m->multiplier[g] = divides ? 1 / scale : scale;
+            m->factor[g] = divides ? scale : 1 / scale;
             m->counts[HEED_COUNT_BAD_SCALES] += scale == 0 || isnan(scale) || isinf(scale);
         }
         if (computed->ndim) {
@@ -407,6 +408,7 @@ static bool judge_groups(model_t *m, const char *name)
             if (got != want)
                 return say(m, name, "scale_out", g, got, want);
             m->multiplier[g] = by;
+            m->factor[g] = divides && !isnan(by) ? stored : 1 / by;
             m->counts[HEED_COUNT_BAD_SCALES] += isnan(by) != 0;
         }
         if (amax->ndim) {
@@ -471,6 +473,17 @@ static void count(model_t *m, float x, float product, uint32_t got, uint32_t ran
     m->counts[HEED_COUNT_UNDERFLOWED] += x != 0 && lost;
 }
 
+static void lose(model_t *m, float x, uint32_t got, float factor)
+{
+    const float y = (float)kit_load(m->desc->dst.dtype, &got, 0) * factor;
+    const double error = fabs((double)x - (double)y);
+    if (!isfinite(x) || !isfinite(y))
+        return;
+    m->loss[HEED_LOSS_SIGNAL] += (double)x * (double)x;
+    m->loss[HEED_LOSS_NOISE] += error * error;
+    m->loss[HEED_LOSS_WORST] = fmax(m->loss[HEED_LOSS_WORST], error);
+}
+
 static bool judge_elements(model_t *m, const char *name)
 {
     const heed_cast_desc_t *desc = m->desc;
@@ -493,6 +506,22 @@ static bool judge_elements(model_t *m, const char *name)
         if (!right)
             return say(m, name, "dst", i, got, want);
         count(m, x, product, got, random);
+        lose(m, x, got, m->factor[group_of(desc, i)]);
+    }
+    return true;
+}
+
+/* The largest difference bit by bit, sums but for the order of their additions. */
+static bool judge_loss(model_t *m, const char *name)
+{
+    const double *got = m->data[HEED_CAST_LOSS], rounding = 0x1p-53 * 1e6;
+    for (int i = 0; m->desc->loss.ndim && i < HEED_CAST_LOSS_SIZE; i++) {
+        const double bound = i == HEED_LOSS_WORST ? 0 : m->loss[i] * rounding;
+        if (fabs(got[i] - m->loss[i]) <= bound)
+            continue;
+        snprintf(m->sentence, m->size, "%sloss[%d] = %.17g, should be %.17g", name, i, got[i],
+                 m->loss[i]);
+        return false;
     }
     return true;
 }
@@ -534,13 +563,15 @@ static void judge_output(heed_problem_t *problem, const kit_buffers_t *buffers, 
         int64_t block = extent(m.desc, i);
         m.groups *= (m.desc->src.shape[i] + block - 1) / block;
     }
-    m.amax = calloc((size_t)m.groups * 2 + 1, sizeof(float));
+    m.amax = calloc((size_t)m.groups * 3 + 1, sizeof(float));
     m.multiplier = m.amax ? m.amax + m.groups : NULL;
+    m.factor = m.amax ? m.multiplier + m.groups : NULL;
     if (!good || !m.amax)
         snprintf(verdict->sentence, sizeof(verdict->sentence), "%s", heed_last_error());
     else {
         find_amax(&m);
-        good = judge_groups(&m, name) && judge_elements(&m, name) && judge_rest(&m, name);
+        good = judge_groups(&m, name) && judge_elements(&m, name) && judge_rest(&m, name) &&
+               judge_loss(&m, name);
     }
     if (!good)
         verdict->max_err = verdict->worst_ratio = INFINITY;
