@@ -94,6 +94,16 @@ typedef struct hd_walk {
     int words; /* of a mask word row, tile_q / 64 */
 } hd_walk_t;
 
+/* Where the entries of tiles of queries `row` of (batch, head) start, and behind it where they end.
+ */
+HD_DEVICE static inline const int64_t *hd_tile_row(const heed_tile_list_t *tiles, int64_t batch,
+                                                   int64_t head, int64_t row)
+{
+    int64_t plane = (tiles->batches > 1 ? batch : 0) * tiles->heads;
+    plane += tiles->heads > 1 ? head : 0;
+    return tiles->row_start + plane * tiles->rows + row;
+}
+
 /* Walks the blocks that any of the queries first .. first+rows-1 of (batch, head) may see. With a
  * tile list, the range crosses no multiple of 64. */
 HD_DEVICE static inline void hd_walk_begin(hd_walk_t *walk, const hd_visibility_t *visible,
@@ -108,9 +118,7 @@ HD_DEVICE static inline void hd_walk_begin(hd_walk_t *walk, const hd_visibility_
     if (low >= walk->high)
         walk->next = walk->high;
     if (tiles) {
-        int64_t plane = (tiles->batches > 1 ? batch : 0) * tiles->heads;
-        plane += tiles->heads > 1 ? head : 0;
-        const int64_t *start = tiles->row_start + plane * tiles->rows + first / tiles->tile_q;
+        const int64_t *start = hd_tile_row(tiles, batch, head, first / tiles->tile_q);
         walk->entry = start[0];
         walk->entry_end = start[1];
         walk->words = tiles->tile_q / 64;

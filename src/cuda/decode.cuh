@@ -10,59 +10,18 @@
 #ifndef HD_DECODE_CUH
 #define HD_DECODE_CUH
 
-#include "decode_merge.cuh"
-
-enum {
-    DECODE_WARPS = 4, /* that compute */
-    DECODE_WARP_ROWS = 16
-};
+#include "decode_seen.cuh"
 
 typedef struct decode_state {
     float most[2]; /* of the scores seen, -inf before the first */
     float sum[2];  /* of the lane's weights */
 } decode_state_t;
 
-/* The keys of a tile that the lane's two rows see. */
-typedef struct decode_seen {
-    int first[2], end[2];
-} decode_seen_t;
-
-/* What a block works on. */
-typedef struct decode_task {
-    int64_t unit, batch, key_head;
-    int split;
-    int first, end; /* keys; first is a multiple of HD_BLOCK_KEYS */
-} decode_task_t;
-
-static __device__ inline decode_task_t decode_task(const decode_params_t *p)
-{
-    decode_task_t task;
-    task.unit = blockIdx.x / p->splits;
-    task.split = (int)(blockIdx.x % p->splits);
-    task.batch = task.unit / p->a.key_heads;
-    task.key_head = task.unit % p->a.key_heads;
-    task.first = p->low / HD_BLOCK_KEYS * HD_BLOCK_KEYS + task.split * p->split_keys;
-    task.end = min(task.first + p->split_keys, p->high);
-    return task;
-}
-
 static __device__ inline const char *decode_query(const decode_params_t *p,
                                                   const decode_task_t *task, int row)
 {
     int group = (int)p->a.group;
     return hd_view_row(&p->a.q, task->batch, row / group, task->key_head * group + row % group);
-}
-
-/* Relative to key 0. Rows behind the last one see what the last one does. */
-static __device__ inline decode_seen_t decode_sees(const decode_params_t *p, int row)
-{
-    decode_seen_t seen;
-    for (int i = 0; i < 2; i++) {
-        int64_t query = min(row + 8 * i, p->rows - 1) / (int)p->a.group;
-        seen.first[i] = (int)hd_first_key(&p->a.visible, query);
-        seen.end[i] = (int)hd_end_key(&p->a.visible, query);
-    }
-    return seen;
 }
 
 /* 8 elements of a row from `column` on, zeros behind column `width`. */
@@ -103,25 +62,21 @@ template <bool BF16> static __device__ inline float decode_half(uint32_t pair, i
     return half & 0x8000 ? -value : value;
 }
 
-/* Turns scores of 8 * TILES keys, from `key` on, into weights, and makes what was summed before
- * relative to the new maximum. */
+/* Turns scores of 8 * TILES keys into weights, those that are not full with zeros where no bit of
+ * `sees` is, and makes what was summed before relative to the new maximum. */
 template <bool BF16, int TILES, int ACC>
-static __device__ inline void decode_weigh(const decode_params_t *p, const decode_seen_t *seen,
-                                           int key, bool full, float (&s)[4 * TILES],
-                                           decode_state_t *state, float (&acc)[ACC],
-                                           uint32_t (&weights)[TILES / 2][4])
+static __device__ inline void decode_weigh(float scale, bool full, uint32_t sees,
+                                           float (&s)[4 * TILES], decode_state_t *state,
+                                           float (&acc)[ACC], uint32_t (&weights)[TILES / 2][4])
 {
     float most[2] = {state->most[0], state->most[1]}, reference[2];
-    key += 2 * ((int)threadIdx.x % 4);
 #pragma unroll
     for (int i = 0; i < 4 * TILES; i++)
-        s[i] *= p->scale;
+        s[i] *= scale;
     if (!full) {
 #pragma unroll
-        for (int i = 0; i < 4 * TILES; i++) {
-            int at = key + i / 4 * 8 + i % 2, r = i / 2 % 2;
-            s[i] = at >= seen->first[r] && at < seen->end[r] ? s[i] : -INFINITY;
-        }
+        for (int i = 0; i < 4 * TILES; i++)
+            s[i] = sees >> i & 1 ? s[i] : -INFINITY;
     }
 #pragma unroll
     for (int i = 0; i < 4 * TILES; i++)
@@ -177,11 +132,10 @@ static __device__ inline bool decode_is_special(unsigned char *tile, int rows, i
 }
 
 /* In place of the product of weights and values: adds key by key for the rows that see it, since
- * zero times NaN is no zero. Row `from` of the tile is key `first`. */
+ * zero times NaN is no zero. Row `from` of the tile is the first key of `mask`, of decode_sees. */
 template <bool BF16, int KEYS, int ACC>
-static __device__ inline void decode_add_seen(const decode_seen_t *seen, int first,
-                                              unsigned char *tile, int rows, int from,
-                                              const uint32_t (&weights)[KEYS / 16][4],
+static __device__ inline void decode_add_seen(uint32_t mask, unsigned char *tile, int rows,
+                                              int from, const uint32_t (&weights)[KEYS / 16][4],
                                               float (&acc)[ACC])
 {
     int lane = (int)threadIdx.x % 32;
@@ -195,11 +149,12 @@ static __device__ inline void decode_add_seen(const decode_seen_t *seen, int fir
     for (int key = 0; key < KEYS; key++) {
         bool sees[2];
         float weight[2];
+        int holder = lane / 4 * 4 + key % 8 / 2;
+        uint32_t of_key = __shfl_sync(~0u, mask, holder) >> (key / 8 * 4 + key % 2);
 #pragma unroll
         for (int r = 0; r < 2; r++) {
-            uint32_t theirs = __shfl_sync(~0u, pairs[0][r], lane / 4 * 4 + key % 8 / 2);
-            weight[r] = decode_half<BF16>(theirs, key % 2);
-            sees[r] = first + key >= seen->first[r] && first + key < seen->end[r];
+            weight[r] = decode_half<BF16>(__shfl_sync(~0u, pairs[0][r], holder), key % 2);
+            sees[r] = of_key >> 2 * r & 1;
         }
 #pragma unroll
         for (int i = 0; i < ACC; i += 4) {

@@ -18,9 +18,10 @@
 #include "cuda.h"
 
 enum {
-    DECODE_ROWS = 64,       /* packed, at most */
-    DECODE_DIM = 256,       /* D and Dv at most */
-    DECODE_MAX_SPLITS = 128 /* the merge has a thread for each */
+    DECODE_ROWS = 64,        /* packed, at most */
+    DECODE_DIM = 256,        /* D and Dv at most */
+    DECODE_MAX_SPLITS = 128, /* the merge has a thread for each */
+    DECODE_MAP_BLOCKS = 2048 /* of keys in a split, where a tile list says which to visit */
 };
 
 enum {
@@ -28,7 +29,7 @@ enum {
                       HEED_ATTENTION_CAN_OUT_F32 | HEED_ATTENTION_CAN_CAUSAL |
                       HEED_ATTENTION_CAN_WINDOW | HEED_ATTENTION_CAN_GROUPED |
                       HEED_ATTENTION_CAN_LSE | HEED_ATTENTION_CAN_MERGE |
-                      HEED_ATTENTION_CAN_ODD_DIM | HEED_ATTENTION_CAN_DV
+                      HEED_ATTENTION_CAN_ODD_DIM | HEED_ATTENTION_CAN_DV | HEED_ATTENTION_CAN_TILES
 };
 
 typedef struct decode_params {
@@ -65,7 +66,7 @@ static inline int64_t decode_split_blocks(int64_t blocks, int64_t units, int row
     return hd_ceil_div(blocks, splits);
 }
 
-/* All but what depends on addresses. */
+/* All but what depends on addresses, of data and of a tile list on a card. */
 static inline decode_params_t decode_plan(const heed_attention_desc_t *desc, void *const *data,
                                           int64_t slots)
 {
@@ -80,6 +81,7 @@ static inline decode_params_t decode_plan(const heed_attention_desc_t *desc, voi
     int64_t blocks = hd_ceil_div(p.high - p.low / HD_BLOCK_KEYS * HD_BLOCK_KEYS, HD_BLOCK_KEYS);
     blocks = p.high > p.low ? blocks : 1;
     int64_t length = decode_split_blocks(blocks, hd_max(p.units, 1), p.rows, slots);
+    length = desc->tiles ? hd_min(length, DECODE_MAP_BLOCKS) : length;
     p.split_keys = (int)hd_min(length * HD_BLOCK_KEYS, INT32_MAX / HD_BLOCK_KEYS * HD_BLOCK_KEYS);
     p.splits = (int)hd_ceil_div(blocks, length);
     p.scale = p.a.scale * 1.44269504088896340736f;
@@ -137,6 +139,11 @@ static inline int decode_supports(const heed_attention_desc_t *desc,
     if (desc->k.shape[1] > INT32_MAX - DECODE_MAX_SPLITS * HD_BLOCK_KEYS)
         return hd_cuda_refuse(why, HEED_ERROR_UNSUPPORTED, "k.shape[1]=%lld: at most 2^31 - 8193",
                               (long long)desc->k.shape[1]);
+    int64_t most = (int64_t)DECODE_MAX_SPLITS * DECODE_MAP_BLOCKS * HD_BLOCK_KEYS;
+    if (desc->tiles && desc->k.shape[1] > most)
+        return hd_cuda_refuse(why, HEED_ERROR_UNSUPPORTED,
+                              "k.shape[1]=%lld: at most %lld with a tile list",
+                              (long long)desc->k.shape[1], (long long)most);
     double rows = (double)q[0] * (double)q[1] * (double)q[2];
     if (rows * DECODE_MAX_SPLITS > INT32_MAX)
         return hd_cuda_refuse(why, HEED_ERROR_UNSUPPORTED,
@@ -160,13 +167,25 @@ static inline double decode_bandwidth(const heed_device_info_t *device)
     }
 }
 
+/* Keys that a unit visits on average: those of its heads' lists, taken to have none in common. */
+static inline double decode_keys(const heed_attention_desc_t *desc, const decode_params_t *p)
+{
+    double band = p->high - p->low;
+    const heed_tile_list_t *tiles = desc->tiles;
+    if (!tiles || tiles->batches * tiles->heads * tiles->rows == 0)
+        return band;
+    int64_t rows = tiles->batches * tiles->heads * tiles->rows;
+    double entries = (double)tiles->row_start[rows] / (double)rows;
+    return fmin(band, entries * tiles->tile_k * (tiles->heads > 1 ? (double)p->a.group : 1));
+}
+
 /* Launches, and what is read over a guess of the bandwidth that so many blocks reach: nothing was
  * measured. */
 static inline double decode_estimate(const heed_attention_desc_t *desc,
                                      const heed_device_info_t *device, int64_t slots)
 {
     decode_params_t p = decode_plan(desc, NULL, slots);
-    double keys = (double)p.units * (p.high - p.low);
+    double keys = (double)p.units * decode_keys(desc, &p);
     double bytes = 2 * keys * (p.a.d + p.a.dv) + 2 * (double)decode_workspace(&p);
     double filled = 2 * (double)p.units * p.splits / (double)slots;
     double reached = 0.85 * decode_bandwidth(device) * (filled < 1 ? filled : 1);

@@ -23,7 +23,8 @@ template <int DIM> struct ring {
         KEYS = DIM > 128 ? 32 : 64,
         STAGES = DIM > 64 ? 3 : 4,
         TILE = KEYS * DIM * 2, /* bytes */
-        BYTES = STAGES * 2 * TILE
+        BYTES = STAGES * 2 * TILE,
+        SHARED = BYTES + sizeof(decode_map_t) /* which is behind it */
     };
     static_assert(sizeof(decode_states<DIM>) <= BYTES, "the states lie where the ring was");
 };
@@ -65,12 +66,11 @@ static __device__ inline void gather_tile(const decode_params_t *p, const decode
     }
 }
 
-/* Both tiles of stage `number` of the split, if it has that many; one group of copies always. */
+/* Both tiles of a stage, if there are keys left; one group of copies always. */
 template <int DIM>
 static __device__ inline void load_stage(const decode_params_t *p, const decode_task_t *task,
-                                         int number, unsigned char *stage)
+                                         int key, unsigned char *stage)
 {
-    int key = task->first + number * ring<DIM>::KEYS;
 #pragma unroll 1
     for (int i = 0; key < task->end && i < 2; i++, stage += ring<DIM>::TILE) {
         const hd_view_t *view = i ? &p->a.v : &p->a.k;
@@ -168,23 +168,24 @@ static __device__ inline void add_values(unsigned char *tile, int key, const uin
 
 /* The warp's part of a stage whose first key is `first`. */
 template <bool BF16, int DIM>
-static __device__ inline void attend_stage(const decode_params_t *p, const decode_seen_t *seen,
-                                           unsigned char *stage, int first, int part, int parts,
-                                           const uint32_t (&q)[DIM / 16][4], decode_state_t *state,
-                                           float (&acc)[DIM / 2])
+static __device__ inline void attend_stage(const decode_params_t *p, const decode_task_t *task,
+                                           const decode_map_t *map, unsigned char *stage, int first,
+                                           int row, int part, int parts,
+                                           const uint32_t (&q)[DIM / 16][4], decode_place_t *place,
+                                           decode_state_t *state, float (&acc)[DIM / 2])
 {
     enum { KEYS = ring<DIM>::KEYS };
     unsigned char *values = stage + ring<DIM>::TILE;
 #pragma unroll 1
     for (int from = part * STEP; from < KEYS; from += parts * STEP) {
         int key = first + from;
-        bool full = key >= p->all_low && key + STEP <= p->all_high;
+        bool full = decode_is_full(p, task, map, key, key + STEP);
         float s[8];
-        uint32_t weights[1][4];
+        uint32_t weights[1][4], sees = full ? 0 : decode_sees<2>(p, task, row, key, place);
         score<BF16, DIM>(stage, from, q, s);
-        decode_weigh<BF16, 2>(p, seen, key, full, s, state, acc, weights);
+        decode_weigh<BF16, 2>(p->scale, full, sees, s, state, acc, weights);
         if (!full && decode_is_special<BF16>(values, KEYS, DIM / 8, from, STEP)) {
-            decode_add_seen<BF16, STEP>(seen, key, values, KEYS, from, weights, acc);
+            decode_add_seen<BF16, STEP>(sees, values, KEYS, from, weights, acc);
         } else {
             add_values<BF16, DIM>(values, from, weights[0], acc);
         }
@@ -196,10 +197,11 @@ static __global__ void __launch_bounds__(THREADS) attend(const __grid_constant__
 {
     enum { KEYS = ring<DIM>::KEYS, STAGES = ring<DIM>::STAGES, STAGE = 2 * ring<DIM>::TILE };
     HD_SHARED(memory);
+    decode_map_t *map = (decode_map_t *)(memory + ring<DIM>::BYTES);
     decode_task_t task = decode_task(&p);
     int row_tiles = p.rows <= 16 ? 1 : p.rows <= 32 ? 2 : 4, warp = (int)threadIdx.x / 32;
     int row = warp % row_tiles * DECODE_WARP_ROWS;
-    decode_seen_t seen = decode_sees(&p, row + (int)threadIdx.x % 32 / 4);
+    decode_place_t place = decode_start(&p, &task, row);
     decode_state_t state = {{-INFINITY, -INFINITY}, {0, 0}};
     uint32_t q[DIM / 16][4];
     float acc[DIM / 2];
@@ -207,23 +209,28 @@ static __global__ void __launch_bounds__(THREADS) attend(const __grid_constant__
 #pragma unroll
     for (int i = 0; i < DIM / 2; i++)
         acc[i] = 0;
+    if (p.a.visible.tiles)
+        decode_mark(&p, &task, map);
 
-    int at = 0, next = 0;
+    /* Keys are attended to from `key` on, and asked for from `ahead` on. */
+    int at = 0, next = 0, key = decode_next(&p, &task, map, task.first), ahead = key;
 #pragma unroll 1
-    for (int number = 1 - STAGES; task.first + number * KEYS < task.end; number++) {
+    for (int number = 1 - STAGES; key < task.end; number++) {
         /* This stage is there for all, and the one before it has been read by all. */
         if (number >= 0) {
             hd_cp_async_wait<STAGES - 2>();
             __syncthreads();
         }
-        load_stage<DIM>(&p, &task, number + STAGES - 1, memory + next * STAGE);
+        load_stage<DIM>(&p, &task, ahead, memory + next * STAGE);
         next = next + 1 == STAGES ? 0 : next + 1;
+        ahead = decode_next(&p, &task, map, ahead + KEYS);
         if (number < 0)
             continue;
         if (row < p.rows)
-            attend_stage<BF16, DIM>(&p, &seen, memory + at * STAGE, task.first + number * KEYS,
-                                    warp / row_tiles, DECODE_WARPS / row_tiles, q, &state, acc);
+            attend_stage<BF16, DIM>(&p, &task, map, memory + at * STAGE, key, row, warp / row_tiles,
+                                    DECODE_WARPS / row_tiles, q, &place, &state, acc);
         at = at + 1 == STAGES ? 0 : at + 1;
+        key = decode_next(&p, &task, map, key + KEYS);
     }
 
     decode_states<DIM> *states = (decode_states<DIM> *)memory;
@@ -248,10 +255,10 @@ template <bool BF16> static int launch_attend(int dim, void *stream, const decod
 {
     dim3 grid((unsigned)(p.units * p.splits)), block(THREADS);
     if (dim == 64)
-        return HD_LAUNCH((attend<BF16, 64>), grid, block, ring<64>::BYTES, stream, p);
+        return HD_LAUNCH((attend<BF16, 64>), grid, block, ring<64>::SHARED, stream, p);
     if (dim == 128)
-        return HD_LAUNCH((attend<BF16, 128>), grid, block, ring<128>::BYTES, stream, p);
-    return HD_LAUNCH((attend<BF16, 256>), grid, block, ring<256>::BYTES, stream, p);
+        return HD_LAUNCH((attend<BF16, 128>), grid, block, ring<128>::SHARED, stream, p);
+    return HD_LAUNCH((attend<BF16, 256>), grid, block, ring<256>::SHARED, stream, p);
 }
 
 static int launch_both(const heed_attention_desc_t *desc, void *stream, const decode_params_t &p)
@@ -270,6 +277,8 @@ static heed_status_t run(const heed_launch_t *launch)
     const heed_attention_desc_t *desc = (const heed_attention_desc_t *)launch->desc;
     int64_t at_once = slots(desc, hd_cuda_multiprocessors(desc->q.device));
     decode_params_t p = decode_plan(desc, launch->buffers, at_once);
+    if (launch->tiles)
+        p.a.visible.tiles = launch->tiles;
     if (p.units * p.rows == 0)
         return HEED_OK;
     decode_place(&p, launch->workspace);

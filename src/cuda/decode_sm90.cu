@@ -79,6 +79,8 @@ static heed_status_t run(const heed_launch_t *launch)
     int64_t at_once = slots(desc, hd_cuda_multiprocessors(desc->q.device));
     params_t p = {decode_plan(desc, launch->buffers, at_once)};
     decode_params_t *decode = &p.decode;
+    if (launch->tiles)
+        decode->a.visible.tiles = launch->tiles;
     if (decode->units * decode->rows == 0)
         return HEED_OK;
     /* Without a key there is nothing to map. */

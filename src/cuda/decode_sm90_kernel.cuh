@@ -27,6 +27,7 @@ template <int DIM> struct shared_memory {
     unsigned char tiles[TILES][TILE]; /* keys, values, keys, ...; at the end the states */
     unsigned char queries[TILE];
     uint64_t full[TILES], empty[TILES];
+    decode_map_t map;
     static_assert(sizeof(decode_states<DIM>) <= TILES * TILE, "the states lie where the ring was");
 };
 
@@ -64,14 +65,11 @@ static __device__ inline void load_queries(const decode_params_t *p, const decod
     }
 }
 
-/* One thread: asks for tile `number` of the split, keys and values in turn, to lie in place `to`.
- */
+/* One thread: asks for the tile of keys or values from `key` on, to lie in place `to`. */
 template <int DIM>
-static __device__ inline void request(const params_t *p, const decode_task_t *task,
-                                      shared_memory<DIM> *s, int to, int number)
+static __device__ inline void request(const hd_tensor_map_t *map, const decode_task_t *task,
+                                      shared_memory<DIM> *s, int to, int key)
 {
-    const hd_tensor_map_t *map = number % 2 ? &p->v : &p->k;
-    int key = task->first + number / 2 * KEYS;
     /* Nobody reads it twice. */
     uint64_t policy = hd_l2_evict_first();
     hd_mbarrier_expect(&s->full[to], shared_memory<DIM>::TILE);
@@ -81,10 +79,10 @@ static __device__ inline void request(const params_t *p, const decode_task_t *ta
                     (int)task->key_head, (int)task->batch, policy);
 }
 
-/* Barriers, and the first tiles. */
+/* One thread: barriers, and the first tiles. Returns the key of the next ones. */
 template <int DIM>
-static __device__ inline void begin(const params_t *p, const decode_task_t *task,
-                                    shared_memory<DIM> *s)
+static __device__ inline int begin(const params_t *p, const decode_task_t *task,
+                                   shared_memory<DIM> *s)
 {
     enum { TILES = shared_memory<DIM>::TILES };
     for (int i = 0; i < TILES; i++) {
@@ -92,19 +90,23 @@ static __device__ inline void begin(const params_t *p, const decode_task_t *task
         hd_mbarrier_init(&s->empty[i], DECODE_WARPS);
     }
     hd_fence_mbarrier_init();
-    for (int i = 0; i < TILES && task->first + i / 2 * KEYS < task->end; i++)
-        request<DIM>(p, task, s, i, i);
+    int key = decode_next(&p->decode, task, &s->map, task->first);
+    for (int i = 0; i < TILES && key < task->end; i += 2) {
+        request<DIM>(&p->k, task, s, i, key);
+        request<DIM>(&p->v, task, s, i + 1, key);
+        key = decode_next(&p->decode, task, &s->map, key + KEYS);
+    }
+    return key;
 }
 
-/* Where tile `number` was, there the ring's next one goes, when all warps have let go. */
+/* Where a tile was, there the one from `key` on goes, when all warps have let go. */
 template <int DIM>
-static __device__ inline void refill(const params_t *p, const decode_task_t *task,
-                                     shared_memory<DIM> *s, place<DIM> at, int number)
+static __device__ inline void refill(const hd_tensor_map_t *map, const decode_task_t *task,
+                                     shared_memory<DIM> *s, place<DIM> at, int key)
 {
-    number += shared_memory<DIM>::TILES;
-    if (threadIdx.x == 0 && task->first + number / 2 * KEYS < task->end) {
+    if (threadIdx.x == 0 && key < task->end) {
         hd_mbarrier_wait(&s->empty[at.tile], at.parity);
-        request<DIM>(p, task, s, at.tile, number);
+        request<DIM>(map, task, s, at.tile, key);
     }
     __syncwarp();
 }
@@ -145,40 +147,48 @@ static __device__ inline void add_values(const uint32_t (&weights)[KEYS / 16][4]
     hd_wgmma_wait<0>();
 }
 
-/* All keys of the split. */
+/* All keys of the split that are to be visited. The next ones to be asked for are those from
+ * `ahead` on, which thread 0 alone knows. */
 template <bool BF16, int DIM>
 static __device__ inline void consume(const params_t *params, const decode_task_t *task,
-                                      shared_memory<DIM> *s, decode_state_t *state,
+                                      shared_memory<DIM> *s, int ahead, decode_state_t *state,
                                       float (&acc)[DIM / 2])
 {
     constexpr hd_mma_type TYPE = BF16 ? HD_MMA_BF16 : HD_MMA_F16;
     const decode_params_t *p = &params->decode;
-    int row = (int)threadIdx.x / 32 * DECODE_WARP_ROWS, number = 0;
-    decode_seen_t seen = decode_sees(p, row + (int)threadIdx.x % 32 / 4);
+    int row = (int)threadIdx.x / 32 * DECODE_WARP_ROWS;
+    decode_place_t rows = decode_start(p, task, row);
     uint32_t weights[KEYS / 16][4] = {};
     place<DIM> at = {0, 0};
+    int key = decode_next(p, task, &s->map, task->first);
 #pragma unroll 1
-    for (int key = task->first; key < task->end; key += KEYS, number += 2) {
+    for (; key < task->end; key = decode_next(p, task, &s->map, key + KEYS)) {
         float scores[32];
-        bool full = key >= p->all_low && key + KEYS <= p->all_high;
+        bool full = decode_is_full(p, task, &s->map, key, key + KEYS);
+        uint32_t sees = 0;
         hd_mbarrier_wait(&s->full[at.tile], at.parity);
         score<TYPE, DIM>(s->queries, s->tiles[at.tile], scores);
         let_go<DIM>(s, at);
-        if (row < p->rows)
-            decode_weigh<BF16, 8>(p, &seen, key, full, scores, state, acc, weights);
-        refill<DIM>(params, task, s, at, number);
+        if (row < p->rows) {
+            if (!full)
+                sees = decode_sees<8>(p, task, row, key, &rows);
+            decode_weigh<BF16, 8>(p->scale, full, sees, scores, state, acc, weights);
+        }
+        refill<DIM>(&params->k, task, s, at, ahead);
         at.step();
 
         hd_mbarrier_wait(&s->full[at.tile], at.parity);
         unsigned char *values = s->tiles[at.tile];
         /* Each warp looks at the whole tile, so that all go the same way. */
         if (!full && decode_is_special<BF16>(values, KEYS, DIM / 8, 0, KEYS))
-            decode_add_seen<BF16, KEYS>(&seen, key, values, KEYS, 0, weights, acc);
+            decode_add_seen<BF16, KEYS>(sees, values, KEYS, 0, weights, acc);
         else
             add_values<TYPE, DIM>(weights, values, acc);
         let_go<DIM>(s, at);
-        refill<DIM>(params, task, s, at, number + 1);
+        refill<DIM>(&params->v, task, s, at, ahead);
         at.step();
+        if (threadIdx.x == 0)
+            ahead = decode_next(p, task, &s->map, ahead + KEYS);
     }
 }
 
@@ -192,8 +202,11 @@ static __global__ void __launch_bounds__(THREADS, DIM == 256 ? 1 : 2)
     HD_SHARED(memory);
     shared_memory<DIM> *s = (shared_memory<DIM> *)memory;
     decode_task_t task = decode_task(&p.decode);
+    int ahead = 0;
+    if (p.decode.a.visible.tiles)
+        decode_mark(&p.decode, &task, &s->map);
     if (threadIdx.x == 0)
-        begin<DIM>(&p, &task, s);
+        ahead = begin<DIM>(&p, &task, s);
     /* Once all blocks have begun, those of the merge may wait where there is room. */
     hd_grid_release();
 
@@ -205,7 +218,7 @@ static __global__ void __launch_bounds__(THREADS, DIM == 256 ? 1 : 2)
     load_queries<DIM>(&p.decode, &task, s->queries);
     hd_fence_async();
     __syncthreads();
-    consume<BF16, DIM>(&p, &task, s, &state, acc);
+    consume<BF16, DIM>(&p, &task, s, ahead, &state, acc);
 
     /* All warps have read the last tile. */
     __syncthreads();

@@ -41,6 +41,13 @@ static const char *const corners[] = {
     "attention b=1 sq=16 sk=2900 hq=4 hk=1 d=80 window=1500,0 dtype=f16 lse=1",
     "attention b=1 sq=3 sk=1900 hq=8 hk=1 d=256 causal=1 causal-align=top-left dtype=bf16 lse=1",
     "attention b=1 sq=9 sk=1400 hq=5 hk=1 d=256 window=700,3 dtype=f16 out=f32 merge=1",
+    /* decoding with tiles: heads of a group with lists of their own, splits without a tile */
+    "attention b=2 sq=1 sk=1500 hq=8 hk=2 d=64 tiles=random:5,40,64,64,each dtype=bf16 lse=1",
+    "attention b=1 sq=4 sk=900 hq=8 hk=1 d=128 tiles=random:7,60,64,128,each causal=1 dtype=f16 "
+    "lse=1",
+    "attention b=1 sq=3 sk=1900 hq=8 hk=1 d=256 tiles=random:8,60,128,64,shared window=700,3 "
+    "dtype=bf16 out=f32 merge=1",
+    "attention b=1 sq=4 sk=2500 hq=2 d=80 tiles=blockdiag:300,64,64 dtype=bf16 lse=1",
     /* tiles with causal and windows */
     "attention b=2 sq=130 sk=259 hq=4 hk=2 d=32 tiles=random:3,60,64,128,each causal=1 lse=1",
     "attention b=1 sq=300 sk=190 hq=2 d=48 tiles=random:4,80,128,64,shared window=70,30 lse=1",

@@ -32,6 +32,8 @@ static const masked decode[] = {
     {"sq=4 sk=2048 hq=8 hk=1 d=64", "window=256,0", 0.23}, /* 4 + 256 + 192 of 2048 */
     {"sq=4 sk=2048 hq=8 hk=1 d=64", "causal=1 causal-align=top-left", 0.1},
     {"sq=4 sk=2048 hq=8 hk=1 d=64", "window=0,300 causal-align=top-left", 0.25},
+    {"sq=4 sk=2048 hq=8 hk=1 d=64", "tiles=blockdiag:300,64,64", 0.16}, /* 5 tiles of 32 */
+    {"sq=4 sk=2048 hq=8 hk=1 d=64", "tiles=random:3,20,64,64,shared", 0.3},
     {NULL, NULL, 0}};
 
 static const struct {
