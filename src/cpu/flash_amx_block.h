@@ -75,8 +75,8 @@ HD_INLINE bool amx_advance(const int vectors, amx_segment_t *m)
 
 /* Weights of the keys j .. end-1, at most 32 of them, zeros up to 32, and their sums. Returns
  * whether a score lay too far above its reference: then nothing has happened. */
-HD_INLINE bool amx_weights(const int vectors, const bool exact, amx_segment_t *m, int first,
-                           int end, const uint64_t *masks)
+HD_INLINE bool amx_weights(const int vectors, const bool exact, const bool fetching,
+                           amx_segment_t *m, int first, int end, const uint64_t *masks)
 {
     const vec_t scale = score_scale(&m->task->job->a);
     const float *s = amx_scores_at(m, first) - first % AMX_KEYS * LANES;
@@ -97,6 +97,8 @@ HD_INLINE bool amx_weights(const int vectors, const bool exact, amx_segment_t *m
     for (; j + 4 <= count; j += 4) {
         for (; !exact && done < due * (j + 4) / AMX_KEYS; done++)
             amx_advance(vectors, m);
+        if (fetching)
+            flash_fetch(&m->task->ahead);
         amx_weights_of(vectors, exact, s, p, j, INT32_MAX, scale, low, sum, masks, m->lane);
     }
     for (; j < count; j += 4)
@@ -122,18 +124,22 @@ HD_INLINE bool amx_weights(const int vectors, const bool exact, amx_segment_t *m
 HD_NOINLINE bool amx_softmax(amx_segment_t *m, bool exact, int first, int end)
 {
     bool above;
-#define EXACT(n)  above = amx_weights(n, true, m, first, end, m->masks)
-#define MASKED(n) above = amx_weights(n, false, m, first, end, m->masks)
-#define PLAIN(n)  above = amx_weights(n, false, m, first, end, NULL)
+#define EXACT(n)  above = amx_weights(n, true, false, m, first, end, m->masks)
+#define MASKED(n) above = amx_weights(n, false, false, m, first, end, m->masks)
+#define PLAIN(n)  above = amx_weights(n, false, false, m, first, end, NULL)
+#define AHEAD(n)  above = amx_weights(n, false, true, m, first, end, NULL)
     if (exact)
         FLASH_WIDTHS(m->vectors, EXACT);
     else if (m->masks)
         FLASH_WIDTHS(m->vectors, MASKED);
+    else if (m->task->ahead.lines)
+        FLASH_WIDTHS(m->vectors, AHEAD);
     else
         FLASH_WIDTHS(m->vectors, PLAIN);
 #undef EXACT
 #undef MASKED
 #undef PLAIN
+#undef AHEAD
     return above;
 }
 

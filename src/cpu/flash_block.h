@@ -32,6 +32,7 @@ typedef struct flash_task {
     flash_row_t row[FLASH_VECTORS];
     uint64_t masks[STEP_KEYS];
     flash_modify_t modify;
+    flash_ahead_t ahead;
 } flash_task_t;
 
 /* Where the cells of K and V of a step are. */

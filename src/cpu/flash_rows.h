@@ -92,24 +92,43 @@ HD_NOINLINE void pack_k(const hd_attention_t *a, int64_t b, int64_t head, int64_
 }
 
 #if FLASH_AMX
-/* The pairs of two keys of V, columns c .. c+n-1; past the last key they are zeros. */
-HD_INLINE void amx_pair(const hd_attention_t *a, int64_t b, int64_t head, int64_t key, bool both,
-                        int c, int n, int plane, char *to)
+enum { AMX_PLACE = FLASH_PLANES * AMX_ROW_BYTES };
+
+/* V^T of 32 columns of 32 rows, 16 after the other. The halves of an unpack hold columns 8 q to
+ * 8 q + 3 and 8 q + 4 to 8 q + 7 in 128-bit lane q. */
+HD_INLINE void amx_pack_columns(const char *rows, int64_t row, char *to)
 {
-    const char *rows[2] = {hd_view_row(&a->v, b, key, head) + c * a->v.elem, NULL};
-    if (both)
-        rows[1] = hd_view_row(&a->v, b, key + 1, head) + c * a->v.elem;
-#if FLASH_PLANES > 1
-    char parts[2][2 * AMX_ROW_BYTES];
-    for (int i = 0; i < 2 && rows[i]; i++) {
-        row_to_cells(&a->v, rows[i], n, parts[i]);
-        rows[i] = parts[i] + plane * AMX_ROW_BYTES;
+    HD_UNROLL
+    for (int half = 0; half < 2; half++) {
+        const char *at = rows;
+        vec_t x[VEC_LANES];
+        HD_UNROLL
+        for (int i = 0; i < VEC_LANES; i++, at += 2 * row) {
+            HD_ADDRESS(at); /* or there are 32 of them, more than registers */
+            __m512i even = _mm512_loadu_si512(at), odd = _mm512_loadu_si512(at + row);
+            x[i] = _mm512_castsi512_ps(half ? _mm512_unpackhi_epi16(even, odd)
+                                            : _mm512_unpacklo_epi16(even, odd));
+        }
+        vec_transpose(x);
+        HD_UNROLL
+        for (int i = 0; i < VEC_LANES; i++) {
+            const int column = i / 4 * 8 + half * 4 + i % 4;
+            vec_store(to + column / AMX_ROWS * FLASH_PLANES * AMX_TILE_BYTES +
+                          column % AMX_ROWS * AMX_ROW_BYTES,
+                      x[i]);
+        }
     }
-    flash_interleave(rows[0], rows[1], 2, n, to);
-#else
-    (void)plane;
-    flash_interleave(rows[0], rows[1], a->v.elem, n, to);
-#endif
+}
+
+/* Columns c to c + n - 1 of up to 32 rows at `to`, AMX_PLACE bytes each, with zeros for what is
+ * less than 32 of either; high parts are followed by low ones where there are such. */
+HD_INLINE void amx_stage(const hd_attention_t *a, int64_t b, int64_t head, int64_t key, int count,
+                         int c, int n, char *to)
+{
+    memset(to, 0, 32 * AMX_PLACE);
+    for (int j = 0; j < count; j++)
+        row_to_cells(&a->v, hd_view_row(&a->v, b, key + j, head) + c * a->v.elem, n,
+                     to + j * AMX_PLACE);
 }
 
 /* V^T of up to 32 keys, 16 columns after the other: for each column a row of 32 keys, first their
@@ -117,27 +136,26 @@ HD_INLINE void amx_pair(const hd_attention_t *a, int64_t b, int64_t head, int64_
 HD_INLINE void amx_pack_values(const hd_attention_t *a, int64_t b, int64_t head, int64_t key,
                                int count, char *to)
 {
-    char pairs[AMX_PAIRS][AMX_ROW_BYTES * 2];
+    char staged[32 * AMX_PLACE], spare[2 * FLASH_PLANES * AMX_TILE_BYTES];
+    const bool in_place = FLASH_PLANES == 1 && hd_view_is_plain(&a->v, HEED_BF16) && count == 32 &&
+                          hd_view_run(&a->v, key, 32) == 32;
+    const char *first = in_place ? hd_view_row(&a->v, b, key, head) : NULL;
     for (int c = 0; c < a->dv; c += 32) {
         const int n = (int)hd_min(a->dv - c, 32);
-        for (int plane = 0; plane < FLASH_PLANES; plane++) {
-            memset(pairs, 0, sizeof(pairs));
-            for (int j = 0; j < count; j += 2)
-                amx_pair(a, b, head, key + j, j + 1 < count, c, n, plane, pairs[j / 2]);
-            for (int half = 0; half * 16 < n; half++) {
-                char *tile = to + ((c / 16 + half) * FLASH_PLANES + plane) * AMX_TILE_BYTES;
-                vec_t x[VEC_LANES];
-                HD_UNROLL
-                for (int i = 0; i < VEC_LANES; i++) {
-                    x[i] = vec_load(pairs[i] + half * 64);
-                }
-                vec_transpose(x);
-                HD_UNROLL
-                for (int i = 0; i < VEC_LANES; i++) {
-                    vec_store(tile + i * AMX_ROW_BYTES, x[i]);
-                }
-            }
-        }
+        const bool direct = in_place && n == 32;
+        const char *rows = direct ? first + c * 2 : staged;
+        const int64_t row = direct ? a->v.row : AMX_PLACE;
+        /* The second half of the last 32 columns may be beyond the buffer. */
+        char *place = to + c / 16 * FLASH_PLANES * AMX_TILE_BYTES;
+        char *tiles = n > 16 ? place : spare;
+        if (!direct)
+            amx_stage(a, b, head, key, count, c, n, staged);
+        amx_pack_columns(rows, row, tiles);
+#if FLASH_PLANES > 1
+        amx_pack_columns(rows + AMX_ROW_BYTES, row, tiles + AMX_TILE_BYTES);
+#endif
+        if (tiles == spare)
+            memcpy(place, spare, FLASH_PLANES * AMX_TILE_BYTES);
     }
 }
 #endif
