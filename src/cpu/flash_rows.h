@@ -6,12 +6,17 @@
 #include "flash_softmax.h"
 #include "rows.h"
 
-/* Multiplies a packed row with its scale. Kernels with pairs take none. */
+#if FLASH_CODES
+#include "decode_avx512.h"
+#endif
+
+/* Multiplies a packed row with its scale. Of pairs it is another's to do, or there is none: they
+ * would not be exact any more. */
 HD_INLINE void scale_row(const hd_view_t *scale, int64_t b, int64_t key, int64_t head, int n,
                          char *row)
 {
     float *to = (float *)(void *)row, factor;
-    if (!scale->dtype)
+    if (FLASH_PAIRS || !scale->dtype)
         return;
     factor = hd_scale(scale, b, key, head);
     for (int c = 0; c < n; c++)
@@ -32,6 +37,51 @@ HD_INLINE void row_to_cells(const hd_view_t *view, const char *row, int n, char 
         flash_split(vec_load(numbers + c), &high, &low);
         split_store_row(to + c * 2, high);
         split_store_row(to + (part + c) * 2, low);
+    }
+}
+#elif FLASH_CODES
+/* 32 codes as bf16, which has every one of them. */
+HD_INLINE __m512i codes_to_bf16(heed_dtype_t dtype, const char *at)
+{
+    vec_t x[2];
+    if (dtype == HEED_E4M3) { /* which come as 2^-8 of what they are */
+        decode_load_e4m3(at, x);
+        x[0] = vec_mul(x[0], vec_set1(256));
+        x[1] = vec_mul(x[1], vec_set1(256));
+    } else if (dtype == HEED_E5M2) {
+        decode_load_e5m2(at, x);
+    } else {
+        decode_load_i8(at, x);
+    }
+    return (__m512i)_mm512_cvtne2ps_pbh(x[1], x[0]);
+}
+
+/* A row of n elements, as they are or decoded; the second half of an odd last cell is zero. */
+HD_INLINE void row_to_cells(const hd_view_t *view, const char *row, int n, char *to)
+{
+    char gathered[512], last[64];
+    const int size = (int)hd_dtype_bytes(view->dtype);
+    if (n & 1)
+        memset(to + n * 2, 0, 2);
+    if (view->elem != size) {
+        for (int c = 0; c < n; c++)
+            memcpy((size == 1 ? gathered : to) + c * size, row + c * view->elem, (size_t)size);
+        row = gathered;
+    }
+    if (size == 2) {
+        if (view->elem == size)
+            memcpy(to, row, (size_t)n * 2);
+        return;
+    }
+    for (int c = 0; c < n; c += 32) {
+        const bool whole = n - c >= 32;
+        if (!whole)
+            row = memcpy(last, row + c, (size_t)(n - c)) - c;
+        __m512i cells = codes_to_bf16(view->dtype, row + c);
+        if (whole)
+            _mm512_storeu_si512(to + c * 2, cells);
+        else
+            _mm512_mask_storeu_epi16(to + c * 2, (1u << (n - c)) - 1, cells);
     }
 }
 #elif FLASH_PAIRS
@@ -125,7 +175,8 @@ HD_INLINE void amx_pack_columns(const char *rows, int64_t row, char *to)
 HD_INLINE void amx_stage(const hd_attention_t *a, int64_t b, int64_t head, int64_t key, int count,
                          int c, int n, char *to)
 {
-    memset(to, 0, 32 * AMX_PLACE);
+    if (count < 32 || n < 32)
+        memset(to, 0, 32 * AMX_PLACE);
     for (int j = 0; j < count; j++)
         row_to_cells(&a->v, hd_view_row(&a->v, b, key + j, head) + c * a->v.elem, n,
                      to + j * AMX_PLACE);

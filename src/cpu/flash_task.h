@@ -189,7 +189,7 @@ static void finish_vector(flash_task_t *task, int vector)
     for (int x = 0; x < VEC_LANES; x++) {
         int lane = vector * VEC_LANES + x;
         bool empty = flash_is_empty(most[x], sum[x]);
-        factor[x] = empty ? 0 : 1 / sum[x];
+        factor[x] = empty ? 0 : task->scales.v_factor / sum[x];
         rows[x] = plain && !empty && lane < task->lanes
                       ? result_row(task, &a->out, lane)
                       : task->staging + x * task->job->z.staging_row;
