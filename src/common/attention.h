@@ -69,6 +69,12 @@ HD_DEVICE static inline float hd_scale(const hd_view_t *scale, int64_t b, int64_
     return scale->data ? *(const float *)(const void *)hd_view_row(scale, b, row, head) : 1;
 }
 
+/* Whether all keys or values of a head have one scale. */
+static inline bool hd_scale_is_common(const hd_view_t *scale)
+{
+    return !scale->data || (!scale->index && scale->row == 0);
+}
+
 /* ---- from a descriptor ----------------------------------------------------------------------- */
 
 static inline void *hd_data(void *const *data, int operand)

@@ -37,7 +37,7 @@ HD_INLINE char *amx_weights_at(const amx_segment_t *m, int j)
 /* Where the scores of key j are: with modifiers each key has its row. */
 HD_INLINE float *amx_scores_at(const amx_segment_t *m, int j)
 {
-    return m->s + (hd_modifies(&m->task->job->a.modifiers) ? j : j % (2 * AMX_KEYS)) * LANES;
+    return m->s + (m->task->modifies ? j : j % (2 * AMX_KEYS)) * LANES;
 }
 
 /* Takes up the next product, scores first, for exponentials wait for them. */
@@ -75,10 +75,11 @@ HD_INLINE bool amx_advance(const int vectors, amx_segment_t *m)
 
 /* Weights of the keys j .. end-1, at most 32 of them, zeros up to 32, and their sums. Returns
  * whether a score lay too far above its reference: then nothing has happened. */
-HD_INLINE bool amx_weights(const int vectors, const bool exact, amx_segment_t *m, int first,
-                           int end, const uint64_t *masks)
+HD_INLINE bool amx_weights(const int vectors, const bool exact, const bool fetching,
+                           const float *v_scale, amx_segment_t *m, int first, int end,
+                           const uint64_t *masks)
 {
-    const vec_t scale = score_scale(&m->task->job->a);
+    const vec_t scale = score_scale(m->task);
     const float *s = amx_scores_at(m, first) - first % AMX_KEYS * LANES;
     /* Half steps: all of the next scores, and a quarter of a batch's results. */
     const int due =
@@ -94,13 +95,18 @@ HD_INLINE bool amx_weights(const int vectors, const bool exact, amx_segment_t *m
     int count = end - first, j = 0, done = 0;
     if (masks)
         masks += first;
+    if (v_scale)
+        v_scale += first;
     for (; j + 4 <= count; j += 4) {
         for (; !exact && done < due * (j + 4) / AMX_KEYS; done++)
             amx_advance(vectors, m);
-        amx_weights_of(vectors, exact, s, p, j, INT32_MAX, scale, low, sum, masks, m->lane);
+        if (fetching)
+            flash_fetch(&m->task->ahead);
+        amx_weights_of(vectors, exact, s, p, j, INT32_MAX, scale, low, sum, masks, m->lane,
+                       v_scale);
     }
     for (; j < count; j += 4)
-        amx_weights_of(vectors, exact, s, p, j, count, scale, low, sum, masks, m->lane);
+        amx_weights_of(vectors, exact, s, p, j, count, scale, low, sum, masks, m->lane, v_scale);
     for (; j < AMX_KEYS; j += 2)
         for (int r = 0; r < vectors; r++)
             amx_store_zeros(p + (j / 2 * LANES + r * VEC_LANES) * 4);
@@ -122,18 +128,26 @@ HD_INLINE bool amx_weights(const int vectors, const bool exact, amx_segment_t *m
 HD_NOINLINE bool amx_softmax(amx_segment_t *m, bool exact, int first, int end)
 {
     bool above;
-#define EXACT(n)  above = amx_weights(n, true, m, first, end, m->masks)
-#define MASKED(n) above = amx_weights(n, false, m, first, end, m->masks)
-#define PLAIN(n)  above = amx_weights(n, false, m, first, end, NULL)
+#define EXACT(n)  above = amx_weights(n, true, false, m->block->v_scale, m, first, end, m->masks)
+#define SCALED(n) above = amx_weights(n, false, false, m->block->v_scale, m, first, end, m->masks)
+#define MASKED(n) above = amx_weights(n, false, false, NULL, m, first, end, m->masks)
+#define PLAIN(n)  above = amx_weights(n, false, false, NULL, m, first, end, NULL)
+#define AHEAD(n)  above = amx_weights(n, false, true, NULL, m, first, end, NULL)
     if (exact)
         FLASH_WIDTHS(m->vectors, EXACT);
+    else if (FLASH_CODES && m->block->v_scale)
+        FLASH_WIDTHS(m->vectors, SCALED);
     else if (m->masks)
         FLASH_WIDTHS(m->vectors, MASKED);
+    else if (m->task->ahead.lines)
+        FLASH_WIDTHS(m->vectors, AHEAD);
     else
         FLASH_WIDTHS(m->vectors, PLAIN);
 #undef EXACT
+#undef SCALED
 #undef MASKED
 #undef PLAIN
+#undef AHEAD
     return above;
 }
 
@@ -223,7 +237,7 @@ static void amx_raise(amx_segment_t *m, int j, int end)
     amx_begin_values(m, j);
     amx_finish(m);
     for (int r = 0; r < m->vectors; r++)
-        corr[r] = flash_raise(&m->row[r], scaled_most(a, most[r]), &low);
+        corr[r] = flash_raise(&m->row[r], scaled_most(m->task, most[r]), &low);
     for (int c = 0; c < a->dv; c++)
         for (int r = 0; r < m->vectors; r++) {
             float *at = m->o + c * LANES + r * VEC_LANES;
@@ -233,7 +247,6 @@ static void amx_raise(amx_segment_t *m, int j, int end)
 
 static void amx_run_segment(amx_segment_t *m)
 {
-    const bool modifies = hd_modifies(&m->task->job->a.modifiers);
     amx_begin_scores(m, m->first);
     amx_finish_scores(m);
     for (int j = m->first; j < m->end; j += AMX_KEYS) {
@@ -242,9 +255,9 @@ static void amx_run_segment(amx_segment_t *m)
         if (j - m->batch == AMX_BATCH)
             amx_begin_values(m, j);
         amx_begin_scores(m, j + AMX_KEYS);
-        if (modifies)
+        if (m->task->modifies)
             flash_modify_scores(&m->task->modify, m->block->key, j, end, m->vectors, m->lane, m->s,
-                                most, m->masks);
+                                most, m->masks, m->block->k_scale);
         if (amx_softmax(m, false, j, end)) {
             amx_raise(m, j, end);
             amx_softmax(m, true, j, end);

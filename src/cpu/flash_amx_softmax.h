@@ -76,10 +76,11 @@ HD_INLINE void amx_store_zeros(char *p)
 #endif
 }
 
-/* Weights of keys j .. j+3 for `vectors` vectors; hidden are those from `end` on, and by masks. */
+/* Weights of keys j .. j+3 for `vectors` vectors; hidden are those from `end` on, and by masks.
+ * v_scale: factors of values, NULL: none. */
 HD_INLINE void amx_weights_of(const int vectors, const bool exact, const float *s, char *p, int j,
                               int end, vec_t scale, const vec_t *low, vec_t *sum,
-                              const uint64_t *masks, int shift)
+                              const uint64_t *masks, int shift, const float *v_scale)
 {
     vec_t y[4 * FLASH_TILE];
     HD_UNROLL
@@ -103,6 +104,10 @@ HD_INLINE void amx_weights_of(const int vectors, const bool exact, const float *
         for (int r = 0; r < vectors; r++) {
             vec_t even = y[e * vectors + r], odd = y[(e + 1) * vectors + r];
             sum[r] = vec_add(sum[r], vec_add(even, odd));
+            if (v_scale) {
+                even = vec_mul(even, vec_set1(v_scale[j + e]));
+                odd = vec_mul(odd, vec_set1(v_scale[j + e + 1]));
+            }
             amx_store_pairs(p + ((j + e) / 2 * LANES + r * VEC_LANES) * 4, even, odd);
         }
     }

@@ -20,25 +20,37 @@ typedef struct flash_job {
     atomic_llong next;
 } flash_job_t;
 
+/* Scales of codes: one for all of V (that of K is in flash_modify_t), or one for each key of a
+ * step, with zeros up to a whole number of 32. */
+typedef struct flash_scales {
+    bool k_each, v_each;
+    float v_factor;
+    float k[FLASH_CODES ? STEP_KEYS : 1], v[FLASH_CODES ? STEP_KEYS : 1];
+} flash_scales_t;
+
 typedef struct flash_task {
     const flash_job_t *job;
     int64_t b, key_head, head, first; /* first query head, first query */
     int heads, rows;                  /* lane x is query first + x % rows of head + x / rows */
     int lanes;
-    bool careful; /* let no masked value into a product, not even times zero */
-    bool cut;     /* some block was partial */
+    bool careful;  /* let no masked value into a product, not even times zero */
+    bool cut;      /* some block was partial */
+    bool modifies; /* scores pass through flash_modify_scores */
     char *q, *p, *k_tile, *v_tile, *staging, *rest;
     float *s, *o;
     flash_row_t row[FLASH_VECTORS];
     uint64_t masks[STEP_KEYS];
     flash_modify_t modify;
+    flash_ahead_t ahead;
+    flash_scales_t scales;
 } flash_task_t;
 
 /* Where the cells of K and V of a step are. */
 typedef struct flash_block {
     const char *k, *v;
     int64_t k_row, v_row;
-    int64_t key; /* the first */
+    const float *k_scale, *v_scale; /* of each key, NULL: one for all */
+    int64_t key;                    /* the first */
     int count;
 } flash_block_t;
 
@@ -46,6 +58,39 @@ static int vectors_of(const flash_task_t *task)
 {
     return (task->lanes + VEC_LANES - 1) / VEC_LANES;
 }
+
+#if FLASH_CODES
+/* A negative factor would turn the order of scores around: it goes with the keys. */
+static void begin_scales(flash_task_t *task)
+{
+    const hd_attention_t *a = &task->job->a;
+    flash_scales_t *s = &task->scales;
+    float k = 1;
+    s->k_each = !hd_scale_is_common(&a->k_scale);
+    s->v_each = !hd_scale_is_common(&a->v_scale);
+    if (!s->k_each)
+        k = hd_scale(&a->k_scale, task->b, 0, task->key_head);
+    s->k_each |= !(k > 0);
+    s->v_factor = s->v_each ? 1 : hd_scale(&a->v_scale, task->b, 0, task->key_head);
+    task->modify.k_factor = s->k_each ? 1 : k;
+}
+
+static const float *find_scales(const flash_task_t *task, const hd_view_t *scale, int64_t key,
+                                int count, float *to)
+{
+    for (int j = 0; j < count; j++)
+        to[j] = hd_scale(scale, task->b, key + j, task->key_head);
+    for (int j = count; j % 32; j++)
+        to[j] = 0;
+    return to;
+}
+#else
+static void begin_scales(flash_task_t *task)
+{
+    task->scales.v_factor = task->modify.k_factor = 1;
+    task->scales.k_each = false;
+}
+#endif
 
 static flash_block_t find_block(flash_task_t *task, int64_t key, int count)
 {
@@ -74,19 +119,26 @@ static flash_block_t find_block(flash_task_t *task, int64_t key, int count)
         block.v = hd_view_row(&a->v, task->b, key, task->key_head);
         block.v_row = a->v.row;
     }
+#if FLASH_CODES
+    flash_scales_t *scales = &task->scales;
+    if (scales->k_each)
+        block.k_scale = find_scales(task, &a->k_scale, key, count, scales->k);
+    if (scales->v_each)
+        block.v_scale = find_scales(task, &a->v_scale, key, count, scales->v);
+#endif
     return block;
 }
 
 /* Modified scores are scaled already. */
-static vec_t score_scale(const hd_attention_t *a)
+static vec_t score_scale(const flash_task_t *task)
 {
-    return hd_modifies(&a->modifiers) ? vec_set1(1) : raw_scale(a);
+    return task->modifies ? vec_set1(1) : raw_scale(&task->modify);
 }
 
 /* The maximum of scaled scores from that of the raw ones. */
-static vec_t scaled_most(const hd_attention_t *a, vec_t most)
+static vec_t scaled_most(const flash_task_t *task, vec_t most)
 {
-    return FLASH_PAIRS ? vec_mul(most, score_scale(a)) : most;
+    return FLASH_PAIRS ? vec_mul(most, score_scale(task)) : most;
 }
 
 /* ---- segments -------------------------------------------------------------------------------- */
@@ -171,34 +223,32 @@ static void add_values(const flash_task_t *task, const flash_block_t *block, int
 static void attend_tile(flash_task_t *task, const flash_block_t *block, int tile,
                         const flash_segment_t *segments, int count)
 {
-    const hd_attention_t *a = &task->job->a;
     int steps = task->job->z.steps, low = FLASH_TILE, high = 0;
     const char *q = task->q + (int64_t)tile * steps * LANES * 4;
     flash_row_t *row = task->row + tile * FLASH_TILE;
     vec_t most[FLASH_TILE], raw[FLASH_TILE], from[FLASH_TILE], corr[FLASH_TILE];
-    const bool modifies = hd_modifies(&a->modifiers);
     for (int r = 0; r < FLASH_TILE; r++)
         most[r] = raw[r] = vec_set1(-INFINITY);
     for (int i = 0; i < count; i++) {
         const flash_segment_t *s = &segments[i];
         int at = s->from * VEC_LANES;
         qk_keys(s->vectors, block->k, block->k_row, s->first, s->end, q + at * 4, steps,
-                task->s + at, (modifies ? raw : most) + s->from, s->masked ? task->masks : NULL,
-                tile * LANES + at);
-        if (modifies)
+                task->s + at, (task->modifies ? raw : most) + s->from,
+                s->masked ? task->masks : NULL, tile * LANES + at);
+        if (task->modifies)
             flash_modify_scores(&task->modify, block->key, s->first, s->end, s->vectors,
                                 tile * LANES + at, task->s + at, most + s->from,
-                                s->masked ? task->masks : NULL);
+                                s->masked ? task->masks : NULL, block->k_scale);
         low = (int)hd_min(low, s->from);
         high = (int)hd_max(high, s->from + s->vectors);
     }
     for (int r = low; r < high; r++)
-        corr[r] = flash_raise(&row[r], scaled_most(a, most[r]), &from[r]);
+        corr[r] = flash_raise(&row[r], scaled_most(task, most[r]), &from[r]);
     for (int i = 0; i < count; i++) {
         const flash_segment_t *s = &segments[i];
         int at = s->from * VEC_LANES;
         flash_exponentials(s->vectors, task->s + at, task->p + at * 4, s->first, s->end,
-                           from + s->from, score_scale(a), row + s->from,
+                           from + s->from, score_scale(task), row + s->from,
                            s->masked ? task->masks : NULL, tile * LANES + at);
     }
     add_values(task, block, tile, segments, count, low, high, corr);
@@ -218,6 +268,8 @@ static void pv_careful(const flash_task_t *task, const flash_block_t *block, int
         for (int j = 0; j < count; j++) {
             vec_t weight = flash_load_weight(p + j / CELL * LANES * 4, j % CELL);
             vec_t value = flash_load_value(flash_value_at(block->v, block->v_row, j, c), j % CELL);
+            if (block->v_scale)
+                weight = vec_mul(weight, vec_set1(block->v_scale[j]));
             sum = vec_select((uint32_t)(task->masks[j] >> shift), vec_fma(weight, value, sum), sum);
         }
         vec_store(o + c * LANES, sum);
@@ -234,13 +286,13 @@ static void attend_careful(flash_task_t *task, const flash_block_t *block, int c
     flash_row_t *row = task->row + vector;
     vec_t most = vec_set1(-INFINITY), low;
     qk_keys(1, block->k, block->k_row, 0, count, q, steps, task->s, &most, task->masks, shift);
-    if (hd_modifies(&a->modifiers)) {
+    if (task->modifies) {
         most = vec_set1(-INFINITY);
         flash_modify_scores(&task->modify, block->key, 0, count, 1, shift, task->s, &most,
-                            task->masks);
+                            task->masks, block->k_scale);
     }
-    vec_t corr = flash_raise(row, scaled_most(a, most), &low);
-    flash_exponentials(1, task->s, task->p, 0, count, &low, score_scale(a), row, task->masks,
+    vec_t corr = flash_raise(row, scaled_most(task, most), &low);
+    flash_exponentials(1, task->s, task->p, 0, count, &low, score_scale(task), row, task->masks,
                        shift);
     pv_careful(task, block, count, task->o + tile * value_columns(a) * LANES + at, corr, shift,
                task->p);

@@ -52,7 +52,9 @@ static void set_task(flash_task_t *task, int64_t b, int64_t key_head, int64_t in
     task->modify.visible = hd_visible(a, b);
     task->rows = (int)hd_min(ROWS, task->modify.visible.queries - task->first);
     task->lanes = task->heads * task->rows;
-    if (task->rows > 0 && (hd_modifies(&a->modifiers) || hd_has_sinks(&a->modifiers)))
+    begin_scales(task);
+    task->modifies = hd_modifies(&a->modifiers) || task->scales.k_each;
+    if (task->rows > 0 && (task->modifies || hd_has_sinks(&a->modifiers)))
         flash_modify_begin(&task->modify, task->head, task->first, task->rows, task->lanes);
 }
 

@@ -17,6 +17,7 @@ typedef struct flash_modify {
     const hd_attention_t *a;
     hd_visibility_t visible; /* of the sequence */
     int64_t b;
+    float k_factor;                    /* scale of the codes of K, where all have one */
     float *addend;                     /* [HD_BLOCK_KEYS][ROWS], log2 units; with a bias */
     float slope[ROWS], position[ROWS]; /* of ALiBi */
     float sink[ROWS];                  /* log2 units, -inf: none */
@@ -34,9 +35,9 @@ static bool flash_has_bias(const hd_attention_t *a)
 }
 
 /* Factor from what the first product gives to scores in units of log2: with pairs, the scale. */
-static vec_t raw_scale(const hd_attention_t *a)
+static vec_t raw_scale(const flash_modify_t *m)
 {
-    return vec_set1(FLASH_PAIRS ? fabsf(a->scale) * MODIFY_LOG2E : 1.0f);
+    return vec_set1(FLASH_PAIRS ? fabsf(m->a->scale) * MODIFY_LOG2E * m->k_factor : 1.0f);
 }
 
 /* Lane x is query first + x % rows of head + x / rows. */
@@ -82,13 +83,14 @@ static void flash_modify_masks(flash_modify_t *m, int64_t head, int64_t first, i
 }
 
 /* Scores of the keys first .. end-1 of a step from `key` on, for `vectors` vectors of queries whose
- * first lane is `lane`; s and most are at the first of these vectors. masks may be NULL. */
+ * first lane is `lane`; s and most are at the first of these vectors. masks may be NULL, and
+ * k_scale, factors of the keys. */
 HD_NOINLINE void flash_modify_scores(const flash_modify_t *m, int64_t key, int first, int end,
                                      int vectors, int lane, float *s, vec_t *most,
-                                     const uint64_t *masks)
+                                     const uint64_t *masks, const float *k_scale)
 {
     const hd_modifiers_t *of = &m->a->modifiers;
-    const vec_t scale = raw_scale(m->a);
+    const vec_t scale = raw_scale(m);
     for (int r = 0; r < vectors; r++) {
         int at = lane + r * VEC_LANES;
         const vec_t slope = vec_load(m->slope + at), position = vec_load(m->position + at);
@@ -96,6 +98,8 @@ HD_NOINLINE void flash_modify_scores(const flash_modify_t *m, int64_t key, int f
         for (int j = first; j < end; j++) {
             float *to = s + j * LANES + r * VEC_LANES;
             vec_t x = vec_mul(vec_load(to), scale);
+            if (k_scale)
+                x = vec_mul(x, vec_set1(k_scale[j]));
             if (of->softcap > 0)
                 x = soften(x, of->softcap);
             if (m->addend)

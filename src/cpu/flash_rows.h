@@ -6,12 +6,17 @@
 #include "flash_softmax.h"
 #include "rows.h"
 
-/* Multiplies a packed row with its scale. Kernels with pairs take none. */
+#if FLASH_CODES
+#include "decode_avx512.h"
+#endif
+
+/* Multiplies a packed row with its scale. Of pairs it is another's to do, or there is none: they
+ * would not be exact any more. */
 HD_INLINE void scale_row(const hd_view_t *scale, int64_t b, int64_t key, int64_t head, int n,
                          char *row)
 {
     float *to = (float *)(void *)row, factor;
-    if (!scale->dtype)
+    if (FLASH_PAIRS || !scale->dtype)
         return;
     factor = hd_scale(scale, b, key, head);
     for (int c = 0; c < n; c++)
@@ -32,6 +37,51 @@ HD_INLINE void row_to_cells(const hd_view_t *view, const char *row, int n, char 
         flash_split(vec_load(numbers + c), &high, &low);
         split_store_row(to + c * 2, high);
         split_store_row(to + (part + c) * 2, low);
+    }
+}
+#elif FLASH_CODES
+/* 32 codes as bf16, which has every one of them. */
+HD_INLINE __m512i codes_to_bf16(heed_dtype_t dtype, const char *at)
+{
+    vec_t x[2];
+    if (dtype == HEED_E4M3) { /* which come as 2^-8 of what they are */
+        decode_load_e4m3(at, x);
+        x[0] = vec_mul(x[0], vec_set1(256));
+        x[1] = vec_mul(x[1], vec_set1(256));
+    } else if (dtype == HEED_E5M2) {
+        decode_load_e5m2(at, x);
+    } else {
+        decode_load_i8(at, x);
+    }
+    return (__m512i)_mm512_cvtne2ps_pbh(x[1], x[0]);
+}
+
+/* A row of n elements, as they are or decoded; the second half of an odd last cell is zero. */
+HD_INLINE void row_to_cells(const hd_view_t *view, const char *row, int n, char *to)
+{
+    char gathered[512], last[64];
+    const int size = (int)hd_dtype_bytes(view->dtype);
+    if (n & 1)
+        memset(to + n * 2, 0, 2);
+    if (view->elem != size) {
+        for (int c = 0; c < n; c++)
+            memcpy((size == 1 ? gathered : to) + c * size, row + c * view->elem, (size_t)size);
+        row = gathered;
+    }
+    if (size == 2) {
+        if (view->elem == size)
+            memcpy(to, row, (size_t)n * 2);
+        return;
+    }
+    for (int c = 0; c < n; c += 32) {
+        const bool whole = n - c >= 32;
+        if (!whole)
+            row = memcpy(last, row + c, (size_t)(n - c)) - c;
+        __m512i cells = codes_to_bf16(view->dtype, row + c);
+        if (whole)
+            _mm512_storeu_si512(to + c * 2, cells);
+        else
+            _mm512_mask_storeu_epi16(to + c * 2, (1u << (n - c)) - 1, cells);
     }
 }
 #elif FLASH_PAIRS
@@ -92,24 +142,44 @@ HD_NOINLINE void pack_k(const hd_attention_t *a, int64_t b, int64_t head, int64_
 }
 
 #if FLASH_AMX
-/* The pairs of two keys of V, columns c .. c+n-1; past the last key they are zeros. */
-HD_INLINE void amx_pair(const hd_attention_t *a, int64_t b, int64_t head, int64_t key, bool both,
-                        int c, int n, int plane, char *to)
+enum { AMX_PLACE = FLASH_PLANES * AMX_ROW_BYTES };
+
+/* V^T of 32 columns of 32 rows, 16 after the other. The halves of an unpack hold columns 8 q to
+ * 8 q + 3 and 8 q + 4 to 8 q + 7 in 128-bit lane q. */
+HD_INLINE void amx_pack_columns(const char *rows, int64_t row, char *to)
 {
-    const char *rows[2] = {hd_view_row(&a->v, b, key, head) + c * a->v.elem, NULL};
-    if (both)
-        rows[1] = hd_view_row(&a->v, b, key + 1, head) + c * a->v.elem;
-#if FLASH_PLANES > 1
-    char parts[2][2 * AMX_ROW_BYTES];
-    for (int i = 0; i < 2 && rows[i]; i++) {
-        row_to_cells(&a->v, rows[i], n, parts[i]);
-        rows[i] = parts[i] + plane * AMX_ROW_BYTES;
+    HD_UNROLL
+    for (int half = 0; half < 2; half++) {
+        const char *at = rows;
+        vec_t x[VEC_LANES];
+        HD_UNROLL
+        for (int i = 0; i < VEC_LANES; i++, at += 2 * row) {
+            HD_ADDRESS(at); /* or there are 32 of them, more than registers */
+            __m512i even = _mm512_loadu_si512(at), odd = _mm512_loadu_si512(at + row);
+            x[i] = _mm512_castsi512_ps(half ? _mm512_unpackhi_epi16(even, odd)
+                                            : _mm512_unpacklo_epi16(even, odd));
+        }
+        vec_transpose(x);
+        HD_UNROLL
+        for (int i = 0; i < VEC_LANES; i++) {
+            const int column = i / 4 * 8 + half * 4 + i % 4;
+            vec_store(to + column / AMX_ROWS * FLASH_PLANES * AMX_TILE_BYTES +
+                          column % AMX_ROWS * AMX_ROW_BYTES,
+                      x[i]);
+        }
     }
-    flash_interleave(rows[0], rows[1], 2, n, to);
-#else
-    (void)plane;
-    flash_interleave(rows[0], rows[1], a->v.elem, n, to);
-#endif
+}
+
+/* Columns c to c + n - 1 of up to 32 rows at `to`, AMX_PLACE bytes each, with zeros for what is
+ * less than 32 of either; high parts are followed by low ones where there are such. */
+HD_INLINE void amx_stage(const hd_attention_t *a, int64_t b, int64_t head, int64_t key, int count,
+                         int c, int n, char *to)
+{
+    if (count < 32 || n < 32)
+        memset(to, 0, 32 * AMX_PLACE);
+    for (int j = 0; j < count; j++)
+        row_to_cells(&a->v, hd_view_row(&a->v, b, key + j, head) + c * a->v.elem, n,
+                     to + j * AMX_PLACE);
 }
 
 /* V^T of up to 32 keys, 16 columns after the other: for each column a row of 32 keys, first their
@@ -117,27 +187,26 @@ HD_INLINE void amx_pair(const hd_attention_t *a, int64_t b, int64_t head, int64_
 HD_INLINE void amx_pack_values(const hd_attention_t *a, int64_t b, int64_t head, int64_t key,
                                int count, char *to)
 {
-    char pairs[AMX_PAIRS][AMX_ROW_BYTES * 2];
+    char staged[32 * AMX_PLACE], spare[2 * FLASH_PLANES * AMX_TILE_BYTES];
+    const bool in_place = FLASH_PLANES == 1 && hd_view_is_plain(&a->v, HEED_BF16) && count == 32 &&
+                          hd_view_run(&a->v, key, 32) == 32;
+    const char *first = in_place ? hd_view_row(&a->v, b, key, head) : NULL;
     for (int c = 0; c < a->dv; c += 32) {
         const int n = (int)hd_min(a->dv - c, 32);
-        for (int plane = 0; plane < FLASH_PLANES; plane++) {
-            memset(pairs, 0, sizeof(pairs));
-            for (int j = 0; j < count; j += 2)
-                amx_pair(a, b, head, key + j, j + 1 < count, c, n, plane, pairs[j / 2]);
-            for (int half = 0; half * 16 < n; half++) {
-                char *tile = to + ((c / 16 + half) * FLASH_PLANES + plane) * AMX_TILE_BYTES;
-                vec_t x[VEC_LANES];
-                HD_UNROLL
-                for (int i = 0; i < VEC_LANES; i++) {
-                    x[i] = vec_load(pairs[i] + half * 64);
-                }
-                vec_transpose(x);
-                HD_UNROLL
-                for (int i = 0; i < VEC_LANES; i++) {
-                    vec_store(tile + i * AMX_ROW_BYTES, x[i]);
-                }
-            }
-        }
+        const bool direct = in_place && n == 32;
+        const char *rows = direct ? first + c * 2 : staged;
+        const int64_t row = direct ? a->v.row : AMX_PLACE;
+        /* The second half of the last 32 columns may be beyond the buffer. */
+        char *place = to + c / 16 * FLASH_PLANES * AMX_TILE_BYTES;
+        char *tiles = n > 16 ? place : spare;
+        if (!direct)
+            amx_stage(a, b, head, key, count, c, n, staged);
+        amx_pack_columns(rows, row, tiles);
+#if FLASH_PLANES > 1
+        amx_pack_columns(rows + AMX_ROW_BYTES, row, tiles + AMX_TILE_BYTES);
+#endif
+        if (tiles == spare)
+            memcpy(place, spare, FLASH_PLANES * AMX_TILE_BYTES);
     }
 }
 #endif

@@ -3,6 +3,7 @@
 #ifndef HD_FLASH_SIZES_H
 #define HD_FLASH_SIZES_H
 
+#include "flash_ahead.h"
 #include "flash_modify.h"
 #include "flash_rows.h"
 
@@ -15,6 +16,9 @@ enum { STEP_KEYS = (FLASH_AMX ? 16 : 2) * HD_BLOCK_KEYS };
 /* Tasks that walk over the keys together, at most, and the bytes of keys and values from which it
  * pays: while those of a head stay in a core's own cache, nothing is gained. */
 enum { MOST_SHARE = 4, SHARE_BYTES = 256 << 10 };
+
+/* Bytes of keys and values that a core's second cache may be expected to have kept. */
+enum { AHEAD_BYTES = 1 << 20 };
 
 /* ---- sizes: the same for workspace() and run() ----------------------------------------------- */
 

@@ -79,6 +79,26 @@ static void begin_keys(flash_task_t *task, flash_steps_t *steps)
     next_step(steps);
 }
 
+/* Sets out for the next step of a task that walks alone. */
+static void look_ahead(flash_task_t *task, const flash_steps_t *steps)
+{
+    const hd_attention_t *a = &task->job->a;
+    const flash_sizes_t *z = &task->job->z;
+    const int64_t key = steps->ahead.key, count = steps->at.count;
+    flash_ahead_t *ahead = &task->ahead;
+    int64_t rows = a->batch * a->key_heads * a->keys;
+    ahead->lines = 0;
+    if (!FLASH_AMX || !steps->more || z->turns > 1 || z->share > 1 ||
+        rows * (a->k.elem * a->d + a->v.elem * a->dv) <= AHEAD_BYTES)
+        return;
+    int64_t end = hd_min(key + count, steps->walk.high);
+    ahead->k = flash_stream(&a->k, task->b, task->key_head, key, end, a->d);
+    ahead->v = flash_stream(&a->v, task->b, task->key_head, key, end, a->dv);
+    int64_t lines = hd_ceil_div(hd_max(ahead->k.bytes, ahead->v.bytes), 64) * count;
+    int64_t tiles = hd_ceil_div(vectors_of(task), FLASH_TILE), times = hd_ceil_div(count, 4);
+    ahead->lines = (int)hd_ceil_div(lines, times * tiles);
+}
+
 /* All tasks along the keys, those first that come first: what one has read the others find in the
  * cache. Their key head is the same. */
 static void attend_keys(flash_task_t *tasks, int count)
@@ -97,6 +117,7 @@ static void attend_keys(flash_task_t *tasks, int count)
         for (int t = 0; t < count; t++) {
             if (!steps[t].any || steps[t].at.key != key)
                 continue;
+            look_ahead(&tasks[t], &steps[t]);
             if (block.count < steps[t].at.count)
                 block = find_block(&tasks[t], key, steps[t].at.count);
             attend_block(&tasks[t], &steps[t].walk, &steps[t].at, &block);
@@ -168,7 +189,7 @@ static void finish_vector(flash_task_t *task, int vector)
     for (int x = 0; x < VEC_LANES; x++) {
         int lane = vector * VEC_LANES + x;
         bool empty = flash_is_empty(most[x], sum[x]);
-        factor[x] = empty ? 0 : 1 / sum[x];
+        factor[x] = empty ? 0 : task->scales.v_factor / sum[x];
         rows[x] = plain && !empty && lane < task->lanes
                       ? result_row(task, &a->out, lane)
                       : task->staging + x * task->job->z.staging_row;

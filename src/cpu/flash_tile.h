@@ -22,6 +22,9 @@
 #ifndef FLASH_PLANES
 #define FLASH_PLANES 1
 #endif
+#ifndef FLASH_CODES /* K and V may be codes whose scales are not in the cells */
+#define FLASH_CODES 0
+#endif
 
 #include <float.h>
 #include <math.h>

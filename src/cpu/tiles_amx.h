@@ -5,7 +5,8 @@
 #include "amx.h"
 #include "tiles_avx512bf16.h"
 
-#define FLASH_AMX 1
+#define FLASH_AMX   1
+#define FLASH_CODES 1
 #undef FLASH_TILE
 #undef FLASH_KEYS
 #undef FLASH_COLUMNS

@@ -94,6 +94,4 @@ HD_INLINE vec_t flash_sign(vec_t cells, bool negative)
     return _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(cells), flip));
 }
 
-#include "flash_interleave.h"
-
 #endif

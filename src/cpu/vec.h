@@ -43,6 +43,13 @@
 #define HD_OPAQUE(x)
 #endif
 
+/* Keeps the compiler from working an address out again from where it began. */
+#if defined(__GNUC__)
+#define HD_ADDRESS(x) __asm__("" : "+r"(x))
+#else
+#define HD_ADDRESS(x)
+#endif
+
 /* 2^f for |f| <= 1/2, highest power first: degree 5, minimax, 2.1e-7. */
 #define VEC_EXP2_POLYNOMIAL                                                                    \
     {                                                                                          \

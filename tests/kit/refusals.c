@@ -30,6 +30,12 @@ static bool rows_overlap(const heed_tensor_t *tensor)
     return tensor->shape[1] > 1 && tensor->strides[1] < tensor->shape[3];
 }
 
+/* Whether bf16 has every number of a type. */
+static bool fits_bf16(heed_dtype_t dtype)
+{
+    return dtype != HEED_F32 && dtype != HEED_F16;
+}
+
 static bool attention_may_refuse(const char *name, const heed_attention_desc_t *desc)
 {
     int64_t rows = desc->q.shape[1] * (desc->q.shape[2] / desc->k.shape[2]);
@@ -39,6 +45,8 @@ static bool attention_may_refuse(const char *name, const heed_attention_desc_t *
         return !desc->tiles || !desc->tiles_optional;
     if (has(name, "cpu:") && has(name, "flash") && desc->tiles_optional)
         return true;
+    if (has(name, "cpu:flash_amx"))
+        return !fits_bf16(desc->k.dtype) || !fits_bf16(desc->v.dtype);
     if (has(name, "short"))
         return desc->k.shape[1] > SHORT_KEYS || desc->page_table.ndim;
     if (has(name, "_sm90"))
