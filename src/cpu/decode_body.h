@@ -23,7 +23,7 @@
 #ifndef HD_DECODE_BODY_H
 #define HD_DECODE_BODY_H
 
-#include "../common/peaks.h"
+#include "decode_estimate.h"
 #include "decode_result.h"
 #include "parallel.h"
 
@@ -186,55 +186,6 @@ static size_t decode_workspace(const void *desc, const heed_device_info_t *devic
     (void)device;
     decode_sizes_t z = decode_sizes(desc, threads);
     return z.states + z.member * (size_t)z.threads;
-}
-
-/* ---- choosing -------------------------------------------------------------------------------- */
-
-/* In flops at the peak of multiply-adds, as measured on Zen 3: a score with its weight, one that is
- * modified, and what loading and converting an element of K or V costs beside its use. */
-static const double decode_score_cost = 160, decode_modify_cost = 150;
-
-static double decode_load_cost(heed_dtype_t dtype)
-{
-    return decode_is_wide(dtype) ? 5 : hd_dtype_bytes(dtype) == 1 ? 8 : 3;
-}
-
-/* Nanoseconds that a row takes beside its keys: a logarithm, and reordering. As measured on
- * Emerald Rapids. */
-static double decode_row_ns(const decode_sizes_t *z)
-{
-    return 60 + 0.3 * (z->d + z->dv);
-}
-
-/* Arithmetic, and keys and values from where they lie, of which one hides a part of the other. Of
- * ragged batches only the mean is known. */
-static double decode_estimate(const void *at, const heed_device_info_t *device, int32_t threads)
-{
-    const heed_attention_desc_t *desc = at;
-    hd_attention_t a = hd_attention(desc, NULL);
-    decode_sizes_t z = decode_sizes(desc, threads);
-    bool modified =
-        desc->softcap > 0 || desc->bias.ndim || desc->mask.ndim || desc->alibi_slopes.ndim;
-    double sequences = (double)hd_max(a.batch, 1), queries = (double)a.queries;
-    double keys = sequences * (double)(a.key_heads * z.span);
-    if (desc->cu_seqlens_k.ndim)
-        keys /= sequences;
-    if (desc->cu_seqlens_q.ndim)
-        queries /= sequences;
-    double passes = ceil(queries / DECODE_QUERIES), rows = queries * (double)a.group;
-    double scores = keys * rows, reads = keys * passes;
-    double flops = scores * (2 * (z.d + z.dv) / 0.9 + decode_score_cost) +
-                   reads * (z.d * decode_load_cost(a.k.dtype) + z.dv * decode_load_cost(a.v.dtype));
-    flops += reads * DECODE_KEY_COST;
-    if (modified)
-        flops += scores * decode_modify_cost;
-    double ns = sequences * (double)a.key_heads * rows * decode_row_ns(&z) / z.threads;
-    double bytes =
-        reads * (double)(a.d * hd_dtype_bytes(a.k.dtype) + a.dv * hd_dtype_bytes(a.v.dtype));
-    double arithmetic = flops / hd_f32_rate(&device->peaks, VEC_LANES, z.threads);
-    double memory = bytes / hd_read_rate(device, bytes, z.threads);
-    double hidden = DECODE_HIDDEN * fmin(arithmetic, memory);
-    return ns + arithmetic + memory - hidden + hd_region_ns(device, z.threads) + 200;
 }
 
 #endif

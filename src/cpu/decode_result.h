@@ -3,7 +3,7 @@
 #ifndef HD_DECODE_RESULT_H
 #define HD_DECODE_RESULT_H
 
-#include "decode_task.h"
+#include "decode_keys.h"
 #include "merge_row.h"
 
 static float decode_total(const float *sum)
