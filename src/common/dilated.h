@@ -27,6 +27,12 @@ static inline bool hd_dilated_mixes(const heed_dilated_desc_t *desc)
     return desc->mode == HEED_DILATED_LONGNET || desc->mode == HEED_DILATED_TORCHSCALE;
 }
 
+/* Whether a row is shown something by one branch at most, so that nothing has to be merged. */
+static inline bool hd_dilated_alone(const heed_dilated_desc_t *desc)
+{
+    return desc->mode == HEED_DILATED_GROUPED || desc->branches == 1;
+}
+
 static inline int64_t hd_dilated_segment(const heed_dilated_desc_t *desc, int branch)
 {
     return hd_max(hd_min(desc->segments[branch], hd_dilated_tokens(desc)), 1);

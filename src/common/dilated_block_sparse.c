@@ -82,7 +82,7 @@ static heed_status_t add_branches(sparse_t *sparse)
     sparse->starts_empty = plain < 0;
     if (plain >= 0)
         HD_TRY(hd_dilated_pieces(sparse->desc, plain, add_piece, sparse));
-    sparse->merge = true;
+    sparse->merge = !hd_dilated_alone(sparse->desc);
     for (int i = 0; i < sparse->desc->branches; i++)
         if (i != plain)
             HD_TRY(hd_dilated_pieces(sparse->desc, i, add_piece, sparse));

@@ -43,7 +43,8 @@ static heed_status_t add_branches(heed_context_t *context, schedule_t *schedule)
         HD_TRY(hd_dilated_branch(context, &schedule->steps, &all, plain, false));
     for (int i = 0; i < schedule->desc->branches; i++)
         if (i != plain)
-            HD_TRY(hd_dilated_branch(context, &schedule->steps, &all, i, true));
+            HD_TRY(hd_dilated_branch(context, &schedule->steps, &all, i,
+                                     !hd_dilated_alone(schedule->desc)));
     return HEED_OK;
 }
 

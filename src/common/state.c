@@ -61,8 +61,11 @@ static void clear_head(void *at, int worker, int64_t item)
     (void)worker;
     for (int64_t i = 0; i < job->rows.count; i++) {
         char *row = hd_view_row(&job->out, b, i, h);
-        for (int64_t c = 0; c < job->dv; c++)
-            hd_element_store(job->out.dtype, row + c * job->out.elem, 0);
+        if (hd_view_is_plain(&job->out, job->out.dtype)) /* zero is zeros in every dtype */
+            memset(row, 0, (size_t)job->dv * (size_t)job->out.elem);
+        else
+            for (int64_t c = 0; c < job->dv; c++)
+                hd_element_store(job->out.dtype, row + c * job->out.elem, 0);
         memcpy(hd_view_row(&job->lse, b, i, h), &none, sizeof(none));
     }
 }

@@ -15,11 +15,12 @@ HD_NOINLINE double merge_row(const hd_attention_t *a, const char *out, const cha
     if (old_lse == -INFINITY) /* nothing there: whatever out holds is not looked at */
         return lse;
     double weights[] = {(double)old_lse, lse}, merged = hd_merge_weights(weights, 2);
-    for (int c = 0; c < a->dv; c++) {
-        double old = (double)hd_element_load(a->out.dtype, out + c * a->out.elem);
-        double now = weights[1] == 0 ? 0 : weights[1] * (double)row[c];
-        row[c] = (float)(weights[0] * old + now);
-    }
+    float old[512];
+    row_to_f32(&a->out, out, a->dv, old);
+    if (weights[1] == 0) /* the row may hold anything */
+        memset(row, 0, (size_t)a->dv * sizeof(float));
+    for (int c = 0; c < a->dv; c++)
+        row[c] = (float)(weights[0] * (double)old[c] + weights[1] * (double)row[c]);
     return merged;
 }
 
