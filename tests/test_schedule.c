@@ -5,6 +5,7 @@
 
 #include "kit.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -497,33 +498,46 @@ static void test_refused(void **state)
     assert_int_equal(heed_pipeline_part(&good, 0, 1), -1);
 }
 
-/* A model of 128 layers on 64 stages: microbatches as many as stages. The best of some runs, in
- * processor time, for the machine has others to serve. */
+/* Milliseconds of this thread since the call before; its own time, for the machine has others to
+ * serve. */
+static double lap(void)
+{
+    static struct timespec before;
+    struct timespec now;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    double ms =
+        (double)(now.tv_sec - before.tv_sec) * 1e3 + (double)(now.tv_nsec - before.tv_nsec) * 1e-6;
+    before = now;
+    return ms;
+}
+
+/* A model of 128 layers on 64 stages, 128 microbatches: every call of every schedule within a
+ * millisecond, and two for interleaved, which has twice as many actions as the others. The best of
+ * runs that end with the first good one. */
 static void test_fast(void **state)
 {
-    double best = 1e9;
-    heed_pipeline_desc_t desc = heed_pipeline_desc(HEED_SCHEDULE_INTERLEAVED, 64, 64);
     (void)state;
-    for (int i = 0; i < 20; i++) {
-        struct timespec from, to;
+    for (int s = 0; s < ALL; s++) {
+        heed_pipeline_desc_t desc = heed_pipeline_desc(all[s], 64, 128);
         heed_pipeline_report_t report;
-        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &from);
-        expect_ok(heed_pipeline_schedule(&desc, actions, MOST_ACTIONS, first));
-        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &to);
-        double ms[2] = {(double)(to.tv_sec - from.tv_sec) * 1e3 +
-                        (double)(to.tv_nsec - from.tv_nsec) * 1e-6};
-        expect_ok(heed_pipeline_simulate(&desc, actions, first, &report, NULL));
-        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &from);
-        ms[1] =
-            (double)(from.tv_sec - to.tv_sec) * 1e3 + (double)(from.tv_nsec - to.tv_nsec) * 1e-6;
-        double longer = ms[0] > ms[1] ? ms[0] : ms[1];
-        best = longer < best ? longer : best;
-    }
-    printf("64 stages of two layers, 64 microbatches: %.3f ms a call\n", best);
+        double write = INFINITY, play = INFINITY, most = desc.schedule == HEED_SCHEDULE_INTERLEAVED;
+        for (int i = 0; i < 20 || (i < 400 && fmax(write, play) >= 1); i++) {
+            lap();
+            expect_ok(heed_pipeline_schedule(&desc, actions, MOST_ACTIONS, first));
+            write = fmin(write, lap());
+            expect_ok(heed_pipeline_simulate(&desc, actions, first, &report, NULL));
+            play = fmin(play, lap());
+        }
+        printf("%s, 64 stages, 128 microbatches, %d actions: written in %.3f ms, simulated in "
+               "%.3f ms\n",
+               heed_schedule_name(all[s]), first[64], write, play);
 #if defined(__OPTIMIZE__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && \
     !defined(HEED_TEST_EMULATED)
-    assert_true(best < 1);
+        assert_true(write < 1 + most && play < 1 + most);
+#else
+        (void)most;
 #endif
+    }
 }
 
 int main(void)

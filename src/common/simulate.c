@@ -45,8 +45,17 @@ static heed_status_t check_message(const heed_pipeline_desc_t *desc, const heed_
     return HEED_OK;
 }
 
-heed_status_t hd_pipeline_check(const heed_pipeline_desc_t *desc, const heed_action_t *actions,
-                                const int32_t *first)
+static heed_status_t check_action(const heed_pipeline_desc_t *desc, const heed_action_t *actions,
+                                  const int32_t *first, int32_t stage, int32_t i)
+{
+    const heed_action_t *action = &actions[i];
+    if (action->kind > HEED_ACTION_RECV || action->gradient > 1 || action->chunk >= desc->chunks ||
+        action->microbatch < 0 || action->microbatch >= desc->microbatches)
+        return bad(stage, i - first[stage], "kind, chunk or microbatch is out of range");
+    return hd_is_message(action) ? check_message(desc, actions, first, stage, i) : HEED_OK;
+}
+
+static heed_status_t check_first(const heed_pipeline_desc_t *desc, const int32_t *first)
 {
     if (first[0] != 0)
         return hd_fail(HEED_ERROR_VALUE, "first[0]=%d is not 0", first[0]);
@@ -54,17 +63,23 @@ heed_status_t hd_pipeline_check(const heed_pipeline_desc_t *desc, const heed_act
         if (first[stage + 1] < first[stage])
             return hd_fail(HEED_ERROR_VALUE, "first[%d]=%d is below first[%d]=%d", stage + 1,
                            first[stage + 1], stage, first[stage]);
-    for (int32_t stage = 0; stage < desc->stages; stage++)
-        for (int32_t i = first[stage]; i < first[stage + 1]; i++) {
-            const heed_action_t *action = &actions[i];
-            if (action->kind > HEED_ACTION_RECV || action->gradient > 1 ||
-                action->chunk >= desc->chunks || action->microbatch < 0 ||
-                action->microbatch >= desc->microbatches)
-                return bad(stage, i - first[stage], "kind, chunk or microbatch is out of range");
-            if (hd_is_message(action))
-                HD_TRY(check_message(desc, actions, first, stage, i));
-        }
     return HEED_OK;
+}
+
+static heed_status_t check_actions(const heed_pipeline_desc_t *desc, const heed_action_t *actions,
+                                   const int32_t *first)
+{
+    for (int32_t stage = 0; stage < desc->stages; stage++)
+        for (int32_t i = first[stage]; i < first[stage + 1]; i++)
+            HD_TRY(check_action(desc, actions, first, stage, i));
+    return HEED_OK;
+}
+
+heed_status_t hd_pipeline_check(const heed_pipeline_desc_t *desc, const heed_action_t *actions,
+                                const int32_t *first)
+{
+    HD_TRY(check_first(desc, first));
+    return check_actions(desc, actions, first);
 }
 
 /* ---- time ------------------------------------------------------------------------------------ */
@@ -192,6 +207,7 @@ static heed_status_t advance(player_t *play, int32_t stage)
 {
     for (; play->next[stage] < play->first[stage + 1]; play->next[stage]++) {
         heed_action_t *action = &play->actions[play->next[stage]];
+        HD_TRY(check_action(play->desc, play->actions, play->first, stage, play->next[stage]));
         if (!hd_is_message(action)) {
             work(play, stage, action);
             continue;
@@ -202,7 +218,7 @@ static heed_status_t advance(player_t *play, int32_t stage)
                 return HEED_OK;
             HD_TRY(send(play, stage, action));
         } else {
-            if (play->actions[action->match].end < 0)
+            if (play->next[action->peer] <= action->match) /* not sent yet */
                 return HEED_OK;
             receive(play, stage, action);
         }
@@ -215,8 +231,6 @@ static heed_status_t advance(player_t *play, int32_t stage)
 static heed_status_t play_all(player_t *play)
 {
     int32_t stages = play->desc->stages;
-    for (int32_t i = 0; i < play->first[stages]; i++)
-        play->actions[i].start = play->actions[i].end = -1;
     for (int32_t i = 0; i < 2 * stages * play->desc->chunks; i++)
         play->channels[i] = (channel_t){-1, 0, 0, -1};
     play->ready_count = 0;
@@ -279,12 +293,18 @@ heed_status_t heed_pipeline_simulate(const heed_pipeline_desc_t *from, heed_acti
                        : !first ? "first"
                                 : "report");
     HD_TRY(hd_pipeline_read(from, &desc));
-    HD_TRY(hd_pipeline_check(&desc, actions, first));
+    HD_TRY(check_first(&desc, first));
     player_t play;
     play.desc = &desc;
     play.actions = actions;
     play.first = first;
-    HD_TRY(play_all(&play));
+    /* Actions are checked as they are performed: one pass over the lists instead of two. Where that
+     * ends early, the first bad action is the reason, if there is one. */
+    heed_status_t played = play_all(&play);
+    if (played != HEED_OK) {
+        HD_TRY(check_actions(&desc, actions, first));
+        return played;
+    }
     summarise(&play, report);
     if (stages)
         memcpy(stages, play.stages, sizeof(*stages) * (size_t)desc.stages);
