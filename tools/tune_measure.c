@@ -62,8 +62,8 @@ static void measure_rates(const heed_device_info_t *cpu, double seconds, tune_pr
 /* ---- casts ------------------------------------------------------------------------------------
  */
 
-/* 8192 f32 or bf16 elements and as many codes: near the size of the first cache. */
-enum { CAST_ELEMENTS = 1 << 13, CAST_BYTES = 5 * CAST_ELEMENTS };
+/* 8192 elements of up to four bytes, and as many of up to two: about a first cache. */
+enum { CAST_ELEMENTS = 1 << 13, CAST_BYTES = 6 * CAST_ELEMENTS };
 
 /* What cast_some runs, in all threads at once. */
 static heed_plan_t *cast_plan;
