@@ -58,7 +58,75 @@ static void measure_rates(const heed_device_info_t *cpu, double seconds, tune_pr
     }
 }
 
-/* ---- the cost of a team ---------------------------------------------------------------------- */
+/* ---- casts ------------------------------------------------------------------------------------
+ */
+
+/* 8192 elements of up to four bytes, and as many of up to two: about a first cache. */
+enum { CAST_ELEMENTS = 1 << 13, CAST_BYTES = 6 * CAST_ELEMENTS };
+
+/* What cast_some runs, in all threads at once. */
+static heed_plan_t *cast_plan;
+
+static double cast_some(char *data, size_t bytes)
+{
+    char workspace[64] __attribute__((aligned(64)));
+    void *buffers[HEED_CAST_OPERANDS] = {
+        [HEED_CAST_SRC] = data, [HEED_CAST_DST] = data + 4 * CAST_ELEMENTS};
+
+    (void)bytes;
+    return heed_plan_execute(cast_plan, buffers, HEED_CAST_OPERANDS, workspace, sizeof(workspace),
+                             NULL) == HEED_OK
+               ? CAST_ELEMENTS
+               : 0;
+}
+
+/* Rates of one thread and of all; nothing where there is no such implementation. */
+static void measure_cast(const heed_device_info_t *cpu, const char *impl, heed_dtype_t from,
+                         heed_dtype_t to, double seconds, heed_rate_t *rate)
+{
+    heed_context_config_t config = heed_context_config();
+    heed_cast_desc_t desc = heed_cast_desc();
+    heed_context_t *context;
+
+    config.threads = 1;
+    config.tune_file = "none";
+    config.impl = impl;
+    desc.src = HEED_TENSOR(NULL, from, CAST_ELEMENTS);
+    desc.dst = HEED_TENSOR(NULL, to, CAST_ELEMENTS);
+    if (heed_context_create(&config, &context) != HEED_OK)
+        return;
+    if (heed_cast_plan(context, &desc, &cast_plan) == HEED_OK) {
+        rate->one = bench_rate(cast_some, NULL, CAST_BYTES, 1, seconds);
+        rate->all = cpu->threads > 1
+                        ? bench_rate(cast_some, NULL, CAST_BYTES, cpu->threads, seconds)
+                        : rate->one;
+        heed_plan_destroy(cast_plan);
+    }
+    heed_context_destroy(context);
+}
+
+static void measure_casts(const heed_device_info_t *cpu, double seconds, tune_progress_t progress,
+                          heed_peaks_t *peaks)
+{
+    const struct {
+        const char *name, *impl;
+        heed_dtype_t from, to;
+        heed_rate_t *rate;
+    } casts[] = {
+        {"encode_avx2", "cast=cpu:cast_avx2", HEED_F32, HEED_E4M3, &peaks->encode_avx2},
+        {"encode_avx512", "cast=cpu:cast_avx512*", HEED_F32, HEED_E4M3, &peaks->encode_avx512},
+        {"decode_avx2", "cast=cpu:cast_avx2", HEED_E4M3, HEED_BF16, &peaks->decode_avx2},
+        {"decode_avx512", "cast=cpu:cast_avx512*", HEED_E4M3, HEED_BF16, &peaks->decode_avx512},
+    };
+
+    for (size_t i = 0; i < sizeof(casts) / sizeof(casts[0]); i++) {
+        progress(casts[i].name);
+        measure_cast(cpu, casts[i].impl, casts[i].from, casts[i].to, seconds, casts[i].rate);
+    }
+}
+
+/* ---- the cost of a team ------------------------------------------------------------------------
+ */
 
 /* Many small casts, so large that one starts a team and so small that the team is most of it. */
 enum { TEAM_ELEMENTS = 1 << 16, TEAM_ROUNDS = 4000 };
@@ -149,6 +217,7 @@ bool tune_measure(const heed_device_info_t *cpu, double seconds, tune_progress_t
 {
     *peaks = (heed_peaks_t){.measured = 1, .threads = cpu->threads};
     measure_rates(cpu, seconds, progress, peaks);
+    measure_casts(cpu, seconds, progress, peaks);
     if (cpu->threads > 1) {
         progress("region");
         if (!measure_region(cpu, 8 * seconds, peaks))

@@ -55,7 +55,11 @@ typedef struct heed_rate {
     X(l1_copy, "GB/s", "copying within the first cache")                             \
     X(l2_copy, "GB/s", "copying within the second cache")                            \
     X(l3_copy, "GB/s", "copying within the third cache")                             \
-    X(copy, "GB/s", "copying within memory")
+    X(copy, "GB/s", "copying within memory")                                         \
+    X(encode_avx2, "Gelem/s", "f32 to E4M3 in cache, AVX2")                          \
+    X(encode_avx512, "Gelem/s", "f32 to E4M3 in cache, AVX-512")                     \
+    X(decode_avx2, "Gelem/s", "E4M3 to bf16 in cache, AVX2")                         \
+    X(decode_avx512, "Gelem/s", "E4M3 to bf16 in cache, AVX-512")
 
 typedef struct heed_peaks {
     int32_t measured;        /* 1: by heed tune, 0: assumed */

@@ -103,6 +103,10 @@ static heed_peaks_t assumed(const char *cpu, int threads)
     p.l2_copy.one = 60e9;
     p.l3_copy.one = 40e9;
     p.copy.one = 15e9;
+    p.encode_avx2.one = 5e9;
+    p.encode_avx512.one = 10e9;
+    p.decode_avx2.one = 9e9;
+    p.decode_avx512.one = 17e9;
 #define SCALE(field, unit, about) p.field.all = p.field.one * threads;
     HEED_RATE_LIST(SCALE)
 #undef SCALE

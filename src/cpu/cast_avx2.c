@@ -11,7 +11,8 @@
 
 static double estimate(const void *desc, const heed_device_info_t *device, int32_t threads)
 {
-    static const cast_rates_t rates = {12, 12, 5.6, 10};
+    const cast_rates_t rates =
+        cast_measured_rates(device, threads, device->peaks.encode_avx2, device->peaks.decode_avx2);
     return cast_estimate_at((const heed_cast_desc_t *)desc, device, threads, &rates);
 }
 

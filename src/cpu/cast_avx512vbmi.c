@@ -8,7 +8,8 @@
 
 static double estimate(const void *desc, const heed_device_info_t *device, int32_t threads)
 {
-    static const cast_rates_t rates = {12, 13, 12, 17};
+    const cast_rates_t rates = cast_measured_rates(device, threads, device->peaks.encode_avx512,
+                                                   device->peaks.decode_avx512);
     return cast_estimate_at((const heed_cast_desc_t *)desc, device, threads, &rates);
 }
 

@@ -19,7 +19,7 @@
 
 enum { CAST_PIECE = 4096, CAST_EACH = 32 };
 /* In bytes. */
-enum { CAST_LINE = 64, CAST_AHEAD = 4096, CAST_PAGE = 4096, CAST_PAGES = 4 };
+enum { CAST_LINE = 64, CAST_AHEAD = 4096, CAST_PAGE = 4096, CAST_PAGES = 8, CAST_NEAR = 512 };
 
 /* ---- to 16 bits
  * ---------------------------------------------------------------------------------- */
@@ -128,25 +128,32 @@ static uint32_t cast_largest_lane(cast_vec_t x)
     return most;
 }
 
-/* A block, and a prefetch of what comes `ahead` bytes behind it. */
+/* A block, and a prefetch of what comes: in the caches CAST_AHEAD bytes behind it; from memory to
+ * the second cache as many pages as take turns, and from there to the first CAST_NEAR bytes. */
 HD_INLINE void cast_block_at(const heed_dtype_t src, const heed_dtype_t dst, const bool scaled,
                              const cast_with_t *with, cast_vec_t *most, const cast_run_of_t *r,
-                             int64_t i, const int ahead)
+                             int64_t i, const bool pages)
 {
     const int64_t in = hd_dtype_bytes(src), out = hd_dtype_bytes(dst);
-    for (int64_t line = 0; line < CAST_BLOCK * in; line += CAST_LINE)
-        __builtin_prefetch(r->from + i * in + line + ahead, 0, 3);
+    for (int64_t line = 0; line < CAST_BLOCK * in; line += CAST_LINE) {
+        const char *at = r->from + i * in + line;
+        if (pages)
+            __builtin_prefetch(at + CAST_PAGES * CAST_PAGE, 0, 2);
+        __builtin_prefetch(at + (pages ? CAST_NEAR : CAST_AHEAD), 0, 3);
+    }
     cast_one_block(src, dst, scaled, with, most, r->from + i * in, r->to + i * out, r->stream);
 }
 
-/* Returns the largest magnitude where it is kept. From memory, blocks of four pages take turns, and
- * the next four are on their way: a processor fetches ahead within each page, so that more lines
- * are under way at once than along one. */
+/* Returns the largest magnitude where it is kept. From memory, blocks of eight pages take turns,
+ * and the next eight are on their way: a processor fetches ahead within each page, so that more
+ * lines are under way at once than along one. */
 HD_INLINE uint32_t cast_all_blocks(const heed_dtype_t src, const heed_dtype_t dst,
                                    const bool scaled, const cast_run_of_t *run)
 {
     const cast_run_of_t r = *run;
     const int64_t page = CAST_PAGE / hd_dtype_bytes(src);
+    /* Whole lines of results: halves that wait for their other one would not fit the buffers. */
+    const int64_t turn = hd_max(CAST_BLOCK, CAST_LINE / hd_dtype_bytes(dst));
     cast_with_t with = cast_with(dst, r.rule);
     cast_vec_t multiplier = cast_set(r.multiplier);
     HD_OPAQUE(multiplier);
@@ -155,12 +162,12 @@ HD_INLINE uint32_t cast_all_blocks(const heed_dtype_t src, const heed_dtype_t ds
     cast_vec_t most = cast_set(0);
     int64_t done = 0;
     for (; r.stream && done + CAST_PAGES * page <= r.n; done += CAST_PAGES * page)
-        for (int64_t i = done; i < done + page; i += CAST_BLOCK)
+        for (int64_t i = done; i < done + page; i += turn)
             for (int p = 0; p < CAST_PAGES; p++)
-                cast_block_at(src, dst, scaled, &with, &most, &r, i + p * page,
-                              CAST_PAGES * CAST_PAGE);
+                for (int64_t b = 0; b < turn; b += CAST_BLOCK)
+                    cast_block_at(src, dst, scaled, &with, &most, &r, i + b + p * page, true);
     for (; done < r.n; done += CAST_BLOCK)
-        cast_block_at(src, dst, scaled, &with, &most, &r, done, CAST_AHEAD);
+        cast_block_at(src, dst, scaled, &with, &most, &r, done, false);
     return cast_largest_lane(most);
 }
 
@@ -176,7 +183,7 @@ HD_INLINE void cast_each_block(const heed_dtype_t src, const heed_dtype_t dst,
         HD_UNROLL
         for (int k = 0; k < 4; k++)
             with.multiplier[k] = cast_set(r.each[(i + k * CAST_LANES) / CAST_EACH]);
-        cast_block_at(src, dst, true, &with, &most, &r, i, CAST_AHEAD);
+        cast_block_at(src, dst, true, &with, &most, &r, i, false);
     }
 }
 

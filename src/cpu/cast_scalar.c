@@ -19,7 +19,7 @@ static uint32_t cast_line_amax(const hd_cast_t *cast, const char *from, int64_t 
 
 static double estimate(const void *desc, const heed_device_info_t *device, int32_t threads)
 {
-    static const cast_rates_t rates = {4.4, 0.82, 0.55, 1};
+    const cast_rates_t rates = cast_plain_rates(device, threads, 4.4, 0.82, 0.55, 1);
     return cast_estimate_at((const heed_cast_desc_t *)desc, device, threads, &rates);
 }
 
