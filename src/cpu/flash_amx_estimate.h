@@ -3,8 +3,7 @@
  * each number that is packed; for each task; and for memory, most of which hides behind the
  * arithmetic where the next step is fetched ahead. Fitted to the best times of 61 problems on one
  * Emerald Rapids core, which another machine on its other thread slows down to less than half for
- * a while: some of that is added, so that both speeds are as near as they
- * can be. */
+ * a while: a fifth is added (f16: a tenth), so that both speeds are as near as they can be. */
 #ifndef HD_FLASH_AMX_ESTIMATE_H
 #define HD_FLASH_AMX_ESTIMATE_H
 
