@@ -116,7 +116,7 @@ static void work(const hd_team_t *team, void *arg)
     const flash_sizes_t *z = &job->z;
     int64_t heads = a->batch * a->key_heads;
     flash_task_t tasks[MOST_SHARE];
-    flash_begin();
+    const uint32_t before = flash_begin();
     set_buffers(tasks, job, job->states + (size_t)team->rank * z->state);
     for (int64_t first = 0; first < heads; first += z->wave) {
         if (first)
@@ -135,7 +135,7 @@ static void work(const hd_team_t *team, void *arg)
         while ((at = atomic_fetch_add(&job->next, 1)) < job->wave_heads * z->turns)
             run_turn(tasks, first + at / z->turns, at % z->turns);
     }
-    flash_end();
+    flash_end(before);
 }
 
 /* Ragged queries are as many a sequence as the longest has, which is known only now. */

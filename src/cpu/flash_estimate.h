@@ -10,6 +10,10 @@
 
 #include "../common/internal.h"
 
+#if FLASH_AMX
+#include "flash_amx_estimate.h"
+#else
+
 /* Flops of one query and the keys that it sees: the tiles at the end of a block of keys, and of the
  * value columns, take as long as full ones. */
 static double flash_row_flops(const hd_attention_t *a, double keys)
@@ -41,13 +45,15 @@ static double flash_task_flops(const hd_attention_t *a, int64_t lanes, double ke
 /* All that is packed, block by block or before the tasks. */
 static double flash_pack_flops(const hd_attention_t *a, const flash_sizes_t *z)
 {
+    const flash_cost_t *cost = &flash_cost;
     double rows = (double)(a->batch * a->key_heads * a->keys);
-    return rows * flash_cost.packed *
-           ((z->pack_k || z->tile_k ? a->d : 0) + (z->pack_v || z->tile_v ? a->dv : 0));
+    double k = cost->packed + (hd_dtype_bytes(a->k.dtype) == 1 ? cost->coded : 0);
+    double v = cost->packed + (hd_dtype_bytes(a->v.dtype) == 1 ? cost->coded : 0);
+    return rows *
+           ((z->pack_k || z->tile_k ? a->d * k : 0) + (z->pack_v || z->tile_v ? a->dv * v : 0));
 }
 
-/* Arithmetic, and operands brought in from where they lie, one after the other: what little of the
- * second the first hides does not show in short problems, which are those where it counts. */
+/* Arithmetic, and operands brought in from where they lie. */
 static double flash_estimate(const void *at, const heed_device_info_t *device, int32_t threads)
 {
     hd_attention_t a = hd_attention(at, NULL);
@@ -64,9 +70,12 @@ static double flash_estimate(const void *at, const heed_device_info_t *device, i
     /* The last of a team's tasks, on average half done when the others find nothing left. */
     flops += (z.threads - 1) * full / 2 + flash_pack_flops(&a, &z);
     double bytes = flash_bytes(&a);
-    return flops / flash_peak(&device->peaks, z.threads) +
-           bytes / hd_read_rate(device, bytes, z.threads) + hd_region_ns(device, z.threads) + 200;
+    return flash_both(flops / flash_peak(&device->peaks, z.threads),
+                      bytes / hd_read_rate(device, bytes, z.threads)) +
+           hd_region_ns(device, z.threads) + 200;
 }
+
+#endif
 
 /* A tile list that only approximates dense attention is of no use where that is faster. */
 static int flash_supports(const void *at, const heed_device_info_t *device, heed_why_t *why)

@@ -7,10 +7,7 @@
 #include "flash_modify.h"
 #include "flash_rows.h"
 
-/* Packed keys and values, of so many bytes for each thread at a time (at least of a head each): a
- * core's second cache, where they are found again. 64 MiB for all, which memory holds, took 4 to 5
- * % longer with segments of 2048 keys in bf16. */
-enum { PACK_BYTES = 2 << 20, SERIAL_FLOPS = 2000000 };
+enum { PACK_BYTES = 64 << 20, PACK_CORE_BYTES = 1 << 20, SERIAL_FLOPS = 2000000 };
 
 /* Keys of a step at most: blocks that every query sees are taken two at a time, and the rest of a
  * sequence goes with the last of them, for each step scales and stores all of O^T. */
@@ -97,6 +94,15 @@ static void choose_tasks(const hd_attention_t *a, int64_t queries, flash_sizes_t
     z->tasks = hd_ceil_div(a->group, z->fold) * z->blocks;
 }
 
+/* Heads of `bytes` packed bytes that are packed at a time: what the cores' own caches keep until it
+ * is read, but enough that no thread waits long for the others' last walk. */
+static int64_t choose_wave(const flash_sizes_t *z, int64_t bytes)
+{
+    int64_t kept = PACK_CORE_BYTES * (int64_t)z->threads / bytes;
+    int64_t shared = z->threads > 1 ? hd_ceil_div((int64_t)16 * z->threads, z->turns) : 1;
+    return hd_max(hd_min(hd_max(kept, shared), PACK_BYTES / bytes), z->threads);
+}
+
 static flash_sizes_t flash_sizes(const hd_attention_t *a, int threads)
 {
     flash_sizes_t z = {.steps = head_cells(a)};
@@ -109,7 +115,7 @@ static flash_sizes_t flash_sizes(const hd_attention_t *a, int threads)
     choose_packing(a, &z);
 
     int64_t heads = a->batch * a->key_heads, bytes = z.k_head + z.v_head;
-    z.wave = bytes ? hd_min(hd_max((int64_t)PACK_BYTES * threads / bytes, threads), heads) : heads;
+    z.wave = bytes ? hd_min(choose_wave(&z, bytes), heads) : heads;
     if (z.threads > heads * z.turns)
         z.threads = (int)hd_max(heads * z.turns, 1);
 

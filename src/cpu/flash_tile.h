@@ -113,12 +113,14 @@ HD_INLINE int next_height(const int height, const int vectors, int rest)
 #include "flash_amx_tile.h"
 #else
 
-HD_INLINE void flash_begin(void)
+HD_INLINE uint32_t flash_begin(void)
 {
+    return 0;
 }
 
-HD_INLINE void flash_end(void)
+HD_INLINE void flash_end(uint32_t before)
 {
+    (void)before;
 }
 
 /* ---- scores ---------------------------------------------------------------------------------- */

@@ -322,8 +322,9 @@ static double short_estimate(const void *at, const heed_device_info_t *device, i
              (double)(a.batch * a.key_heads * a.keys) * packed * cost->packed;
     double flops = products / wide + beside * flash_beside(&device->peaks, z.threads);
     double bytes = flash_bytes(&a);
-    return flops / flash_peak(&device->peaks, z.threads) +
-           bytes / hd_read_rate(device, bytes, z.threads) + hd_region_ns(device, z.threads) + 150;
+    return flash_both(flops / flash_peak(&device->peaks, z.threads),
+                      bytes / hd_read_rate(device, bytes, z.threads)) +
+           hd_region_ns(device, z.threads) + 150;
 }
 
 #endif
