@@ -41,7 +41,9 @@ static void decode_add(decode_task_t *task, decode_block_t *block, decode_ahead_
     if (!block->count)
         return;
     decode_stage(&a->v, block->values, block->count, a->dv, task->v_stage, task->z->dv);
-    if (block->full)
+    if (block->full && task->z->matrix && block->count == DECODE_KEYS)
+        matrix_add(task, block, ahead);
+    else if (block->full)
         decode_add_full(task, block, ahead);
     else
         decode_add_cut(task, block);

@@ -11,8 +11,25 @@
 
 #include "decode_load.h"
 
+/* 1: there is a matrix unit. */
+#ifndef DECODE_MATRIX
+#define DECODE_MATRIX 0
+#endif
+
+/* Keys of a block, up to 64. */
+#ifndef DECODE_KEYS
+#define DECODE_KEYS 16
+#endif
+
+/* Bits of the keys of a block. */
+typedef uint64_t decode_bits_t;
+
+HD_INLINE decode_bits_t decode_first_bits(int64_t count)
+{
+    return count < 64 ? (UINT64_C(1) << count) - 1 : UINT64_MAX;
+}
+
 enum {
-    DECODE_KEYS = 16,        /* of a block */
     DECODE_MOST_QUERIES = 8, /* of a tile */
 };
 
