@@ -56,14 +56,6 @@ static void matrix_pack(decode_task_t *task)
     }
 }
 
-/* Fetches the rows of step `step` of `steps`. */
-HD_INLINE void matrix_fetch(const decode_ahead_t *ahead, int step, int steps)
-{
-    if (ahead->bytes)
-        for (int j = DECODE_KEYS * step / steps; j < DECODE_KEYS * (step + 1) / steps; j++)
-            decode_fetch(ahead->rows[j], 0, ahead->bytes);
-}
-
 /* ---- codes ----------------------------------------------------------------------------------- */
 
 /* 64 codes. The last 32 of a row come twice, eight in each 64 bits, so that the lower halves have
@@ -133,7 +125,7 @@ HD_INLINE void matrix_products(const char *keys, int64_t stride, const uint16_t 
     amx_zero(1);
     for (int c = 0; c < d; c += MATRIX_DEPTH) {
         const char *at = keys + c * 2;
-        matrix_fetch(ahead, c / MATRIX_DEPTH, d / MATRIX_DEPTH);
+        decode_fetch_rows(ahead, c / MATRIX_DEPTH, d / MATRIX_DEPTH);
         amx_load(6, q + c * AMX_ROWS, AMX_ROW_BYTES);
         amx_load(4, at, stride);
         amx_dot(0, 4, 6);
@@ -206,7 +198,7 @@ HD_INLINE void matrix_values(const decode_task_t *task, const decode_block_t *bl
         const char *even = block->values[2 * k] + c * bytes;
         const char *odd = block->values[2 * k + 1] + c * bytes;
         char *to = task->unit.values + k * AMX_ROW_BYTES;
-        matrix_fetch(ahead, c / DECODE_MATRIX_COLUMNS * pairs + k, steps);
+        decode_fetch_rows(ahead, c / DECODE_MATRIX_COLUMNS * pairs + k, steps);
         if (task->v_dtype == HEED_BF16)
             matrix_pair_halves(even, odd, columns, to);
         else if (task->v_dtype == HEED_E4M3)
@@ -249,15 +241,18 @@ HD_INLINE void matrix_sums(const uint16_t *weights, const char *values, float *o
 static void matrix_add(decode_task_t *task, const decode_block_t *block, decode_ahead_t ahead)
 {
     const int dv = task->z->dv;
+    decode_ahead_t later = {.rows = ahead.rows + DECODE_KEYS / 2, .bytes = ahead.bytes};
     matrix_weights(task, block);
     for (int c = 0, columns; c < dv; c += columns) {
         columns = (int)hd_min(dv - c, DECODE_MATRIX_COLUMNS);
         matrix_values(task, block, &ahead, c, columns);
-        for (int first = 0; first < task->rows; first += AMX_ROWS)
-            for (int i = 0; i < columns; i += 32)
+        for (int i = 0; i < columns; i += 32) {
+            decode_fetch_rows(&later, (c + i) / 32, dv / 32);
+            for (int first = 0; first < task->rows; first += AMX_ROWS)
                 matrix_sums(task->unit.weights + first * DECODE_KEYS,
                             task->unit.values + i / 16 * MATRIX_PART,
                             task->state.out + first * dv + c + i, dv);
+        }
     }
 }
 

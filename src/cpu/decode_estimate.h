@@ -63,7 +63,7 @@ static double decode_estimate(const void *at, const heed_device_info_t *device, 
         reads * (double)(a.d * hd_dtype_bytes(a.k.dtype) + a.dv * hd_dtype_bytes(a.v.dtype));
     double arithmetic = flops / hd_f32_rate(&device->peaks, VEC_LANES, z.threads);
     double memory = bytes / hd_read_rate(device, bytes, z.threads);
-    double hidden = (z.matrix ? 0.5 : DECODE_HIDDEN) * fmin(arithmetic, memory);
+    double hidden = (z.matrix ? 0.7 : DECODE_HIDDEN) * fmin(arithmetic, memory);
     return ns + arithmetic + memory - hidden + hd_region_ns(device, z.threads) + 200;
 }
 

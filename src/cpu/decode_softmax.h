@@ -55,7 +55,8 @@ HD_INLINE void decode_weigh_row(decode_task_t *task, float *scores, float *waiti
     vec_store(sum, total);
 }
 
-static void decode_weigh(decode_task_t *task, decode_block_t *block, const decode_block_t *waiting)
+static void decode_weigh(decode_task_t *task, decode_block_t *block, const decode_block_t *waiting,
+                         decode_ahead_t ahead)
 {
     for (int r = 0; r < task->rows; r++)
         block->seen[r] = block->full ? decode_first_bits(block->count)
@@ -64,9 +65,11 @@ static void decode_weigh(decode_task_t *task, decode_block_t *block, const decod
         decode_scale(task, &task->a->k_scale, block);
     if (task->modified)
         decode_modify(task, block);
-    for (int r = 0; r < task->rows; r++)
+    for (int r = 0; r < task->rows; r++) {
+        decode_fetch_rows(&ahead, r, task->rows);
         decode_weigh_row(task, block->weights + r * DECODE_KEYS, waiting->weights + r * DECODE_KEYS,
                          r, block->seen[r]);
+    }
     if (task->v_scaled)
         decode_scale(task, &task->a->v_scale, block);
 }

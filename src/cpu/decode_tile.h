@@ -48,6 +48,15 @@ HD_INLINE void decode_fetch(const char *from, int first, int end)
         __builtin_prefetch(from + c, 0, DECODE_HINT);
 }
 
+/* Of the next DECODE_KEYS / 2 rows, fetches those that are due at step `step` of `steps`. */
+HD_INLINE void decode_fetch_rows(const decode_ahead_t *ahead, int step, int steps)
+{
+    const int rows = DECODE_KEYS / 2;
+    if (ahead->bytes)
+        for (int j = rows * step / steps; j < rows * (step + 1) / steps; j++)
+            decode_fetch(ahead->rows[j], 0, ahead->bytes);
+}
+
 /* Adds the products of one load. With many queries there is one sum each, or registers run out. */
 HD_INLINE void decode_multiply(const heed_dtype_t dtype, const int vectors, const int queries,
                                const char *key, const float *q, int d,
