@@ -30,7 +30,7 @@ set(HEED_ISA_FLAGS_avx2 -mavx2 -mfma -mf16c -mbmi -mbmi2)
 set(HEED_ISA_FLAGS_avx512 ${HEED_ISA_FLAGS_avx2} -mavx512f -mavx512bw -mavx512dq -mavx512vl
                           -mprefer-vector-width=512)
 set(HEED_ISA_FLAGS_avx512bf16 ${HEED_ISA_FLAGS_avx512} -mavx512bf16)
-set(HEED_ISA_FLAGS_amx ${HEED_ISA_FLAGS_avx512bf16} -mamx-tile -mamx-bf16)
+set(HEED_ISA_FLAGS_amx ${HEED_ISA_FLAGS_avx512bf16} -mavx512vbmi -mamx-tile -mamx-bf16)
 set(HEED_ISA_FLAGS_avx512vbmi ${HEED_ISA_FLAGS_avx512} -mavx512vbmi)
 
 # The same questions as HD_X86 and HD_ARM in src/common/internal.h.

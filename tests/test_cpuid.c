@@ -127,7 +127,8 @@ static void leaves_that_do_not_exist(void **state)
     assert_int_equal(hd_cpuid_levels(&cpuid), 0);
 }
 
-/* Tiles need both of their bits, both of their register files, and the bf16 of AVX-512. */
+/* Tiles need both of their bits, both of their register files, and of AVX-512 bf16 and byte
+ * permutes. */
 static void tiles(void **state)
 {
     (void)state;
@@ -143,6 +144,9 @@ static void tiles(void **state)
         assert_int_equal(hd_cpuid_levels(&less), ALL);
     }
     hd_cpuid_t less = emerald_guest;
+    less.leaf7_ecx &= ~(UINT32_C(1) << 1);
+    assert_int_equal(hd_cpuid_levels(&less), UP_TO_AVX512BF16);
+    less = emerald_guest;
     less.leaf7_1_eax = 0;
     assert_int_equal(hd_cpuid_levels(&less), UP_TO_AVX512 | HEED_ISA_AVX512VBMI);
 }

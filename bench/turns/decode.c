@@ -61,7 +61,8 @@ static size_t bytes_of(const heed_tensor_t *tensor)
     return bytes;
 }
 
-/* Numbers of size about 1: of four bytes the upper halves, of one, codes below NaN. */
+/* Numbers of size about 1: of four bytes the upper halves, of one, codes below NaN. Integers come
+ * without a scale: larger ones would leave one key with all the weight, and sums that underflow. */
 static void fill(char *at, size_t bytes, heed_dtype_t dtype)
 {
     uint32_t random = 1;
@@ -73,7 +74,7 @@ static void fill(char *at, size_t bytes, heed_dtype_t dtype)
         memcpy(&bits, &value, sizeof(bits));
         uint16_t half =
             dtype == HEED_F16 ? (uint16_t)(0x3000 | random >> 22) : (uint16_t)(bits >> 16);
-        uint8_t code = (uint8_t)(random >> 20 & 0xb7);
+        uint8_t code = (uint8_t)(dtype == HEED_I8 ? (random >> 29) - 4 : random >> 20 & 0xb7);
         memcpy(at + i, size == 4 ? (void *)&bits : size == 2 ? (void *)&half : (void *)&code, size);
     }
 }

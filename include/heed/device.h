@@ -10,8 +10,8 @@ extern "C" {
 #endif
 
 /* Instruction sets that kernels name. Each contains those above it, but for AVX512BF16 and
- * AVX512VBMI, which do not contain each other, and AMX, which contains no VBMI; those of ARM start
- * at bit 8. A bit is set only if the operating system saves the registers too (XCR0). */
+ * AVX512VBMI, which do not contain each other; those of ARM start at bit 8. A bit is set only if
+ * the operating system saves the registers too (XCR0). */
 #define HEED_ISA_LIST(X)                                       \
     X(AVX2, 0, "avx2", "AVX2, FMA, F16C, BMI2")                \
     X(AVX512, 1, "avx512", "AVX-512 F, BW, DQ, VL")            \

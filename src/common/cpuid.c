@@ -68,7 +68,7 @@ uint64_t hd_cpuid_levels(const hd_cpuid_t *cpuid)
     /* Some CPUs answer a subleaf that does not exist with words of another one. */
     bool bf16 = cpuid->leaf7_eax >= 1 && has(cpuid->leaf7_1_eax, LEAF7_1_EAX_AVX512BF16);
     bool vbmi = has(cpuid->leaf7_ecx, LEAF7_ECX_AVX512VBMI);
-    bool amx = bf16 && has(cpuid->leaf7_edx, LEAF7_EDX_AMX_BF16 | LEAF7_EDX_AMX_TILE) &&
+    bool amx = bf16 && vbmi && has(cpuid->leaf7_edx, LEAF7_EDX_AMX_BF16 | LEAF7_EDX_AMX_TILE) &&
                has(cpuid->xcr0, XCR0_TILE);
     return HEED_ISA_AVX2 | HEED_ISA_AVX512 | (bf16 ? HEED_ISA_AVX512BF16 : 0) |
            (vbmi ? HEED_ISA_AVX512VBMI : 0) | (amx ? HEED_ISA_AMX : 0);

@@ -2,6 +2,7 @@
  * E4M3 and E5M2; all else is as in decode_avx512.c. The algorithm is told in decode_body.h.
  * Measured: docs/performance.md. */
 #define DECODE_VBMI 1
+#define DECODE_KEYS 32
 #include "decode_avx512.h"
 
 #include "decode_body.h"

@@ -54,7 +54,7 @@ static void decode_set_buffers(decode_member_t *member, char *at)
     at += z->q;
     for (int i = 0; i < 2; i++) {
         task->blocks[i].weights = (float *)(void *)at;
-        task->blocks[i].seen = (uint32_t *)(void *)(at += z->weights);
+        task->blocks[i].seen = (decode_bits_t *)(void *)(at += z->weights);
         at += z->seen;
     }
     task->parts = (float *)(void *)at;
@@ -62,7 +62,11 @@ static void decode_set_buffers(decode_member_t *member, char *at)
     task->k_stage = z->stage_k ? (float *)(void *)at : NULL;
     at += z->k_stage;
     task->v_stage = z->stage_v ? (float *)(void *)at : NULL;
-    task->row = (float *)(void *)(at + z->v_stage);
+    task->row = (float *)(void *)(at += z->v_stage);
+    task->unit.q = (uint16_t *)(void *)(at += z->row);
+    task->unit.keys = (uint16_t *)(void *)(at += z->unit_q);
+    task->unit.weights = (uint16_t *)(void *)(at += z->unit_keys);
+    task->unit.values = at + z->unit_weights;
 }
 
 static void decode_begin(decode_member_t *member, const decode_job_t *job, char *buffers)
@@ -117,10 +121,17 @@ static bool decode_run_split(decode_task_t *task, int64_t split)
     return true;
 }
 
+static void decode_pack_unit(decode_task_t *task)
+{
+    decode_pack(task);
+    if (task->z->matrix)
+        matrix_pack(task);
+}
+
 static void decode_run_unit(decode_member_t *member)
 {
     decode_task_t *task = &member->task;
-    decode_pack(task);
+    decode_pack_unit(task);
     task->state = member->whole;
     decode_run_split(task, 0);
     task->state = member->part;
@@ -148,6 +159,8 @@ static void decode_work(const hd_team_t *team, void *arg)
     decode_member_t member;
     decode_task_t *task = &member.task;
     long long at;
+    if (z->matrix)
+        matrix_begin(z);
     decode_begin(&member, job, job->members + (size_t)team->rank * z->member);
     while ((at = atomic_fetch_add(&job->next, 1)) < z->units * z->splits) {
         if (!decode_set_unit(task, at / z->splits))
@@ -157,9 +170,11 @@ static void decode_work(const hd_team_t *team, void *arg)
             continue;
         }
         task->state = decode_state(z, job->states + (size_t)at * z->state);
-        decode_pack(task);
+        decode_pack_unit(task);
         decode_run_split(task, at % z->splits);
     }
+    if (z->matrix)
+        matrix_end();
     if (z->splits == 1)
         return;
     hd_team_barrier(team);

@@ -14,6 +14,23 @@ static double decode_load_cost(heed_dtype_t dtype)
     return decode_is_wide(dtype) ? 5 : hd_dtype_bytes(dtype) == 1 ? 8 : 3;
 }
 
+/* The matrix unit takes all rows of a tile at once: a block costs what packing it does. As measured
+ * on Emerald Rapids. */
+static const double decode_unit_cost[2] = {10, 12} /* of an element, bf16 and codes */,
+                    decode_unit_score = 130;
+
+static double decode_flops(const hd_attention_t *a, const decode_sizes_t *z, double scores,
+                           double reads)
+{
+    if (z->matrix)
+        return scores * decode_unit_score +
+               reads * (z->d * decode_unit_cost[a->k.dtype != HEED_BF16] +
+                        z->dv * decode_unit_cost[a->v.dtype != HEED_BF16]);
+    return scores * (2 * (z->d + z->dv) / 0.9 + decode_score_cost) +
+           reads * (z->d * decode_load_cost(a->k.dtype) + z->dv * decode_load_cost(a->v.dtype) +
+                    DECODE_KEY_COST);
+}
+
 /* Nanoseconds that a row takes beside its keys: a logarithm, and reordering. As measured on
  * Emerald Rapids. */
 static double decode_row_ns(const decode_sizes_t *z)
@@ -38,9 +55,7 @@ static double decode_estimate(const void *at, const heed_device_info_t *device, 
         queries /= sequences;
     double passes = ceil(queries / DECODE_QUERIES), rows = queries * (double)a.group;
     double scores = keys * rows, reads = keys * passes;
-    double flops = scores * (2 * (z.d + z.dv) / 0.9 + decode_score_cost) +
-                   reads * (z.d * decode_load_cost(a.k.dtype) + z.dv * decode_load_cost(a.v.dtype));
-    flops += reads * DECODE_KEY_COST;
+    double flops = decode_flops(&a, &z, scores, reads);
     if (modified)
         flops += scores * decode_modify_cost;
     double ns = sequences * (double)a.key_heads * rows * decode_row_ns(&z) / z.threads;
@@ -48,7 +63,7 @@ static double decode_estimate(const void *at, const heed_device_info_t *device, 
         reads * (double)(a.d * hd_dtype_bytes(a.k.dtype) + a.dv * hd_dtype_bytes(a.v.dtype));
     double arithmetic = flops / hd_f32_rate(&device->peaks, VEC_LANES, z.threads);
     double memory = bytes / hd_read_rate(device, bytes, z.threads);
-    double hidden = DECODE_HIDDEN * fmin(arithmetic, memory);
+    double hidden = (z.matrix ? 0.7 : DECODE_HIDDEN) * fmin(arithmetic, memory);
     return ns + arithmetic + memory - hidden + hd_region_ns(device, z.threads) + 200;
 }
 

@@ -41,7 +41,9 @@ static void decode_add(decode_task_t *task, decode_block_t *block, decode_ahead_
     if (!block->count)
         return;
     decode_stage(&a->v, block->values, block->count, a->dv, task->v_stage, task->z->dv);
-    if (block->full)
+    if (block->full && task->z->matrix && block->count == DECODE_KEYS)
+        matrix_add(task, block, ahead);
+    else if (block->full)
         decode_add_full(task, block, ahead);
     else
         decode_add_cut(task, block);
@@ -80,7 +82,10 @@ static void decode_keys(decode_task_t *task, int64_t first, int64_t end)
         decode_stage(&a->k, block->keys, block->count, a->d, task->k_stage, task->z->d);
         values.rows = block->values;
         decode_scores(task, block, values);
-        decode_weigh(task, block, waiting);
+        decode_ahead_t later = {.rows = block->values + DECODE_KEYS / 2};
+        if (task->z->matrix && block->count == DECODE_KEYS)
+            later.bytes = values.bytes;
+        decode_weigh(task, block, waiting, later);
         const int64_t after = decode_block_end(next, end);
         keys.bytes = after - next >= DECODE_KEYS ? key_bytes : 0;
         decode_find(&a->k, task, next, (int)(after - next), task->next_keys);

@@ -2,7 +2,7 @@
 #ifndef HD_DECODE_SCORES_H
 #define HD_DECODE_SCORES_H
 
-#include "decode_task.h"
+#include "decode_matrix.h"
 
 /* The sums over lanes, for a row. */
 HD_INLINE void decode_fold(const float *parts, float *scores)
@@ -22,6 +22,10 @@ static void decode_scores(decode_task_t *task, decode_block_t *block, decode_ahe
 {
     const decode_tiles_t *tiles = decode_tiles(task->k_dtype);
     const int d = task->z->d;
+    if (task->z->matrix && block->count == DECODE_KEYS) {
+        matrix_scores(task, block, ahead);
+        return;
+    }
     for (int r = 0, queries; r < task->rows; r += queries) {
         int left = task->rows - r, size = left >= 8 ? 3 : left >= 4 ? 2 : left >= 2 ? 1 : 0;
         queries = 1 << size;
@@ -48,34 +52,34 @@ HD_NOINLINE void decode_scale(const decode_task_t *task, const hd_view_t *scale,
 }
 
 /* Bits of the keys of a block that the band lets a query see. */
-static uint32_t decode_band(const hd_visibility_t *visible, int64_t query,
-                            const decode_block_t *block)
+static decode_bits_t decode_band(const hd_visibility_t *visible, int64_t query,
+                                 const decode_block_t *block)
 {
     int64_t low = hd_max(hd_first_key(visible, query) - block->key, 0);
     int64_t high = hd_min(hd_end_key(visible, query) - block->key, block->count);
-    return low >= high ? 0 : (uint32_t)((1u << high) - (1u << low));
+    return low >= high ? 0 : decode_first_bits(high) & ~decode_first_bits(low);
 }
 
 /* What a row's bias adds to the scores of a block. Returns bits of the keys that mask and bias
  * hide.
  */
-static uint32_t decode_addend(const decode_task_t *task, const decode_block_t *block, int r,
-                              float addend[DECODE_KEYS])
+static decode_bits_t decode_addend(const decode_task_t *task, const decode_block_t *block, int r,
+                                   float addend[DECODE_KEYS])
 {
     const hd_modifiers_t *of = &task->a->modifiers;
     const int64_t head = decode_head(task, r), query = decode_query(task, r);
-    uint32_t hidden = 0;
+    decode_bits_t hidden = 0;
     memset(addend, 0, DECODE_KEYS * sizeof(*addend));
     if (of->mask.data) {
         const char *at = hd_view_row(&of->mask, task->b, query, head) + block->key * of->mask.elem;
         for (int j = 0; j < block->count; j++)
-            hidden |= (uint32_t)(at[j * of->mask.elem] == 0) << j;
+            hidden |= (decode_bits_t)(at[j * of->mask.elem] == 0) << j;
     }
     if (of->bias.data) {
         const char *at = hd_view_row(&of->bias, task->b, query, head) + block->key * of->bias.elem;
         row_to_f32(&of->bias, at, block->count, addend);
         for (int j = 0; j < DECODE_KEYS; j++)
-            hidden |= (uint32_t)(addend[j] == -INFINITY) << j;
+            hidden |= (decode_bits_t)(addend[j] == -INFINITY) << j;
     }
     return hidden;
 }
@@ -91,7 +95,7 @@ HD_NOINLINE void decode_modify(const decode_task_t *task, decode_block_t *block)
         float *scores = block->weights + r * DECODE_KEYS;
         const float slope = hd_slope(of, task->b, decode_head(task, r)) * MODIFY_LOG2E;
         const float position = (float)(decode_query(task, r) + task->visible.offset);
-        const uint32_t seen = block->seen[r];
+        const decode_bits_t seen = block->seen[r];
         block->seen[r] = seen & ~decode_addend(task, block, r, addend);
         if (block->seen[r] != seen)
             block->full = false;

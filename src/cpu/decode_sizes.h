@@ -11,7 +11,9 @@ enum {
     DECODE_LEAST_SPLIT = 512,         /* keys of a split that was not asked for */
     DECODE_INVARIANT_SPLIT = 1024,    /* of one that neither batch nor threads may choose */
     DECODE_SERIAL_BYTES = 128 * 1024, /* are read by one thread before a team has started */
-    DECODE_FULL_USE = 92              /* percent of a team's time that splitting is for */
+    DECODE_FULL_USE = 92,             /* percent of a team's time that splitting is for */
+    DECODE_MATRIX_ROWS = 16,          /* of a tile of the matrix unit */
+    DECODE_MATRIX_COLUMNS = 64        /* of V that are packed for it at once */
 };
 
 typedef struct decode_sizes {
@@ -23,9 +25,12 @@ typedef struct decode_sizes {
     int64_t splits;        /* of a unit at most, where each is a task; 1: one task does them all */
     int d, dv;             /* rounded up to whole loads */
     bool stage_k, stage_v; /* rows cannot be read in place */
+    bool matrix;           /* the matrix unit multiplies */
+    int tile_rows;         /* rows, rounded up to whole tiles of the unit */
     size_t state, q, weights, seen, parts, k_stage, v_stage, row; /* bytes */
-    size_t member;                                                /* of a thread's buffers */
-    size_t states;                                                /* of all partial states */
+    size_t unit_q, unit_keys, unit_weights, unit_values; /* the same, of the unit's operands */
+    size_t member;                                       /* of a thread's buffers */
+    size_t states;                                       /* of all partial states */
     int threads;
 } decode_sizes_t;
 
@@ -75,22 +80,43 @@ static size_t decode_padded(int64_t bytes)
     return hd_round_up((size_t)bytes, 64) + 64;
 }
 
+/* The unit has bf16 alone: other types would lose bits. */
+static bool decode_takes_matrix(const hd_attention_t *a, const decode_sizes_t *z)
+{
+    const bool k = a->k.dtype == HEED_BF16 || decode_is_wide(a->k.dtype);
+    const bool v = a->v.dtype == HEED_BF16 || decode_is_wide(a->v.dtype);
+    return DECODE_MATRIX && a->q.dtype == HEED_BF16 && k && v && !z->stage_k && !z->stage_v;
+}
+
+static void decode_size_operands(decode_sizes_t *z)
+{
+    if (!z->matrix)
+        return;
+    z->unit_q = decode_padded((int64_t)z->tile_rows * z->d * 2);
+    z->unit_keys = decode_padded((int64_t)DECODE_KEYS * z->d * 2);
+    z->unit_weights = decode_padded((int64_t)z->tile_rows * DECODE_KEYS * 2);
+    z->unit_values = decode_padded(DECODE_KEYS * DECODE_MATRIX_COLUMNS * 2);
+}
+
 static void decode_size_buffers(const hd_attention_t *a, decode_sizes_t *z)
 {
     z->d = (int)hd_round_up((size_t)a->d, DECODE_STEP);
     z->dv = (int)hd_round_up((size_t)a->dv, DECODE_STEP);
     z->stage_k = !decode_is_readable(&a->k, a->d);
     z->stage_v = !decode_is_readable(&a->v, a->dv);
-    z->state = decode_padded((int64_t)z->rows * (z->dv + VEC_LANES + 1) * 4);
+    z->matrix = decode_takes_matrix(a, z);
+    z->tile_rows = z->matrix ? (int)hd_round_up((size_t)z->rows, DECODE_MATRIX_ROWS) : z->rows;
+    z->state = decode_padded((int64_t)z->tile_rows * (z->dv + VEC_LANES + 1) * 4);
     z->q = decode_padded((int64_t)z->rows * z->d * 4);
     z->weights = decode_padded((int64_t)z->rows * DECODE_KEYS * 4);
-    z->seen = decode_padded((int64_t)z->rows * 4);
+    z->seen = decode_padded((int64_t)z->rows * (int64_t)sizeof(decode_bits_t));
     z->parts = decode_padded(DECODE_MOST_QUERIES * DECODE_KEYS * VEC_LANES * 4);
     z->k_stage = z->stage_k ? decode_padded((int64_t)DECODE_KEYS * z->d * 4) : 0;
     z->v_stage = z->stage_v ? decode_padded((int64_t)DECODE_KEYS * z->dv * 4) : 0;
     z->row = decode_padded((hd_max(z->d, z->dv) + z->dv) * 4);
-    z->member = 2 * z->state + z->q + 2 * (z->weights + z->seen) + z->parts + z->k_stage +
-                z->v_stage + z->row;
+    decode_size_operands(z);
+    z->member = z->unit_q + z->unit_keys + z->unit_weights + z->unit_values + 2 * z->state + z->q +
+                2 * (z->weights + z->seen) + z->parts + z->k_stage + z->v_stage + z->row;
 }
 
 static decode_sizes_t decode_sizes(const heed_attention_desc_t *desc, int threads)

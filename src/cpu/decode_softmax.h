@@ -26,7 +26,7 @@ HD_NOINLINE void decode_raise(decode_task_t *task, float *waiting, int r, float 
 
 /* A row's scores become weights. */
 HD_INLINE void decode_weigh_row(decode_task_t *task, float *scores, float *waiting, int r,
-                                uint32_t seen)
+                                decode_bits_t seen)
 {
     enum { VECTORS = DECODE_KEYS / VEC_LANES };
     float *sum = task->state.sum + r * VEC_LANES;
@@ -34,8 +34,8 @@ HD_INLINE void decode_weigh_row(decode_task_t *task, float *scores, float *waiti
     HD_UNROLL
     for (int i = 0; i < VECTORS; i++) {
         x[i] = vec_load(scores + i * VEC_LANES);
-        if (seen != 0xffff)
-            x[i] = vec_select(seen >> i * VEC_LANES, x[i], vec_set1(-INFINITY));
+        if (seen != decode_first_bits(DECODE_KEYS))
+            x[i] = vec_select((uint32_t)(seen >> i * VEC_LANES), x[i], vec_set1(-INFINITY));
         most = vec_max(x[i], most);
     }
     float top = decode_most(most);
@@ -47,26 +47,29 @@ HD_INLINE void decode_weigh_row(decode_task_t *task, float *scores, float *waiti
     HD_UNROLL
     for (int i = 0; i < VECTORS; i++) {
         x[i] = vec_exp2(vec_sub(x[i], low));
-        if (seen != 0xffff)
-            x[i] = vec_select(seen >> i * VEC_LANES, x[i], vec_zero());
+        if (seen != decode_first_bits(DECODE_KEYS))
+            x[i] = vec_select((uint32_t)(seen >> i * VEC_LANES), x[i], vec_zero());
         total = vec_add(total, x[i]);
         vec_store(scores + i * VEC_LANES, x[i]);
     }
     vec_store(sum, total);
 }
 
-static void decode_weigh(decode_task_t *task, decode_block_t *block, const decode_block_t *waiting)
+static void decode_weigh(decode_task_t *task, decode_block_t *block, const decode_block_t *waiting,
+                         decode_ahead_t ahead)
 {
     for (int r = 0; r < task->rows; r++)
-        block->seen[r] = block->full ? (1u << block->count) - 1
+        block->seen[r] = block->full ? decode_first_bits(block->count)
                                      : decode_band(&task->visible, decode_query(task, r), block);
     if (task->k_scaled)
         decode_scale(task, &task->a->k_scale, block);
     if (task->modified)
         decode_modify(task, block);
-    for (int r = 0; r < task->rows; r++)
+    for (int r = 0; r < task->rows; r++) {
+        decode_fetch_rows(&ahead, r, task->rows);
         decode_weigh_row(task, block->weights + r * DECODE_KEYS, waiting->weights + r * DECODE_KEYS,
                          r, block->seen[r]);
+    }
     if (task->v_scaled)
         decode_scale(task, &task->a->v_scale, block);
 }

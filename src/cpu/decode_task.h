@@ -15,12 +15,19 @@ typedef struct decode_state {
 /* Keys of one step. */
 typedef struct decode_block {
     int64_t key;
-    int count;      /* 0: none */
-    bool full;      /* all rows see all of its keys */
-    float *weights; /* [row][DECODE_KEYS], scores before */
-    uint32_t *seen; /* [row] bits of the keys that it sees */
+    int count;           /* 0: none */
+    bool full;           /* all rows see all of its keys */
+    float *weights;      /* [row][DECODE_KEYS], scores before */
+    decode_bits_t *seen; /* [row] bits of the keys that it sees */
     const char *keys[DECODE_KEYS], *values[DECODE_KEYS];
 } decode_block_t;
+
+/* Operands of the matrix unit, where z.matrix. */
+typedef struct decode_operands {
+    uint16_t *q, *keys, *weights;
+    char *values;
+    float factor; /* of its products to scores */
+} decode_operands_t;
 
 typedef struct decode_task {
     const hd_attention_t *a;
@@ -33,6 +40,7 @@ typedef struct decode_task {
     float v_factor;          /* of what is summed up to what is meant */
     decode_state_t state;
     float *q, *parts, *k_stage, *v_stage, *row;
+    decode_operands_t unit;
     decode_block_t blocks[2];
     const char *next_keys[DECODE_KEYS];
     heed_dtype_t k_dtype, v_dtype; /* as the tiles read them */
@@ -41,8 +49,8 @@ typedef struct decode_task {
 static decode_state_t decode_state(const decode_sizes_t *z, char *at)
 {
     decode_state_t state = {.out = (float *)(void *)at};
-    state.sum = state.out + (int64_t)z->rows * z->dv;
-    state.reference = state.sum + (int64_t)z->rows * VEC_LANES;
+    state.sum = state.out + (int64_t)z->tile_rows * z->dv;
+    state.reference = state.sum + (int64_t)z->tile_rows * VEC_LANES;
     return state;
 }
 

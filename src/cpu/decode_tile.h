@@ -11,8 +11,25 @@
 
 #include "decode_load.h"
 
+/* 1: there is a matrix unit. */
+#ifndef DECODE_MATRIX
+#define DECODE_MATRIX 0
+#endif
+
+/* Keys of a block, up to 64. */
+#ifndef DECODE_KEYS
+#define DECODE_KEYS 16
+#endif
+
+/* Bits of the keys of a block. */
+typedef uint64_t decode_bits_t;
+
+HD_INLINE decode_bits_t decode_first_bits(int64_t count)
+{
+    return count < 64 ? (UINT64_C(1) << count) - 1 : UINT64_MAX;
+}
+
 enum {
-    DECODE_KEYS = 16,        /* of a block */
     DECODE_MOST_QUERIES = 8, /* of a tile */
 };
 
@@ -29,6 +46,15 @@ HD_INLINE void decode_fetch(const char *from, int first, int end)
 {
     for (int c = first; c < end; c += 64)
         __builtin_prefetch(from + c, 0, DECODE_HINT);
+}
+
+/* Of the next DECODE_KEYS / 2 rows, fetches those that are due at step `step` of `steps`. */
+HD_INLINE void decode_fetch_rows(const decode_ahead_t *ahead, int step, int steps)
+{
+    const int rows = DECODE_KEYS / 2;
+    if (ahead->bytes)
+        for (int j = rows * step / steps; j < rows * (step + 1) / steps; j++)
+            decode_fetch(ahead->rows[j], 0, ahead->bytes);
 }
 
 /* Adds the products of one load. With many queries there is one sum each, or registers run out. */

@@ -6,6 +6,7 @@
 #define EMULATED(X)      \
     X(decode_avx512)     \
     X(decode_avx512vbmi) \
+    X(decode_amx)        \
     X(flash_amx)         \
     X(flash_split_amx)   \
     X(short_avx512bf16)  \
