@@ -4,7 +4,9 @@
 
 #include "kit.h"
 #include "options.h"
+#include "run_files.h"
 #include "run_long.h"
+#include "run_spans.h"
 #include "text.h"
 
 #include <limits.h>
@@ -14,13 +16,10 @@
 #include <string.h>
 #include <time.h>
 
-enum { KEY_GOLDEN = 0x3000, KEY_TOLERANCE, KEY_REPEAT, KEY_IGNORE_EXTRA };
+enum { KEY_REPEAT = 0x3010, KEY_IGNORE_EXTRA };
 
 typedef struct arguments {
-    const char *input;
-    const char *output;
-    const char *golden;
-    double tolerance; /* negative: none */
+    run_files_t files;
     int repeat;
     bool ignore_extra;
     tool_options_t options;
@@ -30,14 +29,8 @@ typedef struct arguments {
 /* ---- command line ---------------------------------------------------------------------------- */
 
 static const struct argp_option options[] = {
-    {0, 0, 0, 0, "Files:", 30},
-    {"input", 'i', "FILE", 0, "safetensors file with the operation's inputs, by name", 0},
-    {"output", 'o', "FILE", 0, "safetensors file to write the outputs to", 0},
-    {"golden", KEY_GOLDEN, "FILE", 0,
-     "compare the outputs with the tensors of the same names in FILE", 0},
-    {"tolerance", KEY_TOLERANCE, "X", 0, "fail if an absolute error to them is above X", 0},
-    {"ignore-extra", KEY_IGNORE_EXTRA, 0, 0, "leave out tensors that are no operands", 0},
-    {"repeat", KEY_REPEAT, "N", 0, "run N times and tell the median time (default: 1)", 0},
+    {"ignore-extra", KEY_IGNORE_EXTRA, 0, 0, "leave out tensors that are no operands", 30},
+    {"repeat", KEY_REPEAT, "N", 0, "run N times and tell the median time (default: 1)", 30},
     {0},
 };
 
@@ -56,54 +49,24 @@ static const char doc[] =
     "An output that is also in the input file is the state that the operation starts from, for "
     "operations that merge into one.";
 
-static void finish(const arguments_t *arguments, struct argp_state *state)
-{
-    if (!arguments->input)
-        argp_error(state, "--input is missing");
-    if (!arguments->output && !arguments->golden)
-        argp_error(state, "--output is missing, or --golden to compare with");
-    if (arguments->tolerance >= 0 && !arguments->golden)
-        argp_error(state, "--tolerance needs --golden");
-}
-
-static error_t parse_numbers(int key, char *arg, struct argp_state *state)
-{
-    arguments_t *to = state->input;
-    if (key == KEY_REPEAT && !tool_parse_int(arg, 1, 1000000, &to->repeat))
-        argp_error(state, "--repeat takes a number from 1 to 1000000, not \"%s\"", arg);
-    if (key == KEY_TOLERANCE && (!tool_parse_double(arg, &to->tolerance) || to->tolerance < 0))
-        argp_error(state, "--tolerance takes a number from 0 up, not \"%s\"", arg);
-    return 0;
-}
-
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
     arguments_t *to = state->input;
     switch (key) {
     case ARGP_KEY_INIT:
-        state->child_inputs[0] = &to->words;
-        state->child_inputs[1] = &to->options;
-        return 0;
-    case 'i':
-        to->input = arg;
-        return 0;
-    case 'o':
-        to->output = arg;
-        return 0;
-    case KEY_GOLDEN:
-        to->golden = arg;
+        state->child_inputs[0] = &to->files;
+        state->child_inputs[1] = &to->words;
+        state->child_inputs[2] = &to->options;
         return 0;
     case KEY_IGNORE_EXTRA:
         to->ignore_extra = true;
         return 0;
     case KEY_REPEAT:
-    case KEY_TOLERANCE:
-        return parse_numbers(key, arg, state);
+        if (!tool_parse_int(arg, 1, 1000000, &to->repeat))
+            argp_error(state, "--repeat takes a number from 1 to 1000000, not \"%s\"", arg);
+        return 0;
     case ARGP_KEY_ARG:
         argp_error(state, "unexpected argument \"%s\"", arg);
-        return 0;
-    case ARGP_KEY_SUCCESS:
-        finish(to, state);
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -113,10 +76,12 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 static int parse_arguments(arguments_t *arguments, const char *op, int argc, char **argv)
 {
     run_words_init(&arguments->words, op);
-    const struct argp_child children[] = {
-        {&arguments->words.argp, 0, NULL, 0}, {&tool_options_argp, 0, NULL, 0}, {0}};
+    const struct argp_child children[] = {{&run_files_argp, 0, NULL, 0},
+                                          {&arguments->words.argp, 0, NULL, 0},
+                                          {&tool_options_argp, 0, NULL, 0},
+                                          {0}};
     const struct argp argp = {options, parse, NULL, doc, children, NULL, NULL};
-    arguments->tolerance = -1;
+    arguments->files.golden_suffices = true;
     arguments->repeat = 1;
     return argp_parse(&argp, argc, argv, 0, NULL, arguments) ? TOOL_USAGE : TOOL_OK;
 }
@@ -249,9 +214,11 @@ static heed_status_t execute_once(job_t *job, double *ns)
     reset_outputs(job);
     heed_status_t status = move_outputs(job, kit_block_upload);
     double start = now_ns();
+    int64_t span = run_span(&job->run, job->device);
     if (!status)
-        status = heed_plan_execute(job->plan, job->at, job->run.count, job->workspace,
-                                   job->workspace_bytes, NULL);
+        status = span ? run_in_spans(job->context, &job->run, span, job->at)
+                      : heed_plan_execute(job->plan, job->at, job->run.count, job->workspace,
+                                          job->workspace_bytes, NULL);
     if (!status)
         status = heed_stream_synchronize(job->context, &stream);
     *ns = now_ns() - start;
@@ -332,10 +299,11 @@ static int work(job_t *job, const arguments_t *arguments)
         code = execute(job, arguments->repeat, &ns);
     if (code == TOOL_OK)
         code = report(job, ns);
-    if (code == TOOL_OK && arguments->output)
-        code = write_outputs(job, arguments->output);
-    if (code == TOOL_OK && arguments->golden)
-        code = run_golden(arguments->golden, job->outputs, job->output_count, arguments->tolerance);
+    if (code == TOOL_OK && arguments->files.output)
+        code = write_outputs(job, arguments->files.output);
+    if (code == TOOL_OK && arguments->files.golden)
+        code = run_golden(arguments->files.golden, job->outputs, job->output_count,
+                          arguments->files.tolerance);
     return code;
 }
 
@@ -360,7 +328,7 @@ static int run_operation(const char *op, const arguments_t *arguments)
     job.context = tool_context(&arguments->options);
     if (!job.context)
         return TOOL_FAILED;
-    st_file_t *input = st_open(arguments->input, &error);
+    st_file_t *input = st_open(arguments->files.input, &error);
     job.run.op = op;
     job.run.words = &arguments->words;
     job.run.input = input;
