@@ -204,7 +204,7 @@ static void dilated_in_spans(void **state)
     }
     write_tensors("long", tensors, 3);
     EXPECT_OUT("mode=longnet causal=1",
-               "run dilated -i long -o got --segments 24,100 --rates 1,3 --causal --lse");
+               "run dilated -i long -o got --segments 24,100 --rates 1,3 --causal");
 
     heed_context_t *context;
     heed_dilated_desc_t desc = heed_dilated_desc();

@@ -2,10 +2,14 @@
 #include "tiles_build.h"
 
 #include "loop.h"
+#include "mix.h"
 
 #include <string.h>
 
-enum { CHUNK_ROWS = 16, MOST_THREADS = 64, KNOWN = 64, NO_MASK = -1, NO_TILE = -2 };
+enum { CHUNK_ROWS = 16, MOST_THREADS = 64, KNOWN_BITS = 6, KNOWN = 1 << KNOWN_BITS };
+
+/* Instead of the number of a mask. */
+enum { NO_MASK = -1, NO_TILE = -2 };
 
 /* What tiles of a kind came to. */
 typedef struct known {
@@ -175,7 +179,7 @@ static int32_t look_up(const build_t *build, const hd_tile_row_t *row, int64_t c
     int64_t kind = maker->kind ? maker->kind(maker->maker, row, column) : -1;
     if (kind < 0)
         return judge(build, row, column, bits);
-    known_t *known = &row->chunk->known[kind % KNOWN];
+    known_t *known = &row->chunk->known[(uint64_t)kind * HD_MIX_STEP >> (64 - KNOWN_BITS)];
     if (known->kind != kind)
         *known = (known_t){kind, judge(build, row, column, bits)};
     return known->mask;
