@@ -55,18 +55,6 @@ static void add_words(arguments_t *to, const char *words, struct argp_state *sta
     snprintf(to->problem + length, sizeof to->problem - length, "%s%s", length ? " " : "", words);
 }
 
-static void parse_layout(explain_ranks_t *to, const char *name, struct argp_state *state)
-{
-    static const char *const names[] = {"contiguous", "zigzag", "striped"};
-    for (int i = 0; i < 3; i++) {
-        if (strcmp(names[i], name) == 0) {
-            to->layout = (heed_ring_layout_t)i;
-            return;
-        }
-    }
-    argp_error(state, "\"%s\" is no layout: contiguous, zigzag, striped", name);
-}
-
 static void parse_number(double *to, const char *text, struct argp_state *state)
 {
     if (!tool_parse_double(text, to) || !(*to > 0))
@@ -85,7 +73,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
             argp_error(state, "\"%s\" is no number of ranks from 1 to 1024", arg);
         return 0;
     case KEY_LAYOUT:
-        parse_layout(&to->ranks, arg, state);
+        if (!tool_parse_layout(arg, &to->ranks.layout))
+            argp_error(state, "\"%s\" is no layout: contiguous, zigzag, striped", arg);
         return 0;
     case KEY_EVERYWHERE:
         to->ranks.everywhere = 1;

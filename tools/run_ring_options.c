@@ -47,18 +47,6 @@ static bool parse_pair(const char *text, char between, int64_t *pair)
     return end != text && !*end;
 }
 
-static void parse_layout(ring_options_t *to, const char *text, struct argp_state *state)
-{
-    static const char *const names[] = {"contiguous", "zigzag", "striped"};
-    int i = 0;
-    while (i < 3 && strcmp(text, names[i]) != 0)
-        i++;
-    if (i == 3)
-        argp_error(state, "--layout takes contiguous, zigzag or striped, not \"%s\"", text);
-    to->layout = (heed_ring_layout_t)i;
-    to->has_layout = true;
-}
-
 static void parse_method(ring_options_t *to, const char *text, struct argp_state *state)
 {
     int method = HEED_CONTEXT_PARALLEL_AUTO;
@@ -110,7 +98,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
             argp_error(state, "--ranks takes a number from 1 to 64, not \"%s\"", arg);
         return 0;
     case KEY_LAYOUT:
-        parse_layout(to, arg, state);
+        if (!tool_parse_layout(arg, &to->layout))
+            argp_error(state, "--layout takes contiguous, zigzag or striped, not \"%s\"", arg);
+        to->has_layout = true;
         return 0;
     case KEY_MPI:
         to->mpi = true;
