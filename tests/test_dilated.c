@@ -175,7 +175,7 @@ static void test_standard(void **state)
 static void test_improved(void **state)
 {
     (void)state;
-    check_all("dilated=cpu:improved", 30);
+    check_all("dilated=cpu:improved", 50);
 }
 
 static void test_ring(void **state)

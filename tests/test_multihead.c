@@ -183,6 +183,69 @@ static void test_against_parts(void **state)
     heed_context_destroy(context);
 }
 
+/* ---- plans ----------------------------------------------------------------------------------- */
+
+static void set_buffers(const heed_multihead_desc_t *d, void **buffers)
+{
+    const heed_tensor_t *const tensors[] = {
+        &d->query,      &d->key,       &d->value,      &d->out,      &d->q_weight,
+        &d->q_bias,     &d->k_weight,  &d->k_bias,     &d->v_weight, &d->v_bias,
+        &d->norm_gamma, &d->norm_beta, &d->out_weight, &d->out_bias};
+    for (int i = 0; i < HEED_MULTIHEAD_OPERANDS; i++)
+        buffers[i] = tensors[i]->ndim ? tensors[i]->data : NULL;
+}
+
+/* A plan that knows no addresses, executed twice on other numbers each time, gives the call's bits;
+ * what it was made from may be gone by then. */
+static void test_plan(void **state)
+{
+    static const char *const cases[] = {"", "batch_step=2 bias=0", "dtype=bf16 layer_norm=0",
+                                        "mode=torchscale num_kv_heads=3", "impl=ring batch_step=1"};
+    static float planned[B * N * E];
+    heed_context_t *context = expect_context(NULL);
+    (void)state;
+    if (!*heed_linear_library())
+        skip();
+    fill_all();
+    for (int n = 0; n < (int)(sizeof(cases) / sizeof(cases[0])); n++) {
+        trial_t trial = {.cross = n % 2 != 0};
+        void *buffers[HEED_MULTIHEAD_OPERANDS];
+        heed_multihead_plan_t *plan;
+        size_t bytes, alignment;
+        describe(&trial, cases[n]);
+        set_buffers(&trial.desc, buffers);
+        heed_multihead_desc_t blind = trial.desc;
+        blind.query.data = blind.out.data = blind.q_weight.data = NULL;
+        expect_ok(heed_multihead_plan_create(context, &blind, &plan));
+        memset(&blind, 0xff, sizeof(blind));
+        expect_ok(heed_multihead_plan_workspace(plan, &bytes, &alignment));
+        void *workspace = aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
+        assert_non_null(workspace);
+        for (uint64_t time = 0; time < 2; time++) {
+            fill(x, B * N * ROW, 1, 20 + time);
+            expect_ok(heed_multihead_dilated_attention(context, &trial.desc));
+            buffers[HEED_MULTIHEAD_OUT] = planned;
+            memset(planned, 0xff, sizeof(planned));
+            expect_ok(heed_multihead_plan_execute(plan, buffers, workspace, bytes));
+            assert_memory_equal(planned, out, sizeof(out));
+        }
+        expect_fails(heed_multihead_plan_execute(plan, buffers, workspace, bytes - 1),
+                     HEED_ERROR_WORKSPACE, "the plan needs");
+        buffers[HEED_MULTIHEAD_V_WEIGHT] = NULL;
+        expect_fails(heed_multihead_plan_execute(plan, buffers, workspace, bytes), HEED_ERROR_NULL,
+                     "buffers[8] is null: the plan has v_weight");
+        set_buffers(&trial.desc, buffers);
+        if (trial.config.layer_norm == 0) {
+            buffers[HEED_MULTIHEAD_NORM_BETA] = beta;
+            expect_fails(heed_multihead_plan_execute(plan, buffers, workspace, bytes),
+                         HEED_ERROR_VALUE, "the plan has no norm_beta");
+        }
+        free(workspace);
+        heed_multihead_plan_destroy(plan);
+    }
+    heed_context_destroy(context);
+}
+
 /* ---- configurations -------------------------------------------------------------------------- */
 
 static void test_presets(void **state)
@@ -312,9 +375,9 @@ static void test_bad_input(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_against_parts), cmocka_unit_test(test_presets),
-        cmocka_unit_test(test_bad_overrides), cmocka_unit_test(test_init),
-        cmocka_unit_test(test_bad_input),
+        cmocka_unit_test(test_against_parts), cmocka_unit_test(test_plan),
+        cmocka_unit_test(test_presets),       cmocka_unit_test(test_bad_overrides),
+        cmocka_unit_test(test_init),          cmocka_unit_test(test_bad_input),
     };
     return cmocka_run_group_tests_name("multihead", tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
-/* `heed run ring` and `heed run sparse` from outside, against `heed run attention`. */
+/* `heed run ring` and `heed run sparse` from outside, against `heed run attention`; `heed run
+ * dilated` of a long sequence, against the library. */
 #define _GNU_SOURCE
 #include "cli.h"
 #include "kit.h"
@@ -183,6 +184,52 @@ static void ring_complains(void **state)
     assert_false(exists("x"));
 }
 
+/* ---- dilated --------------------------------------------------------------------------------- */
+
+enum { LONG = (1 << 16) + 1234, LONG_HEADS = 3, LONG_DIM = 4 };
+
+/* A long sequence goes through in spans; the library takes it whole. */
+static void dilated_in_spans(void **state)
+{
+    static float data[3][LONG * LONG_HEADS * LONG_DIM], want[LONG * LONG_HEADS * LONG_DIM];
+    static float want_lse[LONG_HEADS * LONG];
+    int64_t shape[4] = {1, LONG, LONG_HEADS, LONG_DIM}, lse[3] = {1, LONG_HEADS, LONG};
+    st_tensor_t tensors[3] = {tensor("q", 0, shape), tensor("k", 0, shape), tensor("v", 0, shape)};
+    kit_random_t random = {.state = 7};
+    (void)state;
+    for (int n = 0; n < 3; n++) {
+        for (int i = 0; i < LONG * LONG_HEADS * LONG_DIM; i++)
+            data[n][i] = (float)kit_random_normal(&random);
+        tensors[n].data = data[n];
+    }
+    write_tensors("long", tensors, 3);
+    EXPECT_OUT("mode=longnet causal=1",
+               "run dilated -i long -o got --segments 24,100 --rates 1,3 --causal");
+
+    heed_context_t *context;
+    heed_dilated_desc_t desc = heed_dilated_desc();
+    desc.branches = 2;
+    memcpy(desc.segments, (int64_t[]){24, 100}, 2 * sizeof(int64_t));
+    memcpy(desc.rates, (int64_t[]){1, 3}, 2 * sizeof(int64_t));
+    desc.causal = 1;
+    desc.q = heed_tensor(data[0], HEED_F32, 4, shape, NULL);
+    desc.k = heed_tensor(data[1], HEED_F32, 4, shape, NULL);
+    desc.v = heed_tensor(data[2], HEED_F32, 4, shape, NULL);
+    desc.out = heed_tensor(want, HEED_F32, 4, shape, NULL);
+    desc.lse = heed_tensor(want_lse, HEED_F32, 3, lse, NULL);
+    assert_int_equal(heed_context_create(NULL, &context), HEED_OK);
+    assert_int_equal(heed_dilated_attention(context, &desc), HEED_OK);
+    heed_context_destroy(context);
+
+    st_file_t *file = open_file("got");
+    const float *out = values_of(file, "out"), *out_lse = values_of(file, "lse");
+    for (int i = 0; i < LONG * LONG_HEADS * LONG_DIM; i++)
+        assert_float_equal(out[i], want[i], 1e-5);
+    for (int i = 0; i < LONG_HEADS * LONG; i++)
+        assert_float_equal(out_lse[i], want_lse[i], 1e-5);
+    st_close(file);
+}
+
 /* ---- sparse ---------------------------------------------------------------------------------- */
 
 /* The same visibility by way of attention's own flag, which takes it for all heads at once. */
@@ -322,11 +369,12 @@ static void sparse_complains(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(ring_streams),   cmocka_unit_test(ring_takes_a_shard),
-        cmocka_unit_test(ring_of_ranks),  cmocka_unit_test(ring_keeps_the_order),
-        cmocka_unit_test(ring_complains), cmocka_unit_test(sparse_by_text),
-        cmocka_unit_test(sparse_by_head), cmocka_unit_test(sparse_by_budget),
-        cmocka_unit_test(sparse_by_gate), cmocka_unit_test(sparse_complains),
+        cmocka_unit_test(ring_streams),     cmocka_unit_test(ring_takes_a_shard),
+        cmocka_unit_test(ring_of_ranks),    cmocka_unit_test(ring_keeps_the_order),
+        cmocka_unit_test(ring_complains),   cmocka_unit_test(dilated_in_spans),
+        cmocka_unit_test(sparse_by_text),   cmocka_unit_test(sparse_by_head),
+        cmocka_unit_test(sparse_by_budget), cmocka_unit_test(sparse_by_gate),
+        cmocka_unit_test(sparse_complains),
     };
     return cmocka_run_group_tests(tests, make_files, remove_folder);
 }

@@ -55,18 +55,6 @@ static void add_words(arguments_t *to, const char *words, struct argp_state *sta
     snprintf(to->problem + length, sizeof to->problem - length, "%s%s", length ? " " : "", words);
 }
 
-static void parse_layout(explain_ranks_t *to, const char *name, struct argp_state *state)
-{
-    static const char *const names[] = {"contiguous", "zigzag", "striped"};
-    for (int i = 0; i < 3; i++) {
-        if (strcmp(names[i], name) == 0) {
-            to->layout = (heed_ring_layout_t)i;
-            return;
-        }
-    }
-    argp_error(state, "\"%s\" is no layout: contiguous, zigzag, striped", name);
-}
-
 static void parse_number(double *to, const char *text, struct argp_state *state)
 {
     if (!tool_parse_double(text, to) || !(*to > 0))
@@ -85,7 +73,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
             argp_error(state, "\"%s\" is no number of ranks from 1 to 1024", arg);
         return 0;
     case KEY_LAYOUT:
-        parse_layout(&to->ranks, arg, state);
+        if (!tool_parse_layout(arg, &to->ranks.layout))
+            argp_error(state, "\"%s\" is no layout: contiguous, zigzag, striped", arg);
         return 0;
     case KEY_EVERYWHERE:
         to->ranks.everywhere = 1;
@@ -133,7 +122,19 @@ static void print_verdicts(const heed_plan_t *plan)
                verdict.status ? verdict.why : "");
 }
 
-static int print_plan(const heed_plan_t *plan)
+/* What the estimates of dilated attention go by, beside the device and its peaks. */
+static void print_dilated(const heed_dilated_desc_t *desc, const heed_plan_info_t *info)
+{
+    double tokens = (double)desc->q.shape[1], heads = (double)(desc->q.shape[0] * desc->q.shape[2]);
+    double columns = (double)(desc->q.shape[3] + desc->v.shape[3]);
+    double keys = tokens > 0 && heads > 0 ? info->flops / (2 * columns * heads * tokens) : 0;
+    printf("density   %.3g: a query sees %.4g of %.0f keys\n", tokens > 0 ? keys / tokens : 0, keys,
+           tokens);
+    printf("ranks     %s\n", desc->comm ? "those of comm" : "1, which is this process");
+    printf("decision  the lowest estimate of those that do not refuse\n");
+}
+
+static int print_plan(const heed_plan_t *plan, const char *op, const void *desc)
 {
     char problem[PROBLEM_SIZE], text[4][TOOL_NUMBER_SIZE];
     heed_plan_info_t info = {.struct_size = sizeof info};
@@ -149,6 +150,8 @@ static int print_plan(const heed_plan_t *plan)
     printf("work      %s, %s of operands\n", tool_amount(info.flops, "FLOP", text[0]),
            tool_bytes(info.bytes, text[1]));
     printf("workspace %s\n", tool_bytes((double)info.workspace_bytes, text[0]));
+    if (strcmp(op, "dilated") == 0)
+        print_dilated(desc, &info);
     if (info.fallback)
         printf("fallback  %s\n", info.fallback_why);
     return TOOL_OK;
@@ -163,7 +166,7 @@ static int explain(heed_context_t *context, heed_problem_t *problem, const expla
         return explain_ranks(context, problem, desc, ranks);
     if (!status)
         status = heed_plan_create(context, heed_problem_op(problem), desc, &plan);
-    int code = status ? tool_fail_status(status) : print_plan(plan);
+    int code = status ? tool_fail_status(status) : print_plan(plan, heed_problem_op(problem), desc);
     heed_plan_destroy(plan);
     return code;
 }

@@ -5,6 +5,7 @@
 
 #include <limits.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { KEY_IMPL = 0x1000, KEY_THREADS, KEY_DEVICE, KEY_MAX_ISA, KEY_VERBOSE };
 
@@ -66,4 +67,15 @@ heed_context_t *tool_context(const tool_options_t *options)
     if (heed_context_create(&config, &context))
         tool_fail("%s", heed_last_error());
     return context;
+}
+
+bool tool_parse_layout(const char *text, heed_ring_layout_t *layout)
+{
+    static const char *const names[] = {"contiguous", "zigzag", "striped"};
+    for (int i = 0; i < 3; i++)
+        if (strcmp(text, names[i]) == 0) {
+            *layout = (heed_ring_layout_t)i;
+            return true;
+        }
+    return false;
 }

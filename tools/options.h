@@ -6,6 +6,7 @@
 #include <heed/heed.h>
 
 #include <argp.h>
+#include <stdbool.h>
 
 typedef struct tool_options {
     const char *impl; /* NULL: not given */
@@ -20,5 +21,8 @@ extern const struct argp tool_options_argp;
 
 /* The context that they ask for. After an error it is NULL and the sentence is on stderr. */
 heed_context_t *tool_context(const tool_options_t *options);
+
+/* "contiguous", "zigzag" or "striped"; false: another word. */
+bool tool_parse_layout(const char *text, heed_ring_layout_t *layout);
 
 #endif

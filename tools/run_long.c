@@ -1,4 +1,4 @@
-/* Long attention from file to file: what its commands share. */
+/* Long attention from file to file: q, k and v where they are mapped, out and lse as they come. */
 #define _GNU_SOURCE
 #include "run_long.h"
 
@@ -11,100 +11,6 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <time.h>
-
-/* ---- the command line ------------------------------------------------------------------------ */
-
-enum { KEY_GOLDEN = 0x3400, KEY_TOLERANCE, KEY_ORDER, KEY_OUT, KEY_SCALE, KEY_CAUSAL, KEY_BLOCK };
-
-static const struct argp_option options[] = {
-    {0, 0, 0, 0, "Files:", 30},
-    {"input", 'i', "FILE", 0, "safetensors file with q, k and v", 0},
-    {"output", 'o', "FILE", 0, "safetensors file to write out and lse to", 0},
-    {"golden", KEY_GOLDEN, "FILE", 0, "compare them with the tensors of the same names in FILE", 0},
-    {"tolerance", KEY_TOLERANCE, "X", 0, "fail if an absolute error to them is above X", 0},
-    {"order", KEY_ORDER, "bshd|bhsd", 0, "axes of the tensors in the files (bshd)", 0},
-    {"out-dtype", KEY_OUT, "same|f32", 0, "type of out (same: that of q)", 0},
-    {"quiet", 'q', 0, 0, "no report", 0},
-    {0, 0, 0, 0, "The operation:", 40},
-    {"causal", KEY_CAUSAL, 0, 0, "a query sees keys up to its position", 0},
-    {"scale", KEY_SCALE, "X", 0, "factor of the scores (default: 1/sqrt(d))", 0},
-    {"block", KEY_BLOCK, "N", 0, "queries at a time (default: what fits 32 MiB)", 0},
-    {0},
-};
-
-static void finish(const long_options_t *to, struct argp_state *state)
-{
-    if (!to->input)
-        argp_error(state, "--input is missing");
-    if (!to->output)
-        argp_error(state, "--output is missing");
-    if (to->tolerance >= 0 && !to->golden)
-        argp_error(state, "--tolerance needs --golden");
-    const char *device = to->common.device;
-    if (device && strcmp(device, "cpu") != 0 && strcmp(device, "auto") != 0)
-        argp_error(state, "--device %s: it runs on the CPU", device);
-}
-
-/* Which of two words it is. */
-static bool second_of(const char *option, const char *text, const char *first, const char *second,
-                      struct argp_state *state)
-{
-    if (strcmp(text, first) != 0 && strcmp(text, second) != 0)
-        argp_error(state, "--%s takes %s or %s, not \"%s\"", option, first, second, text);
-    return strcmp(text, second) == 0;
-}
-
-static error_t parse(int key, char *arg, struct argp_state *state)
-{
-    long_options_t *to = state->input;
-    switch (key) {
-    case ARGP_KEY_INIT:
-        to->tolerance = -1;
-        state->child_inputs[0] = &to->common;
-        return 0;
-    case 'i':
-        to->input = arg;
-        return 0;
-    case 'o':
-        to->output = arg;
-        return 0;
-    case 'q':
-        to->quiet = true;
-        return 0;
-    case KEY_GOLDEN:
-        to->golden = arg;
-        return 0;
-    case KEY_TOLERANCE:
-        if (!tool_parse_double(arg, &to->tolerance) || to->tolerance < 0)
-            argp_error(state, "--tolerance takes a number from 0 up, not \"%s\"", arg);
-        return 0;
-    case KEY_ORDER:
-        to->heads_first = second_of("order", arg, "bshd", "bhsd", state);
-        return 0;
-    case KEY_OUT:
-        to->out = second_of("out-dtype", arg, "same", "f32", state) ? HEED_F32 : 0;
-        return 0;
-    case KEY_CAUSAL:
-        to->causal = 1;
-        return 0;
-    case KEY_SCALE:
-        if (!tool_parse_double(arg, &to->scale))
-            argp_error(state, "--scale takes a number, not \"%s\"", arg);
-        return 0;
-    case KEY_BLOCK:
-        if (!tool_parse_int(arg, 1, 1 << 30, &to->block))
-            argp_error(state, "--block takes a number from 1 up, not \"%s\"", arg);
-        return 0;
-    case ARGP_KEY_SUCCESS:
-        finish(to, state);
-        return 0;
-    default:
-        return ARGP_ERR_UNKNOWN;
-    }
-}
-
-static const struct argp_child children[] = {{&tool_options_argp, 0, NULL, 0}, {0}};
-const struct argp long_argp = {options, parse, NULL, NULL, children, NULL, NULL};
 
 /* ---- input ----------------------------------------------------------------------------------- */
 
@@ -156,7 +62,7 @@ int long_open(const long_options_t *options, long_input_t *input)
 {
     st_error_t error;
     int code = TOOL_OK;
-    input->file = st_open(options->input, &error);
+    input->file = st_open(options->files.input, &error);
     if (!input->file)
         return tool_fail("%s", error.text);
     if ((code = bind(options, input, "q", &input->q)) != TOOL_OK ||
@@ -245,7 +151,7 @@ int long_create(const long_options_t *options, const long_input_t *input, int64_
         {.name = "lse", .dtype = st_dtype_of(HEED_F32), .ndim = 3 - lacks, .shape = lse + lacks}};
     json_t *metadata =
         json_pack("{s:s+, s:s}", "producer", "heed ", heed_version(), "problem", problem);
-    output->writer = st_create(options->output, tensors, 2, metadata, &error);
+    output->writer = st_create(options->files.output, tensors, 2, metadata, &error);
     json_decref(metadata);
     return output->writer ? TOOL_OK : tool_fail("%s", error.text);
 }
@@ -328,13 +234,13 @@ int long_commit(const long_options_t *options, long_output_t *output)
     output->writer = NULL;
     if (!st_commit(writer, &error))
         return tool_fail("%s", error.text);
-    if (!options->golden)
+    if (!options->files.golden)
         return TOOL_OK;
-    st_file_t *file = st_open(options->output, &error);
+    st_file_t *file = st_open(options->files.output, &error);
     if (!file)
         return tool_fail("%s", error.text);
     st_tensor_t tensors[2] = {*st_find(file, "out"), *st_find(file, "lse")};
-    int code = run_golden(options->golden, tensors, 2, options->tolerance);
+    int code = run_golden(options->files.golden, tensors, 2, options->files.tolerance);
     st_close(file);
     return code;
 }

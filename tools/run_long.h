@@ -4,6 +4,7 @@
 #define TOOLS_RUN_LONG_H
 
 #include "options.h"
+#include "run_files.h"
 #include "safetensors.h"
 
 #include <argp.h>
@@ -11,8 +12,7 @@
 /* ---- the command line ------------------------------------------------------------------------ */
 
 typedef struct long_options {
-    const char *input, *output, *golden;
-    double tolerance; /* negative: none */
+    run_files_t files;
     bool heads_first; /* tensors lie as [B,H,S,D] */
     heed_dtype_t out; /* 0: q's */
     double scale;     /* 0: 1/sqrt(D) */

@@ -1,8 +1,8 @@
 /* `heed run ring`: attention over more keys than memory holds, streamed from a mapped file, or
  * passed around a ring of ranks within the process. */
 #define _GNU_SOURCE
-#include "run_long.h"
 #include "run_ranks.h"
+#include "run_ring.h"
 #include "text.h"
 
 #include <math.h>
@@ -10,155 +10,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { KEY_WINDOW = 0x3500, KEY_RANKS, KEY_LAYOUT, KEY_ROWS, KEY_CHUNK, KEY_MPI, KEY_METHOD };
-
 /* What a block of queries and its state take at most, and a chunk of keys and values. */
 static const size_t block_bytes = 32 << 20, chunk_bytes = 16 << 20;
-
-typedef struct arguments {
-    int64_t window[2];
-    int64_t rows[2]; /* queries from rows[0] up to rows[1], which is 0: all */
-    int ranks;       /* 0: no ring, or one of processes */
-    bool mpi;        /* ranks are processes */
-    heed_context_parallel_method_t method;
-    heed_ring_layout_t layout;
-    bool has_layout;
-    int chunk; /* 0: chosen */
-    long_options_t all;
-} arguments_t;
-
-static const struct argp_option options[] = {
-    {"window", KEY_WINDOW, "L,R", 0, "keys visible before and after the position, -1: open", 40},
-    {"query-rows", KEY_ROWS, "A:B", 0, "only the queries from A up to B: a shard", 40},
-    {"chunk", KEY_CHUNK, "N", 0, "keys at a time (default: as the plan predicts)", 40},
-    {"ranks", KEY_RANKS, "P", 0, "a ring of P ranks, threads of this process", 40},
-    {"layout", KEY_LAYOUT, "NAME", 0,
-     "which tokens a rank has: contiguous (default), zigzag or striped", 40},
-    {"mpi", KEY_MPI, 0, 0, "ranks are MPI's processes; found by itself under mpirun and srun", 40},
-    {"method", KEY_METHOD, "NAME", 0,
-     "how ranks exchange: ring (default), auto, all-gather, all-to-all, pass-q", 40},
-    {0},
-};
-
-static const char doc[] =
-    "Attention of the q, k and v of a safetensors file, of any length. Keys and values are read "
-    "from the file in chunks while queries, their results and one chunk are in memory; causal "
-    "masks and windows go by position, the last query at the last key."
-    "\v"
-    "Examples:\n"
-    "  heed run ring -i qkv.safetensors -o out.safetensors --causal\n"
-    "  heed run ring -i qkv.safetensors -o shard.safetensors --causal --query-rows 4096:8192\n"
-    "  heed run ring -i qkv.safetensors -o out.safetensors --ranks 4 --layout zigzag --causal\n"
-    "  mpirun -n 4 heed run ring -i qkv.safetensors -o out.safetensors --layout zigzag --causal\n"
-    "\n"
-    "The output has out and lse and appears whole or not at all.";
-
-/* ---- command line ---------------------------------------------------------------------------- */
-
-/* Two numbers with `between` between them. */
-static bool parse_pair(const char *text, char between, int64_t *pair)
-{
-    char *end;
-    pair[0] = strtoll(text, &end, 10);
-    if (end == text || *end != between)
-        return false;
-    text = end + 1;
-    pair[1] = strtoll(text, &end, 10);
-    return end != text && !*end;
-}
-
-static void parse_layout(arguments_t *to, const char *text, struct argp_state *state)
-{
-    static const char *const names[] = {"contiguous", "zigzag", "striped"};
-    int i = 0;
-    while (i < 3 && strcmp(text, names[i]) != 0)
-        i++;
-    if (i == 3)
-        argp_error(state, "--layout takes contiguous, zigzag or striped, not \"%s\"", text);
-    to->layout = (heed_ring_layout_t)i;
-    to->has_layout = true;
-}
-
-static void parse_method(arguments_t *to, const char *text, struct argp_state *state)
-{
-    int method = HEED_CONTEXT_PARALLEL_AUTO;
-    while (method < HEED_CONTEXT_PARALLEL_TREE &&
-           strcmp(text, heed_context_parallel_name((heed_context_parallel_method_t)method)) != 0)
-        method++;
-    if (method == HEED_CONTEXT_PARALLEL_TREE)
-        argp_error(state,
-                   "--method takes ring, auto, all-gather, all-to-all, all-to-all-ring, "
-                   "pass-q, not \"%s\"",
-                   text);
-    to->method = (heed_context_parallel_method_t)method;
-}
-
-/* Whether tokens are spread over ranks at all. */
-static bool has_ranks(const arguments_t *arguments)
-{
-    return arguments->ranks || arguments->mpi;
-}
-
-static void finish(arguments_t *to, struct argp_state *state)
-{
-    if (to->mpi && to->ranks)
-        argp_error(state, "--mpi: mpirun says how many --ranks there are");
-    to->mpi = to->mpi || (!to->ranks && ranks_are_processes());
-    if (!has_ranks(to) && to->has_layout)
-        argp_error(state, "--layout needs --ranks or --mpi");
-    if (!has_ranks(to) && to->method != HEED_CONTEXT_PARALLEL_RING)
-        argp_error(state, "--method needs --ranks or --mpi");
-    if (has_ranks(to) && (to->rows[1] || to->chunk || to->all.block))
-        argp_error(state, "--ranks takes all queries at once: no --query-rows, --block, --chunk");
-}
-
-static error_t parse(int key, char *arg, struct argp_state *state)
-{
-    arguments_t *to = state->input;
-    switch (key) {
-    case ARGP_KEY_INIT:
-        state->child_inputs[0] = &to->all;
-        return 0;
-    case KEY_WINDOW:
-        if (!parse_pair(arg, ',', to->window) || to->window[0] < -1 || to->window[1] < -1)
-            argp_error(state, "--window takes L,R, each from -1 up, not \"%s\"", arg);
-        return 0;
-    case KEY_ROWS:
-        if (!parse_pair(arg, ':', to->rows) || to->rows[0] < 0 || to->rows[1] <= to->rows[0])
-            argp_error(state, "--query-rows takes A:B with 0 <= A < B, not \"%s\"", arg);
-        return 0;
-    case KEY_CHUNK:
-        if (!tool_parse_int(arg, 1, 1 << 30, &to->chunk))
-            argp_error(state, "--chunk takes a number from 1 up, not \"%s\"", arg);
-        return 0;
-    case KEY_RANKS:
-        if (!tool_parse_int(arg, 1, 64, &to->ranks))
-            argp_error(state, "--ranks takes a number from 1 to 64, not \"%s\"", arg);
-        return 0;
-    case KEY_LAYOUT:
-        parse_layout(to, arg, state);
-        return 0;
-    case KEY_MPI:
-        to->mpi = true;
-        return 0;
-    case KEY_METHOD:
-        parse_method(to, arg, state);
-        return 0;
-    case ARGP_KEY_ARG:
-        argp_error(state, "unexpected argument \"%s\"", arg);
-        return 0;
-    case ARGP_KEY_SUCCESS:
-        finish(to, state);
-        return 0;
-    default:
-        return ARGP_ERR_UNKNOWN;
-    }
-}
 
 /* ---- what is visible ------------------------------------------------------------------------- */
 
 typedef struct job {
-    const arguments_t *arguments;
+    const ring_options_t *arguments;
     heed_context_t *context;
     long_input_t input;
     long_output_t output;
@@ -173,7 +31,7 @@ typedef struct job {
 /* Keys that the queries first .. first+count-1 see some of. */
 static void find_span(const job_t *job, int64_t first, int64_t count, int64_t span[2])
 {
-    const arguments_t *arguments = job->arguments;
+    const ring_options_t *arguments = job->arguments;
     int64_t keys = job->input.k.shape[1], at = keys - job->input.q.shape[1] + first;
     int64_t left = arguments->window[0], right = arguments->all.causal ? 0 : arguments->window[1];
     span[0] = left < 0 || left > at ? 0 : at - left;
@@ -238,7 +96,7 @@ static heed_status_t push_all(job_t *job, heed_attention_stream_t *stream, int64
 static heed_status_t begin(const job_t *job, const long_part_t *q, int64_t after,
                            long_block_t *block, heed_attention_stream_t **stream)
 {
-    const arguments_t *arguments = job->arguments;
+    const ring_options_t *arguments = job->arguments;
     heed_stream_desc_t desc = heed_stream_desc();
     desc.causal = arguments->all.causal;
     desc.scale = (float)arguments->all.scale;
@@ -312,7 +170,7 @@ static int stream_all(job_t *job)
 
 static heed_status_t ring(const job_t *job, const long_block_t *block)
 {
-    const arguments_t *arguments = job->arguments;
+    const ring_options_t *arguments = job->arguments;
     heed_context_parallel_desc_t desc = heed_context_parallel_desc();
     desc.method = arguments->method;
     desc.layout = arguments->layout;
@@ -335,7 +193,7 @@ static heed_status_t ring(const job_t *job, const long_block_t *block)
 /* All batch entries are one block of the file. */
 static int ring_all(job_t *job)
 {
-    const arguments_t *arguments = job->arguments;
+    const ring_options_t *arguments = job->arguments;
     long_block_t block;
     int64_t batch = job->output.batch;
     int code = long_block_new(&job->output, job->rows * batch, job->output.heads, &block);
@@ -363,9 +221,9 @@ static int ring_all(job_t *job)
 
 static void describe(const job_t *job, char *text, size_t size)
 {
-    const arguments_t *arguments = job->arguments;
+    const ring_options_t *arguments = job->arguments;
     char q[96], k[96], how[96];
-    if (has_ranks(arguments))
+    if (ring_has_ranks(arguments))
         snprintf(how, sizeof how, "ranks=%d method=%s layout=%s",
                  arguments->mpi ? job->comm.size : arguments->ranks,
                  heed_context_parallel_name(arguments->method),
@@ -397,23 +255,24 @@ static void report(const job_t *job, const char *problem)
 
 static int check_rows(job_t *job)
 {
-    const arguments_t *arguments = job->arguments;
+    const ring_options_t *arguments = job->arguments;
     int64_t queries = job->input.q.shape[1], keys = job->input.k.shape[1];
     job->first = arguments->rows[0];
     job->rows = (arguments->rows[1] ? arguments->rows[1] : queries) - job->first;
     if (arguments->rows[1] > queries)
         return tool_fail("--query-rows %lld:%lld: %s has %lld queries", (long long)job->first,
-                         (long long)arguments->rows[1], arguments->all.input, (long long)queries);
-    if (has_ranks(arguments) && queries != keys)
+                         (long long)arguments->rows[1], arguments->all.files.input,
+                         (long long)queries);
+    if (ring_has_ranks(arguments) && queries != keys)
         return tool_fail("%s: %lld queries and %lld keys: in a ring each token has both",
-                         arguments->all.input, (long long)queries, (long long)keys);
+                         arguments->all.files.input, (long long)queries, (long long)keys);
     return TOOL_OK;
 }
 
 /* Opens what is read and what is written; all ranks do, or none. */
 static int prepare(job_t *job, char *problem, size_t size)
 {
-    const arguments_t *arguments = job->arguments;
+    const ring_options_t *arguments = job->arguments;
     int code = long_open(&arguments->all, &job->input);
     if (code == TOOL_OK)
         code = check_rows(job);
@@ -430,7 +289,7 @@ static int prepare(job_t *job, char *problem, size_t size)
 
 static int work(job_t *job)
 {
-    const arguments_t *arguments = job->arguments;
+    const ring_options_t *arguments = job->arguments;
     char problem[512];
     int code = arguments->mpi ? ranks_open(&job->comm) : TOOL_OK;
     if (code == TOOL_OK)
@@ -441,7 +300,7 @@ static int work(job_t *job)
     job->chunk = arguments->chunk;
     count_work(job);
     job->started = long_now();
-    code = has_ranks(arguments) ? ring_all(job) : stream_all(job);
+    code = ring_has_ranks(arguments) ? ring_all(job) : stream_all(job);
     if (code == TOOL_OK && !arguments->all.quiet && ranks_writes(&job->comm))
         report(job, problem);
     if (code == TOOL_OK && ranks_writes(&job->comm))
@@ -451,10 +310,8 @@ static int work(job_t *job)
 
 int run_ring(int argc, char **argv)
 {
-    static const struct argp_child children[] = {{&long_argp, 0, NULL, 0}, {0}};
-    static const struct argp argp = {options, parse, NULL, doc, children, NULL, NULL};
-    arguments_t arguments = {.window = {-1, -1}, .method = HEED_CONTEXT_PARALLEL_RING};
-    if (argp_parse(&argp, argc, argv, 0, NULL, &arguments))
+    ring_options_t arguments = {.window = {-1, -1}, .method = HEED_CONTEXT_PARALLEL_RING};
+    if (argp_parse(&ring_argp, argc, argv, 0, NULL, &arguments))
         return TOOL_USAGE;
     job_t job = {.arguments = &arguments};
     job.context = tool_context(&arguments.all.common);

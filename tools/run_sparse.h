@@ -1,4 +1,4 @@
-/* `heed run sparse`: which tiles each head sees. */
+/* `heed run sparse`: its command line, and which tiles each head sees. */
 #ifndef TOOLS_RUN_SPARSE_H
 #define TOOLS_RUN_SPARSE_H
 
@@ -25,6 +25,9 @@ typedef struct sparse_options {
     int optional; /* 1: dense attention where it is predicted to be faster */
     long_options_t all;
 } sparse_options_t;
+
+/* Its input is a sparse_options_t. */
+extern const struct argp sparse_argp;
 
 /* Reads one --pattern; false: it is none. */
 bool sparse_pattern_read(const char *text, sparse_pattern_t *pattern);

@@ -85,8 +85,8 @@ typedef struct heed_dilated_desc {
 /* Implementations. All compute the same function; what one cannot compute it refuses, with a reason
  * that heed_plan_verdict and `heed explain dilated` tell. "auto" takes the lowest estimate.
  *     cpu:standard      the definition in float64, every mode. Slow
- *     cpu:improved      attention on strided views. Its estimate is that of blocked attention at
- *                       four fifths of the machine's multiply-adds, and the start of a team a step
+ *     cpu:improved      attention on strided views, every mode. Its estimate is the sum of those of
+ *                       the attentions that it runs, each by the kernel that is best for it
  *     cpu:ring          the schedule of a ring within one process: each block of queries meets the
  *                       blocks of keys in turn, merged as they come. The same arithmetic as
  *                       improved in more steps, a state of f32 beside a narrower out
@@ -94,7 +94,10 @@ typedef struct heed_dilated_desc {
  *                       every pair of the tiles that a lattice touches: min(r, 64)^2 times the
  *                       arithmetic of a branch, which its estimate says; exact all the same
  *     cpu:distributed   the ring over a communicator: the only one that takes desc.comm
- * LONGNET and GROUPED by all of them, TORCHSCALE and GROUPED_FKODOM by standard alone.
+ * LONGNET and GROUPED by all of them, TORCHSCALE and GROUPED_FKODOM by standard and improved. Those
+ * two make of branches what is no single softmax: improved then has a branch's rows, and their sum,
+ * in f32 in its workspace. In the other modes that is an lse, where the caller wants none, and some
+ * MiB a thread.
  *
  * Ranks have neighbouring parts of the tokens: rank r those of heed_ring_runs with
  * HEED_RING_CONTIGUOUS (ring.h). Each makes its own plan, then all execute: descriptors are

@@ -89,11 +89,62 @@ static inline heed_multihead_desc_t heed_multihead_desc(void)
     return desc;
 }
 
-/* Memory beside the caller's, from the context's allocator: q, k, v and a of batch_step entries.
+/* Plan, workspace from the context's allocator, execute on the tensors' data, clean up.
  * Errors: NULL, STRUCT_SIZE, VALUE, SHAPE, STRIDE, DTYPE, OUT_OF_MEMORY; UNSUPPORTED where no BLAS
  * is installed, or the implementation refuses; UNKNOWN_IMPL. */
 HEED_API HEED_MUST_USE heed_status_t
 heed_multihead_dilated_attention(heed_context_t *context, const heed_multihead_desc_t *desc);
+
+/* ---- plans: create once, execute many times ---------------------------------------------------
+ *
+ *     heed_multihead_plan_create(context, &desc, &plan);    data of desc's tensors may be NULL
+ *     heed_multihead_plan_workspace(plan, &bytes, &alignment);
+ *     void *buffers[HEED_MULTIHEAD_OPERANDS] = {[HEED_MULTIHEAD_QUERY] = x, ...};
+ *     heed_multihead_plan_execute(plan, buffers, workspace, bytes); */
+typedef struct heed_multihead_plan heed_multihead_plan_t;
+
+/* Buffers of heed_multihead_plan_execute, in the order of the descriptor. */
+enum {
+    HEED_MULTIHEAD_QUERY,
+    HEED_MULTIHEAD_KEY,
+    HEED_MULTIHEAD_VALUE,
+    HEED_MULTIHEAD_OUT,
+    HEED_MULTIHEAD_Q_WEIGHT,
+    HEED_MULTIHEAD_Q_BIAS,
+    HEED_MULTIHEAD_K_WEIGHT,
+    HEED_MULTIHEAD_K_BIAS,
+    HEED_MULTIHEAD_V_WEIGHT,
+    HEED_MULTIHEAD_V_BIAS,
+    HEED_MULTIHEAD_NORM_GAMMA,
+    HEED_MULTIHEAD_NORM_BETA,
+    HEED_MULTIHEAD_OUT_WEIGHT,
+    HEED_MULTIHEAD_OUT_BIAS,
+    HEED_MULTIHEAD_OPERANDS
+};
+
+/* Checks and copies desc and its configuration, chooses the implementation of the attention, and
+ * sizes the workspace. *plan is NULL after an error; the context must outlive it. Errors: as the
+ * call above, but for missing data. */
+HEED_API HEED_MUST_USE heed_status_t heed_multihead_plan_create(heed_context_t *context,
+                                                                const heed_multihead_desc_t *desc,
+                                                                heed_multihead_plan_t **plan);
+
+/* NULL is fine. No execution of the plan may be under way. */
+HEED_API void heed_multihead_plan_destroy(heed_multihead_plan_t *plan);
+
+/* Bytes and alignment that heed_multihead_plan_execute needs: q, k, v and a in f32 of batch_step
+ * entries, and what the attention needs. Errors: NULL. */
+HEED_API HEED_MUST_USE heed_status_t
+heed_multihead_plan_workspace(const heed_multihead_plan_t *plan, size_t *bytes, size_t *alignment);
+
+/* Runs the plan. buffers has HEED_MULTIHEAD_OPERANDS addresses, each the first element of a tensor
+ * with the planned layout, byte_offset not added, NULL where desc had none. Allocates nothing; any
+ * thread, many at once, each with its own workspace. Errors: NULL (a buffer is missing), VALUE (one
+ * is too many), WORKSPACE, and what the attention reports. */
+HEED_API HEED_MUST_USE heed_status_t heed_multihead_plan_execute(const heed_multihead_plan_t *plan,
+                                                                 void *const *buffers,
+                                                                 void *workspace,
+                                                                 size_t workspace_bytes);
 
 /* Writes initial parameters to the desc's weights, biases and norm: weights normal with variance 2
  * gain^2 / (rows + columns) (Glorot and Bengio, 2010), gain 1 for q and k, gamma_init for v and

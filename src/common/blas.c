@@ -1,6 +1,8 @@
 #define _GNU_SOURCE
 #include "blas.h"
 
+#include "internal.h"
+
 #include <dlfcn.h>
 #include <pthread.h>
 #include <string.h>
@@ -53,6 +55,15 @@ static const blas_t *get(void)
 const char *hd_blas_name(void)
 {
     return get()->name;
+}
+
+heed_status_t hd_blas_check(void)
+{
+    if (hd_blas_name())
+        return HEED_OK;
+    return hd_fail(HEED_ERROR_UNSUPPORTED,
+                   "no BLAS with cblas_sgemm is installed (Debian and Ubuntu: "
+                   "libopenblas0-pthread)");
 }
 
 void hd_blas_gemm(const hd_gemm_t *gemm)

@@ -2,9 +2,7 @@
 #ifndef HD_BLAS_H
 #define HD_BLAS_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "base.h"
 
 /* c [m,n] = a [m,k] b^T, b [n,k], rows lda, ldb and ldc numbers apart. */
 typedef struct hd_gemm {
@@ -16,6 +14,9 @@ typedef struct hd_gemm {
 
 /* The library's name, NULL where there is none. */
 const char *hd_blas_name(void);
+
+/* HEED_ERROR_UNSUPPORTED where there is none, with what to install. */
+heed_status_t hd_blas_check(void);
 void hd_blas_gemm(const hd_gemm_t *gemm);
 
 #endif

@@ -8,6 +8,8 @@
 typedef struct hd_piece {
     int branch;
     int64_t segment, rate, offset; /* segment is at most N */
+    int64_t pitch;                 /* rows between results of segments: segment, or where
+                                      torchscale puts them */
     int64_t first, step, count;    /* key heads first, first + step, ... */
 } hd_piece_t;
 

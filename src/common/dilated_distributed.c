@@ -2,6 +2,7 @@
  * of the tokens; while a rank computes on the keys and values of one, they go on to the next rank
  * and those of the one before arrive. */
 #include "context_parallel.h"
+#include "dilated_cost.h"
 #include "dilated_steps.h"
 #include "op.h"
 
@@ -16,8 +17,6 @@ typedef struct ring {
     int64_t *phase_end; /* [ranks] steps of phase t end there */
     size_t part_bytes;  /* keys and values of the largest part */
 } ring_t;
-
-extern const hd_op_t hd_op_dilated;
 
 static int supports(const void *at, const heed_device_info_t *device, heed_why_t *why)
 {
@@ -224,11 +223,11 @@ static double estimate(const void *at, const heed_device_info_t *device, int32_t
 {
     const heed_dilated_desc_t *desc = at;
     heed_comm_t comm;
-    hd_work_t work;
     if (!desc->comm || hd_comm_enter(desc->comm, &comm) != HEED_OK)
         return 0;
-    hd_op_dilated.work(at, &work);
-    double ns = hd_dilated_ns(desc, device, threads, work.flops, 2 * hd_dilated_step_count(desc));
+    double ns = hd_dilated_ns(desc, device, threads) +
+                2 * hd_dilated_step_count(desc) * hd_dilated_start_ns(device, threads) +
+                hd_dilated_state_ns(desc, device, threads);
     double bytes = (double)hd_tensor_elements(&desc->k) + (double)hd_tensor_elements(&desc->v);
     double rate = comm.bytes_per_second > 0 ? comm.bytes_per_second : 1e10;
     double messages =

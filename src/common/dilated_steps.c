@@ -1,8 +1,5 @@
 #include "dilated_steps.h"
 
-#include "op.h"
-#include "peaks.h"
-
 #include <string.h>
 
 hd_dilated_part_t hd_dilated_whole(const heed_dilated_desc_t *desc, const hd_state_t *state)
@@ -17,14 +14,6 @@ hd_dilated_part_t hd_dilated_whole(const heed_dilated_desc_t *desc, const hd_sta
                                .key_end = tokens};
 }
 
-int hd_dilated_plain(const heed_dilated_desc_t *desc)
-{
-    for (int i = 0; i < desc->branches && desc->mode == HEED_DILATED_LONGNET; i++)
-        if (desc->rates[i] == 1)
-            return i;
-    return -1;
-}
-
 /* ---- pieces ---------------------------------------------------------------------------------- */
 
 heed_status_t hd_dilated_pieces(const heed_dilated_desc_t *desc, int branch, hd_piece_fn_t *each,
@@ -32,8 +21,10 @@ heed_status_t hd_dilated_pieces(const heed_dilated_desc_t *desc, int branch, hd_
 {
     int64_t rate = desc->rates[branch], heads = desc->k.shape[2], first, end;
     hd_piece_t piece = {.branch = branch, .rate = rate, .step = 1};
-    piece.segment = hd_dilated_segment(desc, branch);
-    if (desc->mode == HEED_DILATED_GROUPED) {
+    piece.segment = piece.pitch = hd_dilated_segment(desc, branch);
+    if (desc->mode == HEED_DILATED_TORCHSCALE)
+        piece.pitch = hd_ceil_div(piece.segment, rate) * rate;
+    if (!hd_dilated_mixes(desc)) {
         hd_dilated_group(desc, branch, &first, &end);
         piece.offset = branch % rate;
         piece.first = first;
@@ -60,9 +51,10 @@ typedef struct heads {
     int64_t batch, first, count, step;
 } heads_t;
 
-/* Some lattice rows in each of some segments; the first is `row` of the tensor. */
+/* Some lattice rows in each of some segments, which begin `pitch` rows apart; the first is `row`
+ * of the tensor. */
 typedef struct rows {
-    int64_t row, count, segments;
+    int64_t row, count, segments, pitch;
 } rows_t;
 
 static void set_view(const heed_tensor_t *from, const heads_t *heads, const hd_piece_t *piece,
@@ -74,8 +66,8 @@ static void set_view(const heed_tensor_t *from, const heads_t *heads, const hd_p
            (int64_t[]){rows->segments, rows->count, heads->count * group, from->shape[3]},
            4 * sizeof(int64_t));
     memcpy(axes->strides,
-           (int64_t[]){piece->segment * strides[1], piece->rate * strides[1],
-                       heads->step * strides[2], strides[3]},
+           (int64_t[]){rows->pitch * strides[1], piece->rate * strides[1], heads->step * strides[2],
+                       strides[3]},
            4 * sizeof(int64_t));
     *hd_step_tensor(step, operand) = heed_tensor(NULL, from->dtype, 4, axes->shape, axes->strides);
     step->at[operand] =
@@ -90,10 +82,10 @@ static void set_lse(const heed_tensor_t *from, const heads_t *heads, const hd_pi
     hd_axes_t *axes = &step->axes[HEED_ATTENTION_LSE];
     memcpy(axes->shape, (int64_t[]){rows->segments, heads->count * group, rows->count},
            3 * sizeof(int64_t));
-    memcpy(axes->strides,
-           (int64_t[]){piece->segment * strides[2], heads->step * strides[1],
-                       piece->rate * strides[2]},
-           3 * sizeof(int64_t));
+    memcpy(
+        axes->strides,
+        (int64_t[]){rows->pitch * strides[2], heads->step * strides[1], piece->rate * strides[2]},
+        3 * sizeof(int64_t));
     step->desc.lse = heed_tensor(NULL, HEED_F32, 3, axes->shape, axes->strides);
     step->at[HEED_ATTENTION_LSE] = 4 * (heads->batch * strides[0] +
                                         heads->first * group * strides[1] + rows->row * strides[2]);
@@ -107,8 +99,12 @@ static void set_views(const hd_dilated_part_t *part, const hd_piece_t *piece, co
     set_view(&part->q, heads, piece, group, queries, HEED_ATTENTION_Q, step);
     set_view(&part->k, heads, piece, 1, keys, HEED_ATTENTION_K, step);
     set_view(&part->v, heads, piece, 1, keys, HEED_ATTENTION_V, step);
-    set_view(&part->state->out, heads, piece, group, queries, HEED_ATTENTION_OUT, step);
-    set_lse(&part->state->lse, heads, piece, group, queries, step);
+    rows_t results = *queries;
+    results.row +=
+        (queries->row + part->query_base) / piece->segment * (piece->pitch - piece->segment);
+    results.pitch = piece->pitch;
+    set_view(&part->state->out, heads, piece, group, &results, HEED_ATTENTION_OUT, step);
+    set_lse(&part->state->lse, heads, piece, group, &results, step);
 }
 
 /* ---- steps ----------------------------------------------------------------------------------- */
@@ -169,8 +165,8 @@ heed_status_t hd_dilated_square(heed_context_t *context, hd_steps_t *steps,
 {
     int64_t count = hd_lattice_count(tokens, piece->rate, piece->offset);
     int64_t token = first + piece->offset;
-    place_t place = {.queries = {token - part->query_base, count, segments},
-                     .keys = {token - part->key_base, count, segments},
+    place_t place = {.queries = {token - part->query_base, count, segments, piece->segment},
+                     .keys = {token - part->key_base, count, segments, piece->segment},
                      .square = true,
                      .merge = merge,
                      .tiles = tiles};
@@ -196,6 +192,7 @@ static heed_status_t add_segment(heed_context_t *context, hd_steps_t *steps,
     place.queries.count = rows_before(piece, start, part->query_end) - query;
     place.keys.count = rows_before(piece, start, part->key_end) - key;
     place.queries.segments = place.keys.segments = 1;
+    place.queries.pitch = place.keys.pitch = piece->segment;
     start += piece->offset;
     place.queries.row = start + query * piece->rate - part->query_base;
     place.keys.row = start + key * piece->rate - part->key_base;
@@ -241,21 +238,4 @@ heed_status_t hd_dilated_branch(heed_context_t *context, hd_steps_t *steps,
 {
     adding_t to = {context, steps, part, merge};
     return hd_dilated_pieces(part->desc, branch, add_piece, &to);
-}
-
-/* ---- estimates ------------------------------------------------------------------------------- */
-
-double hd_dilated_ns(const heed_dilated_desc_t *desc, const heed_device_info_t *device,
-                     int32_t threads, double flops, double steps)
-{
-    return flops / (0.8 * hd_best_f32_rate(device, threads)) +
-           (200 + hd_region_ns(device, threads)) * steps * (double)desc->q.shape[0];
-}
-
-double hd_dilated_step_count(const heed_dilated_desc_t *desc)
-{
-    double steps = 0;
-    for (int i = 0; i < desc->branches; i++)
-        steps += 2 * (double)hd_min(desc->rates[i], desc->k.shape[2]);
-    return steps;
 }

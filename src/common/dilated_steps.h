@@ -37,15 +37,4 @@ heed_status_t hd_dilated_square(heed_context_t *context, hd_steps_t *steps,
 heed_status_t hd_dilated_branch(heed_context_t *context, hd_steps_t *steps,
                                 const hd_dilated_part_t *part, int branch, bool merge);
 
-/* The branch that can be written without merging, for it shows every row something; -1: none. */
-int hd_dilated_plain(const heed_dilated_desc_t *desc);
-
-/* Nanoseconds as blocked attention at four fifths of the machine's multiply-adds, and a start of a
- * team for each of so many steps. */
-double hd_dilated_ns(const heed_dilated_desc_t *desc, const heed_device_info_t *device,
-                     int32_t threads, double flops, double steps);
-
-/* Steps of all branches and offsets in a part with as many whole segments as you like. */
-double hd_dilated_step_count(const heed_dilated_desc_t *desc);
-
 #endif

@@ -94,11 +94,7 @@ static heed_status_t check(linear_t *linear)
         HD_TRY(check_tensor("bias", &desc->bias, 1, false, &linear->bias, &linear->axes[2]));
     HD_TRY(check_tensor("out", &desc->out, 2, true, &linear->out, &linear->axes[3]));
     HD_TRY(check_sizes(linear));
-    if (!hd_blas_name())
-        return hd_fail(HEED_ERROR_UNSUPPORTED,
-                       "no BLAS with cblas_sgemm is installed (Debian and Ubuntu: "
-                       "libopenblas0-pthread)");
-    return HEED_OK;
+    return hd_blas_check();
 }
 
 /* Memory for a product that is exchanged: all ranks' columns, or all rows before they are dealt. */

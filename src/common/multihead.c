@@ -1,241 +1,47 @@
-/* Multi-head dilated attention: linear layers of one rank around the dilated operation. */
-#include "internal.h"
+/* Multi-head dilated attention: products by the BLAS around the dilated operation. A plan has those
+ * of the attention and of the casts, for whole steps of the batch and for what is left of it. */
+#include "blas.h"
 #include "loop.h"
-#include "mix.h"
+#include "multihead_parts.h"
 
 #include <heed/cast.h>
-#include <heed/linear.h>
-#include <heed/multihead.h>
 
 #include <math.h>
 #include <string.h>
 
-typedef struct multihead {
+enum { WHOLE, REST, SIZES };
+
+/* Plans for so many batch entries; none where count is 0. */
+typedef struct stage {
+    int64_t count;
+    heed_plan_t *attention;
+    heed_plan_t *narrow_q, *narrow_k; /* of q, of k and v; NULL in f32 */
+} stage_t;
+
+struct heed_multihead_plan {
     heed_context_t *context;
-    heed_multihead_config_t config;
-    heed_multihead_desc_t desc; /* key and value are those of query where absent */
-    heed_comm_t comm;           /* of this rank alone */
-    int64_t batch, tokens, embed, keys;
-    int64_t step;         /* batch entries at a time */
-    float *q, *k, *v, *a; /* [step,N,E], [step,N,K] twice, [step,N,E] */
-} multihead_t;
+    hd_multihead_t of;
+    stage_t stages[SIZES];
+    size_t at[4]; /* of q, k, v and a in the workspace */
+    size_t own;   /* their bytes; what the plans need comes after them */
+    size_t workspace;
+};
 
-/* ---- checking -------------------------------------------------------------------------------- */
+/* ---- planning -------------------------------------------------------------------------------- */
 
-typedef struct wanted {
-    const char *name;
-    const heed_tensor_t *tensor;
-    bool there; /* 0: must be absent */
-    bool output;
-    int ndim;
-    int64_t shape[3]; /* -1: any */
-} wanted_t;
-
-static heed_status_t check_tensor(const wanted_t *want)
-{
-    heed_tensor_t full;
-    hd_axes_t axes;
-    if (!want->there)
-        return want->tensor->ndim
-                   ? hd_fail(HEED_ERROR_VALUE, "%s is there, but the configuration has none",
-                             want->name)
-                   : HEED_OK;
-    HD_TRY(hd_tensor_complete(want->name, want->tensor, want->output, &full, &axes));
-    if (full.ndim != want->ndim)
-        return hd_fail(HEED_ERROR_SHAPE, "%s.ndim=%d is not %d", want->name, full.ndim, want->ndim);
-    for (int a = 0; a < full.ndim; a++)
-        if (want->shape[a] >= 0 && full.shape[a] != want->shape[a])
-            return hd_fail(HEED_ERROR_SHAPE, "%s.shape[%d]=%lld is not %lld", want->name, a,
-                           (long long)full.shape[a], (long long)want->shape[a]);
-    if (full.dtype != HEED_F32)
-        return hd_fail(HEED_ERROR_DTYPE, "%s is %s: multi-head attention takes f32", want->name,
-                       heed_dtype_name(full.dtype));
-    if (want->tensor->device.type != HEED_DEVICE_CPU)
-        return hd_fail(HEED_ERROR_UNSUPPORTED, "%s.device is no CPU", want->name);
-    if (full.shape[full.ndim - 1] > 1 && full.strides[full.ndim - 1] != 1)
-        return hd_fail(HEED_ERROR_STRIDE, "%s: its last axis is not dense", want->name);
-    if (hd_tensor_elements(&full) && !want->tensor->data)
-        return hd_fail(HEED_ERROR_NULL, "%s.data is null", want->name);
-    return HEED_OK;
-}
-
-static heed_status_t check_all(const wanted_t *wanted, int count)
-{
-    for (int i = 0; i < count; i++)
-        HD_TRY(check_tensor(&wanted[i]));
-    return HEED_OK;
-}
-
-static heed_status_t check_config(multihead_t *to)
-{
-    const heed_multihead_config_t *config = &to->config;
-    int64_t kv = config->num_kv_heads ? config->num_kv_heads : config->num_heads;
-    if (config->num_heads < 1 || config->embed_dim < 1 || config->embed_dim % config->num_heads)
-        return hd_fail(HEED_ERROR_VALUE, "embed_dim=%lld is no multiple of num_heads=%lld",
-                       (long long)config->embed_dim, (long long)config->num_heads);
-    if (kv < 1 || config->num_heads % kv)
-        return hd_fail(HEED_ERROR_VALUE, "num_kv_heads=%lld does not divide num_heads=%lld",
-                       (long long)kv, (long long)config->num_heads);
-    if (config->batch_step < 0)
-        return hd_fail(HEED_ERROR_VALUE, "batch_step=%d is negative", config->batch_step);
-    if (!(config->layer_norm_eps >= 0) || !isfinite(config->gamma_init))
-        return hd_fail(HEED_ERROR_VALUE, "layer_norm_eps=%g, gamma_init=%g: finite, eps 0 or more",
-                       (double)config->layer_norm_eps, (double)config->gamma_init);
-    if (!memchr(config->impl, 0, sizeof(config->impl)))
-        return hd_fail(HEED_ERROR_VALUE, "impl does not end");
-    to->embed = config->embed_dim;
-    to->keys = config->embed_dim / config->num_heads * kv;
-    return HEED_OK;
-}
-
-/* Copies desc and config, and checks the parameters. */
-static heed_status_t open_parameters(const heed_multihead_desc_t *desc, bool output,
-                                     multihead_t *to)
-{
-    HD_TRY(hd_struct_copy(&to->desc, sizeof(to->desc), desc, sizeof(to->desc), "desc"));
-    HD_TRY(hd_struct_copy(&to->config, sizeof(to->config), to->desc.config, sizeof(to->config),
-                          "desc.config"));
-    HD_TRY(check_config(to));
-    const heed_multihead_desc_t *d = &to->desc;
-    int64_t e = to->embed, k = to->keys;
-    bool bias = to->config.bias, norm = to->config.layer_norm;
-    const wanted_t wanted[] = {
-        {"q_weight", &d->q_weight, true, output, 2, {e, e}},
-        {"k_weight", &d->k_weight, true, output, 2, {k, e}},
-        {"v_weight", &d->v_weight, true, output, 2, {k, e}},
-        {"out_weight", &d->out_weight, true, output, 2, {e, e}},
-        {"q_bias", &d->q_bias, bias, output, 1, {e}},
-        {"k_bias", &d->k_bias, bias, output, 1, {k}},
-        {"v_bias", &d->v_bias, bias, output, 1, {k}},
-        {"out_bias", &d->out_bias, bias, output, 1, {e}},
-        {"norm_gamma", &d->norm_gamma, norm, output, 1, {e}},
-        {"norm_beta", &d->norm_beta, norm, output, 1, {e}},
-    };
-    return check_all(wanted, HD_COUNT(wanted));
-}
-
-static heed_status_t open_tokens(multihead_t *to)
-{
-    heed_multihead_desc_t *d = &to->desc;
-    const wanted_t query = {"query", &d->query, true, false, 3, {-1, -1, to->embed}};
-    HD_TRY(check_tensor(&query));
-    int64_t b = to->batch = d->query.shape[0], n = to->tokens = d->query.shape[1];
-    const wanted_t wanted[] = {
-        {"key", &d->key, d->key.ndim > 0, false, 3, {b, n, to->embed}},
-        {"value", &d->value, d->value.ndim > 0, false, 3, {b, n, to->embed}},
-        {"out", &d->out, true, true, 3, {b, n, to->embed}},
-    };
-    HD_TRY(check_all(wanted, HD_COUNT(wanted)));
-    if (!d->key.ndim)
-        d->key = d->query;
-    if (!d->value.ndim)
-        d->value = d->query;
-    to->step = to->config.batch_step ? hd_min(to->config.batch_step, b) : b;
-    return HEED_OK;
-}
-
-/* ---- projections ----------------------------------------------------------------------------- */
-
-/* Batch entry b of a [B,N,C] tensor as a matrix. */
-static heed_tensor_t entry_of(const heed_tensor_t *from, int64_t b, hd_axes_t *axes)
-{
-    hd_dense_strides(3, from->shape, axes->strides);
-    if (from->strides)
-        memcpy(axes->strides, from->strides, 3 * sizeof(int64_t));
-    char *data = hd_tensor_data(from) + b * axes->strides[0] * (int64_t)sizeof(float);
-    memcpy(axes->shape, from->shape + 1, 2 * sizeof(int64_t));
-    memmove(axes->strides, axes->strides + 1, 2 * sizeof(int64_t));
-    return heed_tensor(data, HEED_F32, 2, axes->shape, axes->strides);
-}
-
-static heed_tensor_t matrix_of(float *data, int64_t rows, int64_t columns, hd_axes_t *axes)
-{
-    axes->shape[0] = rows;
-    axes->shape[1] = columns;
-    return heed_tensor(data, HEED_F32, 2, axes->shape, NULL);
-}
-
-static heed_status_t project(const multihead_t *to, const heed_tensor_t *x,
-                             const heed_tensor_t *weight, const heed_tensor_t *bias,
-                             const heed_tensor_t *out)
-{
-    heed_linear_desc_t linear = heed_linear_desc();
-    linear.x = *x;
-    linear.w = *weight;
-    linear.bias = *bias;
-    linear.out = *out;
-    return heed_parallel_linear(to->context, &to->comm, &linear);
-}
-
-/* q, k and v of the batch entries first .. first+count-1. */
-static heed_status_t project_in(const multihead_t *to, int64_t first, int64_t count)
-{
-    const heed_multihead_desc_t *d = &to->desc;
-    const struct {
-        const heed_tensor_t *x, *weight, *bias;
-        float *to;
-        int64_t columns;
-    } all[] = {{&d->query, &d->q_weight, &d->q_bias, to->q, to->embed},
-               {&d->key, &d->k_weight, &d->k_bias, to->k, to->keys},
-               {&d->value, &d->v_weight, &d->v_bias, to->v, to->keys}};
-    for (int i = 0; i < HD_COUNT(all); i++)
-        for (int64_t b = 0; b < count; b++) {
-            hd_axes_t axes[2];
-            heed_tensor_t x = entry_of(all[i].x, first + b, &axes[0]);
-            heed_tensor_t out = matrix_of(all[i].to + b * to->tokens * all[i].columns, to->tokens,
-                                          all[i].columns, &axes[1]);
-            HD_TRY(project(to, &x, all[i].weight, all[i].bias, &out));
-        }
-    return HEED_OK;
-}
-
-static heed_status_t project_out(const multihead_t *to, int64_t first, int64_t count)
-{
-    for (int64_t b = 0; b < count; b++) {
-        hd_axes_t axes[2];
-        heed_tensor_t x =
-            matrix_of(to->a + b * to->tokens * to->embed, to->tokens, to->embed, &axes[0]);
-        heed_tensor_t out = entry_of(&to->desc.out, first + b, &axes[1]);
-        HD_TRY(project(to, &x, &to->desc.out_weight, &to->desc.out_bias, &out));
-    }
-    return HEED_OK;
-}
-
-/* ---- attention and norm ---------------------------------------------------------------------- */
-
-/* Rounds to the attention's type, in place. */
-static heed_status_t narrow(const multihead_t *to, float *data, int64_t count)
+static heed_status_t plan_cast(heed_multihead_plan_t *plan, int64_t count, heed_plan_t **to)
 {
     heed_cast_desc_t cast = heed_cast_desc();
-    if (to->config.dtype == HEED_F32)
-        return HEED_OK;
-    cast.src = heed_tensor(data, HEED_F32, 1, &count, NULL);
-    cast.dst = heed_tensor(data, to->config.dtype, 1, &count, NULL);
-    return heed_cast(to->context, &cast);
+    cast.src = heed_tensor(NULL, HEED_F32, 1, &count, NULL);
+    cast.dst = heed_tensor(NULL, plan->of.config.dtype, 1, &count, NULL);
+    return heed_plan_create(plan->context, "cast", &cast, to);
 }
 
-static heed_status_t execute(const multihead_t *to, const heed_dilated_desc_t *desc)
+static heed_status_t plan_attention(heed_multihead_plan_t *plan, stage_t *stage)
 {
-    heed_plan_t *plan;
-    size_t bytes, alignment;
-    HD_TRY(heed_plan_create_named(to->context, "dilated", to->config.impl, desc, &plan));
-    heed_status_t status = heed_plan_workspace(plan, &bytes, &alignment);
-    void *workspace = bytes ? hd_alloc_aligned(to->context, bytes, alignment) : NULL;
-    void *const buffers[] = {to->q, to->k, to->v, to->a};
-    if (bytes && !workspace)
-        status = hd_fail(HEED_ERROR_OUT_OF_MEMORY, "no memory for a workspace of %zu bytes", bytes);
-    if (status == HEED_OK)
-        status = heed_plan_execute(plan, buffers, HD_COUNT(buffers), workspace, bytes, NULL);
-    hd_free(to->context, workspace);
-    heed_plan_destroy(plan);
-    return status;
-}
-
-static heed_status_t attend(const multihead_t *to, int64_t count)
-{
-    const heed_multihead_config_t *config = &to->config;
-    int64_t n = to->tokens, h = config->num_heads, d = to->embed / h, hk = to->keys / d;
-    int64_t wide[] = {count, n, h, d}, few[] = {count, n, hk, d};
+    const heed_multihead_config_t *config = &plan->of.config;
+    int64_t n = plan->of.tokens, h = config->num_heads, d = plan->of.embed / h;
+    int64_t wide[] = {stage->count, n, h, d}, few[] = {stage->count, n, plan->of.keys / d, d};
     heed_dilated_desc_t desc = heed_dilated_desc();
     desc.mode = config->mode;
     desc.offset_rule = config->offset_rule;
@@ -244,143 +50,301 @@ static heed_status_t attend(const multihead_t *to, int64_t count)
     desc.branches = config->branches;
     memcpy(desc.segments, config->segment_lengths, sizeof(desc.segments));
     memcpy(desc.rates, config->dilation_rates, sizeof(desc.rates));
-    desc.q = heed_tensor(to->q, config->dtype, 4, wide, NULL);
-    desc.k = heed_tensor(to->k, config->dtype, 4, few, NULL);
-    desc.v = heed_tensor(to->v, config->dtype, 4, few, NULL);
-    desc.out = heed_tensor(to->a, HEED_F32, 4, wide, NULL);
-    HD_TRY(narrow(to, to->q, count * n * to->embed));
-    HD_TRY(narrow(to, to->k, count * n * to->keys));
-    HD_TRY(narrow(to, to->v, count * n * to->keys));
-    return execute(to, &desc);
+    desc.q = heed_tensor(NULL, config->dtype, 4, wide, NULL);
+    desc.k = heed_tensor(NULL, config->dtype, 4, few, NULL);
+    desc.v = heed_tensor(NULL, config->dtype, 4, few, NULL);
+    desc.out = heed_tensor(NULL, HEED_F32, 4, wide, NULL);
+    return heed_plan_create_named(plan->context, "dilated", config->impl, &desc, &stage->attention);
+}
+
+static heed_status_t plan_stage(heed_multihead_plan_t *plan, stage_t *stage, int64_t count)
+{
+    size_t alignment, bytes;
+    stage->count = count;
+    if (count == 0)
+        return HEED_OK;
+    HD_TRY(plan_attention(plan, stage));
+    heed_plan_t *const *plans[] = {&stage->attention, &stage->narrow_q, &stage->narrow_k};
+    if (plan->of.config.dtype != HEED_F32) {
+        int64_t rows = count * plan->of.tokens;
+        HD_TRY(plan_cast(plan, rows * plan->of.embed, &stage->narrow_q));
+        HD_TRY(plan_cast(plan, rows * plan->of.keys, &stage->narrow_k));
+    }
+    for (int i = 0; i < HD_COUNT(plans); i++) {
+        if (!*plans[i])
+            continue;
+        HD_TRY(heed_plan_workspace(*plans[i], &bytes, &alignment));
+        plan->workspace = plan->own + bytes > plan->workspace ? plan->own + bytes : plan->workspace;
+    }
+    return HEED_OK;
+}
+
+/* q, k, v and a, each at a multiple of 64 bytes. */
+static void place(heed_multihead_plan_t *plan)
+{
+    const hd_multihead_t *of = &plan->of;
+    const int64_t columns[] = {of->embed, of->keys, of->keys, of->embed};
+    for (int i = 0; i < HD_COUNT(columns); i++) {
+        plan->at[i] = plan->own;
+        plan->own += hd_round_up((size_t)(of->step * of->tokens * columns[i]) * sizeof(float), 64);
+    }
+    plan->workspace = plan->own;
+}
+
+static heed_status_t make(heed_multihead_plan_t *plan, const heed_multihead_desc_t *desc, bool data)
+{
+    heed_multihead_desc_t full;
+    hd_multihead_t *of = &plan->of;
+    HD_TRY(hd_struct_copy(&full, sizeof(full), desc, sizeof(full), "desc"));
+    HD_TRY(hd_multihead_parameters(&full, data, false, of));
+    HD_TRY(hd_multihead_tokens(&full, data, of));
+    if (of->batch == 0 || of->tokens == 0)
+        return HEED_OK;
+    HD_TRY(hd_blas_check());
+    place(plan);
+    HD_TRY(plan_stage(plan, &plan->stages[WHOLE], of->step));
+    return plan_stage(plan, &plan->stages[REST], of->batch % of->step);
+}
+
+static heed_status_t create(heed_context_t *context, const heed_multihead_desc_t *desc, bool data,
+                            heed_multihead_plan_t **plan)
+{
+    *plan = hd_alloc(context, sizeof(**plan));
+    if (!*plan)
+        return hd_fail(HEED_ERROR_OUT_OF_MEMORY, "no memory for a plan");
+    memset(*plan, 0, sizeof(**plan));
+    (*plan)->context = context;
+    heed_status_t status = make(*plan, desc, data);
+    if (status == HEED_OK)
+        return HEED_OK;
+    heed_multihead_plan_destroy(*plan);
+    *plan = NULL;
+    return status;
+}
+
+heed_status_t heed_multihead_plan_create(heed_context_t *context, const heed_multihead_desc_t *desc,
+                                         heed_multihead_plan_t **plan)
+{
+    if (!context || !plan)
+        return hd_fail(HEED_ERROR_NULL, "%s is null", context ? "plan" : "context");
+    return create(context, desc, false, plan);
+}
+
+void heed_multihead_plan_destroy(heed_multihead_plan_t *plan)
+{
+    if (!plan)
+        return;
+    for (int i = 0; i < SIZES; i++) {
+        heed_plan_destroy(plan->stages[i].attention);
+        heed_plan_destroy(plan->stages[i].narrow_q);
+        heed_plan_destroy(plan->stages[i].narrow_k);
+    }
+    hd_free(plan->context, plan);
+}
+
+heed_status_t heed_multihead_plan_workspace(const heed_multihead_plan_t *plan, size_t *bytes,
+                                            size_t *alignment)
+{
+    if (!plan || !bytes || !alignment)
+        return hd_fail(HEED_ERROR_NULL, "%s is null",
+                       !plan    ? "plan"
+                       : !bytes ? "bytes"
+                                : "alignment");
+    *bytes = plan->workspace;
+    *alignment = 64;
+    return HEED_OK;
+}
+
+/* ---- running --------------------------------------------------------------------------------- */
+
+typedef struct running {
+    const heed_multihead_plan_t *plan;
+    void *const *buffers;
+    float *q, *k, *v, *a;
+    char *rest; /* of the workspace, and its bytes */
+    size_t rest_bytes;
+} running_t;
+
+/* to = from weight^T + bias, all tokens of one batch entry. */
+static void project(const running_t *run, const float *from, int64_t from_row, int weight,
+                    float *to, int64_t to_row)
+{
+    const hd_multihead_t *of = &run->plan->of;
+    const heed_tensor_t *w = &of->tensors[weight];
+    const float *bias = run->buffers[weight + 1]; /* the operand after it */
+    int64_t columns = w->shape[0];
+    const hd_gemm_t gemm = {.m = (int)of->tokens,
+                            .n = (int)columns,
+                            .k = (int)of->embed,
+                            .a = from,
+                            .b = run->buffers[weight],
+                            .c = to,
+                            .lda = (int)hd_max(from_row, of->embed),
+                            .ldb = (int)hd_max(w->strides[0], of->embed),
+                            .ldc = (int)hd_max(to_row, columns)};
+    hd_blas_gemm(&gemm);
+    for (int64_t i = 0; of->config.bias && i < of->tokens; i++)
+        for (int64_t j = 0; j < columns; j++)
+            to[i * gemm.ldc + j] += bias[j];
+}
+
+/* Batch entry b of a [B,N,E] operand; key and value are query where they are absent. */
+static float *entry_of(const running_t *run, int operand, int64_t b, int64_t *row)
+{
+    const heed_tensor_t *tensors = run->plan->of.tensors;
+    if (tensors[operand].ndim == 0)
+        operand = HEED_MULTIHEAD_QUERY;
+    *row = tensors[operand].strides[1];
+    return (float *)run->buffers[operand] + b * tensors[operand].strides[0];
+}
+
+/* q, k and v of `count` batch entries from `first` on. */
+static void project_in(const running_t *run, int64_t first, int64_t count)
+{
+    const hd_multihead_t *of = &run->plan->of;
+    const struct {
+        int operand, weight;
+        float *to;
+        int64_t columns;
+    } all[] = {{HEED_MULTIHEAD_QUERY, HEED_MULTIHEAD_Q_WEIGHT, run->q, of->embed},
+               {HEED_MULTIHEAD_KEY, HEED_MULTIHEAD_K_WEIGHT, run->k, of->keys},
+               {HEED_MULTIHEAD_VALUE, HEED_MULTIHEAD_V_WEIGHT, run->v, of->keys}};
+    for (int i = 0; i < HD_COUNT(all); i++)
+        for (int64_t b = 0; b < count; b++) {
+            int64_t row;
+            const float *from = entry_of(run, all[i].operand, first + b, &row);
+            project(run, from, row, all[i].weight, all[i].to + b * of->tokens * all[i].columns,
+                    all[i].columns);
+        }
+}
+
+static void project_out(const running_t *run, int64_t first, int64_t count)
+{
+    const hd_multihead_t *of = &run->plan->of;
+    for (int64_t b = 0; b < count; b++) {
+        int64_t row;
+        float *to = entry_of(run, HEED_MULTIHEAD_OUT, first + b, &row);
+        project(run, run->a + b * of->tokens * of->embed, of->embed, HEED_MULTIHEAD_OUT_WEIGHT, to,
+                row);
+    }
+}
+
+/* Rounds to the attention's type, in place. */
+static heed_status_t narrow(const running_t *run, const heed_plan_t *cast, float *data)
+{
+    void *const buffers[] = {data, data};
+    return cast ? heed_plan_execute(cast, buffers, 2, run->rest, run->rest_bytes, NULL) : HEED_OK;
+}
+
+static heed_status_t attend(const running_t *run, const stage_t *stage)
+{
+    void *const buffers[] = {run->q, run->k, run->v, run->a};
+    HD_TRY(narrow(run, stage->narrow_q, run->q));
+    HD_TRY(narrow(run, stage->narrow_k, run->k));
+    HD_TRY(narrow(run, stage->narrow_k, run->v));
+    return heed_plan_execute(stage->attention, buffers, HD_COUNT(buffers), run->rest,
+                             run->rest_bytes, NULL);
 }
 
 /* (x - mean) / sqrt(variance + eps) * gamma + beta of one row, in place (Ba et al., Layer
  * Normalization, 2016). */
 static void normalize_row(void *at, int worker, int64_t i)
 {
-    const multihead_t *to = at;
-    const float *gamma = (const float *)(void *)hd_tensor_data(&to->desc.norm_gamma);
-    const float *beta = (const float *)(void *)hd_tensor_data(&to->desc.norm_beta);
-    float *row = to->a + i * to->embed;
+    const running_t *run = at;
+    const hd_multihead_t *of = &run->plan->of;
+    const float *gamma = run->buffers[HEED_MULTIHEAD_NORM_GAMMA];
+    const float *beta = run->buffers[HEED_MULTIHEAD_NORM_BETA];
+    float *row = run->a + i * of->embed;
     double mean = 0, variance = 0;
     (void)worker;
-    for (int64_t c = 0; c < to->embed; c++)
+    for (int64_t c = 0; c < of->embed; c++)
         mean += (double)row[c];
-    mean /= (double)to->embed;
-    for (int64_t c = 0; c < to->embed; c++)
+    mean /= (double)of->embed;
+    for (int64_t c = 0; c < of->embed; c++)
         variance += ((double)row[c] - mean) * ((double)row[c] - mean);
-    double scale = 1 / sqrt(variance / (double)to->embed + (double)to->config.layer_norm_eps);
-    for (int64_t c = 0; c < to->embed; c++)
+    double scale = 1 / sqrt(variance / (double)of->embed + (double)of->config.layer_norm_eps);
+    for (int64_t c = 0; c < of->embed; c++)
         row[c] = (float)(((double)row[c] - mean) * scale * (double)gamma[c] + (double)beta[c]);
 }
 
-/* ---- running --------------------------------------------------------------------------------- */
-
-/* q, k, v and a in one block, each at a multiple of 64 bytes. */
-static heed_status_t allocate(multihead_t *to, char **memory)
+static heed_status_t run_steps(const running_t *run)
 {
-    const int64_t columns[] = {to->embed, to->keys, to->keys, to->embed};
-    float **const parts[] = {&to->q, &to->k, &to->v, &to->a};
-    size_t at[4], bytes = 0;
-    for (int i = 0; i < 4; i++) {
-        int64_t count;
-        if (!hd_mul(to->step, to->tokens, &count) || !hd_mul(count, columns[i], &count) ||
-            count > INT64_MAX / 64)
-            return hd_fail(HEED_ERROR_SHAPE, "query: too many elements to address");
-        at[i] = bytes;
-        bytes += hd_round_up((size_t)count * sizeof(float), 64);
+    const heed_multihead_plan_t *plan = run->plan;
+    const hd_multihead_t *of = &plan->of;
+    for (int64_t b = 0; b < of->batch; b += of->step) {
+        const stage_t *stage = &plan->stages[b + of->step > of->batch ? REST : WHOLE];
+        project_in(run, b, stage->count);
+        HD_TRY(attend(run, stage));
+        if (of->config.layer_norm)
+            hd_loop(plan->context->devices[0].threads, stage->count * of->tokens, normalize_row,
+                    (void *)(uintptr_t)run);
+        project_out(run, b, stage->count);
     }
-    *memory = hd_alloc_aligned(to->context, bytes, 64);
-    if (!*memory)
-        return hd_fail(HEED_ERROR_OUT_OF_MEMORY,
-                       "no memory for q, k, v and the attention, %zu bytes", bytes);
-    for (int i = 0; i < 4; i++)
-        *parts[i] = (float *)(void *)(*memory + at[i]);
     return HEED_OK;
 }
 
-static heed_status_t run(multihead_t *to)
+static heed_status_t check_buffers(const heed_multihead_plan_t *plan, void *const *buffers,
+                                   const void *workspace, size_t workspace_bytes)
 {
-    int threads = to->context->devices[0].threads;
-    for (int64_t b = 0; b < to->batch; b += to->step) {
-        int64_t count = hd_min(to->step, to->batch - b);
-        HD_TRY(project_in(to, b, count));
-        HD_TRY(attend(to, count));
-        if (to->config.layer_norm)
-            hd_loop(threads, count * to->tokens, normalize_row, to);
-        HD_TRY(project_out(to, b, count));
+    if (!plan || !buffers)
+        return hd_fail(HEED_ERROR_NULL, "%s is null", plan ? "buffers" : "plan");
+    for (int i = 0; i < HEED_MULTIHEAD_OPERANDS; i++) {
+        const heed_tensor_t *tensor = &plan->of.tensors[i];
+        bool there = tensor->ndim && hd_tensor_elements(tensor);
+        if (there && !buffers[i])
+            return hd_fail(HEED_ERROR_NULL, "buffers[%d] is null: the plan has %s", i,
+                           hd_multihead_names[i]);
+        if (!tensor->ndim && buffers[i])
+            return hd_fail(HEED_ERROR_VALUE, "buffers[%d]: the plan has no %s", i,
+                           hd_multihead_names[i]);
     }
+    if (plan->workspace && (!workspace || workspace_bytes < plan->workspace))
+        return hd_fail(HEED_ERROR_WORKSPACE, "workspace of %zu bytes: the plan needs %zu",
+                       workspace ? workspace_bytes : 0, plan->workspace);
+    if ((uintptr_t)workspace % 64)
+        return hd_fail(HEED_ERROR_WORKSPACE, "workspace is not at a multiple of 64");
     return HEED_OK;
+}
+
+heed_status_t heed_multihead_plan_execute(const heed_multihead_plan_t *plan, void *const *buffers,
+                                          void *workspace, size_t workspace_bytes)
+{
+    HD_TRY(check_buffers(plan, buffers, workspace, workspace_bytes));
+    if (plan->of.batch == 0 || plan->of.tokens == 0)
+        return HEED_OK;
+    char *memory = workspace;
+    float *parts[4];
+    for (int i = 0; i < HD_COUNT(parts); i++)
+        parts[i] = (float *)(void *)(memory + plan->at[i]);
+    const running_t run = {.plan = plan,
+                           .buffers = buffers,
+                           .q = parts[0],
+                           .k = parts[1],
+                           .v = parts[2],
+                           .a = parts[3],
+                           .rest = plan->workspace > plan->own ? memory + plan->own : NULL,
+                           .rest_bytes = plan->workspace - plan->own};
+    return run_steps(&run);
 }
 
 heed_status_t heed_multihead_dilated_attention(heed_context_t *context,
                                                const heed_multihead_desc_t *desc)
 {
-    multihead_t to = {.context = context};
-    char *memory = NULL;
+    heed_multihead_plan_t *plan;
+    void *buffers[HEED_MULTIHEAD_OPERANDS] = {NULL};
     if (!context)
         return hd_fail(HEED_ERROR_NULL, "context is null");
-    HD_TRY(open_parameters(desc, false, &to));
-    HD_TRY(open_tokens(&to));
-    if (to.batch == 0 || to.tokens == 0)
-        return HEED_OK;
-    HD_TRY(heed_comm_threads(context, 1, 0, &to.comm));
-    heed_status_t status = allocate(&to, &memory);
-    if (status == HEED_OK)
-        status = run(&to);
-    hd_free(context, memory);
-    heed_comm_threads_free(&to.comm);
+    HD_TRY(create(context, desc, true, &plan));
+    for (int i = 0; i < HEED_MULTIHEAD_OPERANDS; i++)
+        if (plan->of.tensors[i].ndim)
+            buffers[i] = hd_tensor_data(hd_multihead_tensor(desc, i));
+    size_t bytes = plan->workspace;
+    void *workspace = bytes ? hd_alloc_aligned(context, bytes, 64) : NULL;
+    heed_status_t status =
+        bytes && !workspace
+            ? hd_fail(HEED_ERROR_OUT_OF_MEMORY, "no memory for a workspace of %zu bytes", bytes)
+            : heed_multihead_plan_execute(plan, buffers, workspace, bytes);
+    hd_free(context, workspace);
+    heed_multihead_plan_destroy(plan);
     return status;
-}
-
-/* ---- initial parameters ---------------------------------------------------------------------- */
-
-static double unit(uint64_t *state)
-{
-    *state += HD_MIX_STEP;
-    return ((double)(hd_mix(*state) >> 11) + 0.5) * 0x1p-53;
-}
-
-/* Box and Muller, 1958. */
-static double normal(uint64_t *state)
-{
-    double radius = sqrt(-2 * log(unit(state)));
-    return radius * cos(6.283185307179586477 * unit(state));
-}
-
-static void fill_weight(const heed_tensor_t *weight, double gain, uint64_t seed)
-{
-    int64_t rows = weight->shape[0], columns = weight->shape[1];
-    int64_t stride = weight->strides ? weight->strides[0] : columns;
-    double deviation = gain * sqrt(2 / (double)(rows + columns));
-    float *data = (float *)(void *)hd_tensor_data(weight);
-    uint64_t state = hd_mix(seed);
-    for (int64_t i = 0; i < rows; i++)
-        for (int64_t j = 0; j < columns; j++)
-            data[i * stride + j] = (float)(deviation * normal(&state));
-}
-
-static void fill_vector(const heed_tensor_t *vector, float value)
-{
-    float *data = (float *)(void *)hd_tensor_data(vector);
-    for (int64_t i = 0; vector->ndim && i < vector->shape[0]; i++)
-        data[i] = value;
-}
-
-heed_status_t heed_multihead_init(const heed_multihead_desc_t *desc, uint64_t seed)
-{
-    multihead_t to = {.context = NULL};
-    HD_TRY(open_parameters(desc, true, &to));
-    const heed_multihead_desc_t *d = &to.desc;
-    double gamma = (double)to.config.gamma_init;
-    fill_weight(&d->q_weight, 1, seed);
-    fill_weight(&d->k_weight, 1, seed + 1);
-    fill_weight(&d->v_weight, gamma, seed + 2);
-    fill_weight(&d->out_weight, gamma, seed + 3);
-    const heed_tensor_t *const zeros[] = {&d->q_bias, &d->k_bias, &d->v_bias, &d->out_bias,
-                                          &d->norm_beta};
-    for (int i = 0; i < HD_COUNT(zeros); i++)
-        fill_vector(zeros[i], 0);
-    fill_vector(&d->norm_gamma, 1);
-    return HEED_OK;
 }

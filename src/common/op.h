@@ -87,6 +87,14 @@ typedef struct hd_op {
 /* Operation by number (NULL past the end) and by name (NULL: none). registry.c */
 const hd_op_t *hd_op_at(int index);
 const hd_op_t *hd_op_find(const char *name);
+
+/* Builtin implementation number `index`, NULL past the end. registry.c */
+const heed_impl_t *hd_builtin_at(int index);
+
+/* The lowest prediction that a builtin implementation has for a complete descriptor on a device,
+ * NaN without one: for schedules that are made of such operations. select.c */
+double hd_best_estimate(const hd_op_t *op, const void *desc, const heed_device_info_t *device,
+                        int32_t threads);
 heed_status_t hd_op_unknown(const char *name);
 
 static inline heed_tensor_t *hd_op_tensor(const hd_op_t *op, void *desc, int index)

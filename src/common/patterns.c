@@ -1,169 +1,15 @@
 /* Patterns on an explicit matrix. Predicates are tile lists (tiles_pattern.c) that are walked as
  * attention walks them; what goes by magnitude is a threshold. */
 #include "element.h"
-#include "tiles_build.h"
-#include "visibility.h"
-
-#include <heed/patterns.h>
+#include "matrix.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct matrix {
-    heed_context_t *context;
-    heed_tensor_t in, out; /* complete */
-    hd_axes_t axes[2];
-    const char *from;
-    char *to;
-    int64_t rows, columns;
-    heed_matrix_count_t count;
-} matrix_t;
-
-/* ---- the matrix ------------------------------------------------------------------------------ */
-
-static heed_status_t check_tensor(const char *name, const heed_tensor_t *from, bool output,
-                                  heed_tensor_t *to, hd_axes_t *axes)
-{
-    HD_TRY(hd_tensor_complete(name, from, output, to, axes));
-    if (to->ndim != 2)
-        return hd_fail(HEED_ERROR_SHAPE, "%s.ndim=%d is not 2", name, to->ndim);
-    if (to->dtype != HEED_F32 && to->dtype != HEED_BF16 && to->dtype != HEED_F16)
-        return hd_fail(HEED_ERROR_DTYPE, "%s is %s: a matrix is f32, bf16 or f16", name,
-                       heed_dtype_name(to->dtype));
-    if (from->device.type != HEED_DEVICE_CPU)
-        return hd_fail(HEED_ERROR_UNSUPPORTED, "%s.device is no CPU", name);
-    if (hd_tensor_elements(to) && !from->data)
-        return hd_fail(HEED_ERROR_NULL, "%s.data is null", name);
-    return HEED_OK;
-}
-
-static heed_status_t open_matrix(matrix_t *matrix, const heed_tensor_t *in,
-                                 const heed_tensor_t *out)
-{
-    HD_TRY(check_tensor("in", in, false, &matrix->in, &matrix->axes[0]));
-    HD_TRY(check_tensor("out", out, true, &matrix->out, &matrix->axes[1]));
-    for (int a = 0; a < 2; a++)
-        if (matrix->in.shape[a] != matrix->out.shape[a])
-            return hd_fail(HEED_ERROR_SHAPE, "out.shape[%d]=%lld, but in.shape[%d]=%lld", a,
-                           (long long)matrix->out.shape[a], a, (long long)matrix->in.shape[a]);
-    if (matrix->in.dtype != matrix->out.dtype)
-        return hd_fail(HEED_ERROR_DTYPE, "out is %s, but in is %s",
-                       heed_dtype_name(matrix->out.dtype), heed_dtype_name(matrix->in.dtype));
-    matrix->rows = matrix->in.shape[0];
-    matrix->columns = matrix->in.shape[1];
-    matrix->from = hd_tensor_data(in);
-    matrix->to = hd_tensor_data(out);
-    matrix->count.total = matrix->rows * matrix->columns;
-    return HEED_OK;
-}
-
-static const char *entry(const matrix_t *matrix, int64_t i, int64_t j)
-{
-    const int64_t *strides = matrix->in.strides;
-    return matrix->from +
-           (i * strides[0] + j * strides[1]) * (int64_t)heed_dtype_size(matrix->in.dtype);
-}
-
-static float value(const matrix_t *matrix, int64_t i, int64_t j)
-{
-    return hd_element_load(matrix->in.dtype, entry(matrix, i, j));
-}
-
-/* By bits, so that what is kept stays what it was. */
-static void put(matrix_t *matrix, int64_t i, int64_t j, bool keep)
-{
-    const int64_t *strides = matrix->out.strides;
-    int64_t size = (int64_t)heed_dtype_size(matrix->out.dtype);
-    char *to = matrix->to + (i * strides[0] + j * strides[1]) * size;
-    matrix->count.kept += keep;
-    matrix->count.non_zero += keep && value(matrix, i, j) != 0;
-    if (keep)
-        memmove(to, entry(matrix, i, j), (size_t)size);
-    else
-        memset(to, 0, (size_t)size);
-}
-
-static void finish(const matrix_t *matrix, heed_matrix_count_t *count)
-{
-    double total = (double)matrix->count.total;
-    if (!count)
-        return;
-    *count = matrix->count;
-    if (total > 0) {
-        count->density = (double)count->kept / total;
-        count->zeros = 1 - (double)count->non_zero / total;
-    }
-}
-
-/* ---- by a tile list -------------------------------------------------------------------------- */
-
-/* Rows first .. first+rows-1, whose walk comes to the columns in order. */
-static void keep_visible(matrix_t *matrix, const hd_visibility_t *visible, int64_t first, int rows)
-{
-    const uint64_t all = rows == 64 ? ~UINT64_C(0) : (UINT64_C(1) << rows) - 1;
-    hd_walk_t walk;
-    hd_block_t block;
-    int64_t done = 0;
-    hd_walk_begin(&walk, visible, 0, 0, first, rows);
-    while (hd_walk_next(&walk, &block)) {
-        for (; done < block.key; done++)
-            for (int64_t i = 0; i < rows; i++)
-                put(matrix, first + i, done, false);
-        for (; done < block.key + block.count; done++) {
-            uint64_t seen = block.full ? all : hd_walk_mask(&walk, &block, (int)(done - block.key));
-            for (int64_t i = 0; i < rows; i++)
-                put(matrix, first + i, done, seen >> i & 1);
-        }
-    }
-    for (; done < matrix->columns; done++)
-        for (int64_t i = 0; i < rows; i++)
-            put(matrix, first + i, done, false);
-}
-
-static void keep_tiles(matrix_t *matrix, const heed_tile_list_t *tiles)
-{
-    int64_t open = matrix->rows + matrix->columns;
-    hd_visibility_t visible = {.queries = matrix->rows,
-                               .keys = matrix->columns,
-                               .left = open,
-                               .right = open,
-                               .tiles = tiles};
-    for (int64_t i = 0; i < matrix->rows; i += HD_BLOCK_ROWS)
-        keep_visible(matrix, &visible, i, (int)hd_min(matrix->rows - i, HD_BLOCK_ROWS));
-}
-
-heed_status_t heed_matrix_tiles(heed_context_t *context, const heed_tiles_grid_t *grid,
-                                const heed_tile_list_t *tiles, const heed_tensor_t *in,
-                                const heed_tensor_t *out, heed_matrix_count_t *count)
-{
-    matrix_t matrix = {.context = context};
-    heed_tiles_grid_t own;
-    if (!context || !grid || !tiles || !in || !out)
-        return hd_fail(HEED_ERROR_NULL, "%s is null",
-                       !context ? "context"
-                       : !grid  ? "grid"
-                       : !tiles ? "tiles"
-                       : !in    ? "in"
-                                : "out");
-    HD_TRY(open_matrix(&matrix, in, out));
-    HD_TRY(hd_grid_check(grid, &own));
-    if (own.batches != 1 || own.heads != 1 || own.queries != matrix.rows ||
-        own.keys != matrix.columns)
-        return hd_fail(HEED_ERROR_SHAPE,
-                       "grid has %lld batches, %lld heads, %lld queries, %lld keys: the matrix is "
-                       "1, 1, %lld, %lld",
-                       (long long)own.batches, (long long)own.heads, (long long)own.queries,
-                       (long long)own.keys, (long long)matrix.rows, (long long)matrix.columns);
-    HD_TRY(hd_tiles_check(tiles, 1, 1, matrix.rows, matrix.columns));
-    keep_tiles(&matrix, tiles);
-    finish(&matrix, count);
-    return HEED_OK;
-}
-
 /* ---- predicates ------------------------------------------------------------------------------ */
 
-static heed_status_t check_tokens(const heed_matrix_desc_t *desc, const matrix_t *matrix)
+static heed_status_t check_tokens(const heed_matrix_desc_t *desc, const hd_matrix_t *matrix)
 {
     if (desc->token_count < 0 || (desc->token_count && !desc->tokens))
         return hd_fail(desc->token_count < 0 ? HEED_ERROR_VALUE : HEED_ERROR_NULL,
@@ -206,7 +52,7 @@ static heed_status_t add_pattern(heed_context_t *context, const heed_tiles_grid_
     return status;
 }
 
-static heed_status_t by_predicate(const heed_matrix_desc_t *desc, matrix_t *matrix)
+static heed_status_t by_predicate(const heed_matrix_desc_t *desc, hd_matrix_t *matrix)
 {
     static const heed_pattern_kind_t kinds[][3] = {
         [HEED_MATRIX_SLIDING] = {HEED_PATTERN_ALL},
@@ -222,16 +68,16 @@ static heed_status_t by_predicate(const heed_matrix_desc_t *desc, matrix_t *matr
         status = add_pattern(matrix->context, &grid, &pattern, &tiles);
     }
     if (status == HEED_OK)
-        keep_tiles(matrix, tiles);
+        hd_matrix_keep_tiles(matrix, tiles);
     heed_tiles_free(matrix->context, tiles);
     return status;
 }
 
 /* ---- by magnitude ---------------------------------------------------------------------------- */
 
-static float magnitude(const matrix_t *matrix, int64_t i, int64_t j)
+static float magnitude(const hd_matrix_t *matrix, int64_t i, int64_t j)
 {
-    float a = fabsf(value(matrix, i, j));
+    float a = fabsf(hd_matrix_value(matrix, i, j));
     return isnan(a) ? -1 : a;
 }
 
@@ -290,19 +136,19 @@ static bar_t bar_of(const heed_matrix_desc_t *desc, const float *sorted, int64_t
 }
 
 /* Entries of the rows first .. end-1 that reach the bar. */
-static void keep_high(matrix_t *matrix, int64_t first, int64_t end, bar_t bar)
+static void keep_high(hd_matrix_t *matrix, int64_t first, int64_t end, bar_t bar)
 {
     for (int64_t i = first; i < end; i++)
         for (int64_t j = 0; j < matrix->columns; j++) {
             double a = (double)magnitude(matrix, i, j);
             bool equal = a == bar.height && !bar.strict && bar.equal > 0;
             bar.equal -= equal;
-            put(matrix, i, j, a > bar.height || equal);
+            hd_matrix_put(matrix, i, j, a > bar.height || equal);
         }
 }
 
 /* All entries together, or row by row. */
-static heed_status_t by_magnitude(const heed_matrix_desc_t *desc, matrix_t *matrix)
+static heed_status_t by_magnitude(const heed_matrix_desc_t *desc, hd_matrix_t *matrix)
 {
     double density;
     int64_t step = desc->rule == HEED_MATRIX_ROWS ? 1 : hd_max(matrix->rows, 1);
@@ -327,14 +173,14 @@ static heed_status_t by_magnitude(const heed_matrix_desc_t *desc, matrix_t *matr
 /* ---- all of them ----------------------------------------------------------------------------- */
 
 /* The ratio as an element of the matrix. */
-static double rounded(const matrix_t *matrix, double ratio)
+static double rounded(const hd_matrix_t *matrix, double ratio)
 {
     char element[8];
     hd_element_store(matrix->in.dtype, element, (float)ratio);
     return (double)hd_element_load(matrix->in.dtype, element);
 }
 
-static heed_status_t check(const heed_matrix_desc_t *desc, const matrix_t *matrix)
+static heed_status_t check(const heed_matrix_desc_t *desc, const hd_matrix_t *matrix)
 {
     if ((int)desc->kind < 0 || desc->kind > HEED_MATRIX_DILATED)
         return hd_fail(HEED_ERROR_VALUE, "kind=%d is no heed_matrix_kind_t", (int)desc->kind);
@@ -358,12 +204,12 @@ static heed_status_t check(const heed_matrix_desc_t *desc, const matrix_t *matri
 heed_status_t heed_matrix_pattern(heed_context_t *context, const heed_matrix_desc_t *desc,
                                   heed_matrix_count_t *count)
 {
-    matrix_t matrix = {.context = context};
+    hd_matrix_t matrix = {.context = context};
     heed_matrix_desc_t own;
     if (!context)
         return hd_fail(HEED_ERROR_NULL, "context is null");
     HD_TRY(hd_struct_copy(&own, sizeof(own), desc, sizeof(own), "desc"));
-    HD_TRY(open_matrix(&matrix, &own.in, &own.out));
+    HD_TRY(hd_matrix_open(&matrix, &own.in, &own.out));
     HD_TRY(check(&own, &matrix));
     if (own.kind == HEED_MATRIX_LOCAL)
         matrix.count.blocks = hd_ceil_div(matrix.rows, own.block);
@@ -377,6 +223,6 @@ heed_status_t heed_matrix_pattern(heed_context_t *context, const heed_matrix_des
         keep_high(&matrix, 0, matrix.rows, (bar_t){-INFINITY, false, 0});
     else
         HD_TRY(by_predicate(&own, &matrix));
-    finish(&matrix, count);
+    hd_matrix_finish(&matrix, count);
     return HEED_OK;
 }

@@ -33,6 +33,11 @@ const hd_op_t *hd_op_at(int index)
     return index >= 0 && index < HD_COUNT(ops) ? ops[index] : NULL;
 }
 
+const heed_impl_t *hd_builtin_at(int index)
+{
+    return index >= 0 && index < HD_COUNT(builtin_impls) ? builtin_impls[index] : NULL;
+}
+
 const hd_op_t *hd_op_find(const char *name)
 {
     for (int i = 0; i < HD_COUNT(ops); i++)

@@ -61,6 +61,23 @@ static bool is_better(double estimate, double best)
     return isnan(best) ? !isnan(estimate) : estimate < best;
 }
 
+double hd_best_estimate(const hd_op_t *op, const void *desc, const heed_device_info_t *device,
+                        int32_t threads)
+{
+    const heed_impl_t *impl;
+    uint64_t needs = op->needs(desc);
+    double best = NAN;
+    for (int i = 0; (impl = hd_builtin_at(i)); i++) {
+        if (strcmp(impl->op, op->name) != 0 || impl->device_type != device->device.type ||
+            (impl->required_isa & ~device->isa) || (needs & ~impl->features) || !impl->estimate ||
+            (impl->supports && !impl->supports(desc, device, NULL)))
+            continue;
+        double ns = impl->estimate(desc, device, threads);
+        best = is_better(ns, best) ? ns : best;
+    }
+    return best;
+}
+
 int hd_select(const heed_context_t *context, const hd_op_t *op, const heed_device_info_t *device,
               const void *desc, const char *name, hd_verdict_t *verdicts)
 {

@@ -37,6 +37,8 @@ void hd_state_buffers(const hd_state_t *state, void *out, void *lse, char *memor
 
 /* ---- rows ------------------------------------------------------------------------------------ */
 
+enum { CLEAR_ROWS = 256 };
+
 typedef struct job {
     hd_view_t out, lse;       /* of the state */
     hd_view_t out_to, lse_to; /* the caller's, data NULL where nothing is to be written */
@@ -53,27 +55,38 @@ static job_t job_of(const hd_state_t *state, char *out_at, char *lse_at)
     return job;
 }
 
-static void clear_head(void *at, int worker, int64_t item)
+static void clear_row(const job_t *job, int64_t b, int64_t i, int64_t h)
+{
+    char *row = hd_view_row(&job->out, b, i, h);
+    if (hd_view_is_plain(&job->out, job->out.dtype)) /* zero is zeros in every dtype */
+        memset(row, 0, (size_t)job->dv * (size_t)job->out.elem);
+    else
+        for (int64_t c = 0; c < job->dv; c++)
+            hd_element_store(job->out.dtype, row + c * job->out.elem, 0);
+}
+
+/* Some rows of all heads, in the order that they mostly lie in. */
+static void clear_rows(void *at, int worker, int64_t item)
 {
     const job_t *job = at;
     const float none = -INFINITY;
-    int64_t b = item / job->heads, h = item % job->heads;
+    int64_t blocks = hd_ceil_div(job->rows.count, CLEAR_ROWS), b = item / blocks;
+    int64_t first = item % blocks * CLEAR_ROWS;
+    int64_t end = hd_min(first + CLEAR_ROWS, job->rows.count);
     (void)worker;
-    for (int64_t i = 0; i < job->rows.count; i++) {
-        char *row = hd_view_row(&job->out, b, i, h);
-        if (hd_view_is_plain(&job->out, job->out.dtype)) /* zero is zeros in every dtype */
-            memset(row, 0, (size_t)job->dv * (size_t)job->out.elem);
-        else
-            for (int64_t c = 0; c < job->dv; c++)
-                hd_element_store(job->out.dtype, row + c * job->out.elem, 0);
-        memcpy(hd_view_row(&job->lse, b, i, h), &none, sizeof(none));
-    }
+    for (int64_t i = first; i < end; i++)
+        for (int64_t h = 0; h < job->heads; h++)
+            clear_row(job, b, i, h);
+    for (int64_t h = 0; h < job->heads; h++)
+        for (int64_t i = first; i < end; i++)
+            memcpy(hd_view_row(&job->lse, b, i, h), &none, sizeof(none));
 }
 
 void hd_state_clear(const hd_state_t *state, char *out_at, char *lse_at, int threads)
 {
     job_t job = job_of(state, out_at, lse_at);
-    hd_loop(threads, state->out.shape[0] * job.heads, clear_head, &job);
+    hd_loop(threads, state->out.shape[0] * hd_ceil_div(job.rows.count, CLEAR_ROWS), clear_rows,
+            &job);
 }
 
 static void store_head(void *at, int worker, int64_t item)

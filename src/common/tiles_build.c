@@ -2,10 +2,20 @@
 #include "tiles_build.h"
 
 #include "loop.h"
+#include "mix.h"
 
 #include <string.h>
 
-enum { CHUNK_ROWS = 16, MOST_THREADS = 64 };
+enum { CHUNK_ROWS = 16, MOST_THREADS = 64, KNOWN_BITS = 6, KNOWN = 1 << KNOWN_BITS };
+
+/* Instead of the number of a mask. */
+enum { NO_MASK = -1, NO_TILE = -2 };
+
+/* What tiles of a kind came to. */
+typedef struct known {
+    int64_t kind; /* -1: nothing is known */
+    int32_t mask;
+} known_t;
 
 /* What the rows of one chunk said. Arrays grow by doubling. */
 typedef struct hd_tile_chunk {
@@ -16,6 +26,7 @@ typedef struct hd_tile_chunk {
     int64_t entries, entries_room, masks, masks_room;
     int64_t ends[CHUNK_ROWS]; /* entries up to the end of each row */
     bool failed;              /* no memory */
+    known_t known[KNOWN];     /* of the plane that its rows are at */
 } chunk_t;
 
 typedef struct build {
@@ -89,27 +100,31 @@ static bool room_for_mask(chunk_t *chunk)
     return bits;
 }
 
-static void append(chunk_t *chunk, int64_t column, const uint64_t *bits)
+/* The number of a mask of these bits, that of the last one where it has the same: neighbours along
+ * a diagonal do. */
+static int32_t number_mask(chunk_t *chunk, const uint64_t *bits)
 {
-    int64_t mask = -1;
-    if (bits) {
-        size_t bytes = (size_t)chunk->words * 8;
-        mask = chunk->masks - 1; /* neighbours along a diagonal have the same bits */
-        if (mask < 0 || memcmp(chunk->bits + mask * chunk->words, bits, bytes) != 0) {
-            if (!room_for_mask(chunk)) {
-                chunk->failed = true;
-                return;
-            }
-            mask = chunk->masks++;
-            memcpy(chunk->bits + mask * chunk->words, bits, bytes);
-        }
+    size_t bytes = (size_t)chunk->words * 8;
+    int64_t mask = chunk->masks - 1;
+    if (mask >= 0 && memcmp(chunk->bits + mask * chunk->words, bits, bytes) == 0)
+        return (int32_t)mask;
+    if (!room_for_mask(chunk)) {
+        chunk->failed = true;
+        return NO_MASK;
     }
+    mask = chunk->masks++;
+    memcpy(chunk->bits + mask * chunk->words, bits, bytes);
+    return (int32_t)mask;
+}
+
+static void append(chunk_t *chunk, int64_t column, int32_t mask)
+{
     if (!room_for_entry(chunk)) {
         chunk->failed = true;
         return;
     }
     chunk->column[chunk->entries] = (int32_t)column;
-    chunk->mask[chunk->entries++] = (int32_t)mask;
+    chunk->mask[chunk->entries++] = mask;
 }
 
 void hd_row_mark_keys(hd_tile_row_t *row, int64_t from, int64_t end)
@@ -143,23 +158,50 @@ static int classify(const hd_tile_row_t *row, int64_t column, uint64_t *bits)
     return !any ? EMPTY : missing ? PARTIAL : FULL;
 }
 
-static void take_marked(const build_t *build, hd_tile_row_t *row, uint64_t *bits)
+/* What a tile comes to: the number of its mask, NO_MASK where it is full, NO_TILE. */
+static int32_t judge(const build_t *build, const hd_tile_row_t *row, int64_t column, uint64_t *bits)
 {
     const hd_tile_maker_t *maker = build->maker;
-    int64_t words = hd_grid_words(build->grid);
+    if (!maker->tile)
+        return NO_MASK;
+    memset(bits, 0, (size_t)hd_grid_words(build->grid) * 8);
+    if (maker->tile(maker->maker, row, column, bits))
+        return NO_MASK;
+    int is = classify(row, column, bits);
+    return is == EMPTY ? NO_TILE : is == FULL ? NO_MASK : number_mask(row->chunk, bits);
+}
+
+/* The same, looked up where a tile of its kind was judged before. */
+static int32_t look_up(const build_t *build, const hd_tile_row_t *row, int64_t column,
+                       uint64_t *bits)
+{
+    const hd_tile_maker_t *maker = build->maker;
+    int64_t kind = maker->kind ? maker->kind(maker->maker, row, column) : -1;
+    if (kind < 0)
+        return judge(build, row, column, bits);
+    known_t *known = &row->chunk->known[(uint64_t)kind * HD_MIX_STEP >> (64 - KNOWN_BITS)];
+    if (known->kind != kind)
+        *known = (known_t){kind, judge(build, row, column, bits)};
+    return known->mask;
+}
+
+static void take_marked(const build_t *build, hd_tile_row_t *row, uint64_t *bits)
+{
     for (int64_t word = 0; word * 64 < row->columns; word++) {
         for (uint64_t left = row->marks[word]; left && !row->chunk->failed; left &= left - 1) {
             int64_t column = word * 64 + __builtin_ctzll(left);
-            bool full = true;
-            if (maker->tile) {
-                memset(bits, 0, (size_t)words * 8);
-                full = maker->tile(maker->maker, row, column, bits);
-            }
-            int is = full ? FULL : classify(row, column, bits);
-            if (is != EMPTY)
-                append(row->chunk, column, is == FULL ? NULL : bits);
+            int32_t mask = look_up(build, row, column, bits);
+            if (mask != NO_TILE)
+                append(row->chunk, column, mask);
         }
     }
+}
+
+/* Kinds are those of one plane. */
+static void forget(chunk_t *chunk)
+{
+    for (int i = 0; i < KNOWN; i++)
+        chunk->known[i].kind = -1;
 }
 
 static void run_chunk(void *at, int worker, int64_t number)
@@ -173,6 +215,8 @@ static void run_chunk(void *at, int worker, int64_t number)
     chunk->words = hd_grid_words(grid);
     for (int i = 0; i < CHUNK_ROWS; i++) {
         int64_t at_row = number * CHUNK_ROWS + i;
+        if (i == 0 || at_row % per_plane == 0)
+            forget(chunk);
         if (at_row >= build->rows)
             break;
         hd_tile_row_t row = {.grid = grid, .columns = build->columns, .marks = marks};

@@ -25,6 +25,10 @@ typedef struct hd_tile_maker {
      * full, whatever the bits say then. NULL: every marked tile is full. */
     bool (*tile)(const void *maker, const hd_tile_row_t *row, int64_t column, uint64_t *bits);
     const void *maker;
+    /* A number that says what a marked tile's bits are: tiles of the same number in the rows of one
+     * plane are alike, and one of them is asked for its bits. -1: there is no such number. NULL: of
+     * no tile. */
+    int64_t (*kind)(const void *maker, const hd_tile_row_t *row, int64_t column);
 } hd_tile_maker_t;
 
 /* Checks a caller's grid and copies it. */

@@ -66,6 +66,23 @@ static bool pair_tile(const void *maker, const hd_tile_row_t *row, int64_t colum
     return false;
 }
 
+/* Tiles of which both lists say the same; not those that an end of the grid cuts. */
+static int64_t pair_kind(const void *maker, const hd_tile_row_t *row, int64_t column)
+{
+    const pair_t *pair = maker;
+    const heed_tile_list_t *lists[] = {pair->a, pair->b};
+    int64_t kind = 0;
+    if (row->queries < row->grid->tile_q || (column + 1) * row->grid->tile_k > row->grid->keys)
+        return -1;
+    for (int l = 0; l < 2; l++) {
+        int64_t entry =
+            find(lists[l], row_number(lists[l], row->batch, row->head, row->row), column);
+        int64_t mask = entry < 0 ? -2 : lists[l]->mask ? lists[l]->mask[entry] : -1;
+        kind = (kind << 31) + mask + 2;
+    }
+    return kind;
+}
+
 static heed_status_t check_list(const heed_tiles_grid_t *grid, const heed_tile_list_t *list,
                                 const char *name)
 {
@@ -88,7 +105,7 @@ static heed_status_t combine(heed_context_t *context, const heed_tiles_grid_t *g
     HD_TRY(hd_grid_check(grid, &full));
     HD_TRY(check_list(&full, pair->a, "a"));
     HD_TRY(check_list(&full, pair->b, "b"));
-    hd_tile_maker_t maker = {pair_mark, pair_tile, pair};
+    hd_tile_maker_t maker = {pair_mark, pair_tile, pair, pair_kind};
     return hd_tiles_build(context, &full, &maker, tiles);
 }
 
@@ -200,7 +217,7 @@ heed_status_t heed_tiles_transpose(heed_context_t *context, const heed_tiles_gri
     turned.entry = turned.start + starts;
     turned.row = (int32_t *)(void *)(turned.entry + entries);
     turn(&turned, planes);
-    hd_tile_maker_t maker = {turned_mark, turned_tile, &turned};
+    hd_tile_maker_t maker = {turned_mark, turned_tile, &turned, NULL};
     heed_status_t status = hd_tiles_build(context, &back, &maker, tiles);
     hd_free(context, memory);
     return status;

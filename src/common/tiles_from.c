@@ -77,7 +77,7 @@ heed_status_t heed_tiles_from_bits(heed_context_t *context, const heed_tiles_gri
     HD_TRY(check_context(context, bits, "bits", tiles));
     HD_TRY(hd_grid_check(grid, &full));
     dense_t dense = {bits, hd_ceil_div(full.keys, 64)};
-    hd_tile_maker_t maker = {dense_mark, dense_tile, &dense};
+    hd_tile_maker_t maker = {dense_mark, dense_tile, &dense, NULL};
     return hd_tiles_build(context, &full, &maker, tiles);
 }
 
@@ -165,7 +165,7 @@ heed_status_t heed_tiles_from_blocks(heed_context_t *context, const heed_tiles_g
         return hd_fail(HEED_ERROR_SHAPE, "grid.queries=%lld of all planes cannot be counted",
                        (long long)full.queries);
     HD_TRY(check_blocks(&full, &blocks));
-    hd_tile_maker_t maker = {blocks_mark, blocks_tile, &blocks};
+    hd_tile_maker_t maker = {blocks_mark, blocks_tile, &blocks, NULL};
     return hd_tiles_build(context, &full, &maker, tiles);
 }
 

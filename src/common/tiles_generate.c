@@ -258,7 +258,7 @@ static heed_status_t generate(const heed_context_t *context, const heed_tiles_gr
     for (int64_t i = 0; i < count; i++)
         part[i] = sparse[i].kind == HEED_SPARSE_LOCAL_GLOBAL ? part_left(&sparse[i], grid) : 1;
     generators_t all = {context, sparse, count, part, &failed};
-    hd_tile_maker_t maker = {mark, NULL, &all};
+    hd_tile_maker_t maker = {mark, NULL, &all, NULL};
     heed_status_t status = hd_tiles_build(context, grid, &maker, tiles);
     hd_free(context, part);
     if (status != HEED_OK || !failed)

@@ -249,6 +249,30 @@ static bool is_whole(const term_t *term, int64_t first, int64_t last, int64_t fr
     return low <= from && end <= high && last < high;
 }
 
+/* What repeats within a pattern, of tiles that neither the band nor an end of the grid cuts: the
+ * place in the period of a lattice or of tails; in a segment, that of both sides. */
+static int64_t kind(const void *maker, const hd_tile_row_t *row, int64_t column)
+{
+    term_t term = term_of(maker, row);
+    const heed_pattern_t *pattern = term.pattern;
+    const heed_tiles_grid_t *grid = row->grid;
+    int64_t size = pattern->size, first = row->first, last = first + grid->tile_q - 1;
+    int64_t key = column * grid->tile_k, end = key + grid->tile_k;
+    if (row->queries < grid->tile_q || end > grid->keys || hd_first_key(&term.band, last) > key ||
+        hd_end_key(&term.band, first) < end)
+        return -1;
+    if (pattern->kind == HEED_PATTERN_LATTICE)
+        return ((key - first - term.band.offset) % size + size) % size;
+    if (pattern->kind == HEED_PATTERN_TAILS)
+        return key % size;
+    if (pattern->kind != HEED_PATTERN_SEGMENTS)
+        return -1;
+    int64_t start = key / size * size;
+    if (first < start || last >= start + size || end > start + size)
+        return -1;
+    return (first - start) % pattern->rate * pattern->rate + (key - start) % pattern->rate;
+}
+
 static bool tile(const void *maker, const hd_tile_row_t *row, int64_t column, uint64_t *bits)
 {
     const heed_tiles_grid_t *grid = row->grid;
@@ -339,6 +363,6 @@ heed_status_t heed_tiles_from_pattern(heed_context_t *context, const heed_tiles_
         HD_TRY(check(&patterns[i]));
     }
     patterns_t all = {patterns, count};
-    hd_tile_maker_t maker = {mark, tile, &all};
+    hd_tile_maker_t maker = {mark, tile, &all, kind};
     return hd_tiles_build(context, &full, &maker, tiles);
 }

@@ -64,7 +64,8 @@ static void pack_wave(const hd_team_t *team, const flash_job_t *job)
     const flash_sizes_t *z = &job->z;
     int64_t blocks = hd_ceil_div(a->keys, HD_BLOCK_KEYS);
     for (int64_t at = team->rank; at < job->wave_heads * blocks; at += team->size) {
-        int64_t slot = at / blocks, key = at % blocks * HD_BLOCK_KEYS;
+        /* Rows of neighbouring heads lie side by side: a page is visited once for all of them. */
+        int64_t slot = at % job->wave_heads, key = at / job->wave_heads * HD_BLOCK_KEYS;
         int64_t b = (job->wave_first + slot) / a->key_heads;
         int64_t head = (job->wave_first + slot) % a->key_heads;
         int count = (int)hd_min(HD_BLOCK_KEYS, hd_keys(a, b) - key);
