@@ -112,24 +112,36 @@ static void try_method(heed_context_t *context, const sequence_t *seq, int metho
 /* ---- results --------------------------------------------------------------------------------- */
 
 static const sequence_t sequences[] = {
-    {2, 83, 0, 4, 4, 16, 24, 0, -1, -1, NULL, NULL, NULL, NULL, NULL},
-    {1, 83, 0, 4, 2, 16, 16, 1, -1, -1, NULL, NULL, NULL, NULL, NULL},
-    {2, 61, 0, 8, 1, 8, 16, 1, 9, -1, NULL, NULL, NULL, NULL, NULL},
-    {1, 64, 0, 4, 4, 8, 8, 0, 5, 7, NULL, NULL, NULL, NULL, NULL},
-    {1, 90, 7, 4, 2, 16, 8, 1, -1, -1, NULL, NULL, NULL, NULL, NULL},
-    {2, 77, 11, 6, 3, 8, 8, 1, 30, -1, NULL, NULL, NULL, NULL, NULL},
-    {1, 40, 1, 4, 1, 16, 16, 1, -1, -1, NULL, NULL, NULL, NULL, NULL},
-    {1, 3, 0, 4, 4, 8, 8, 1, -1, -1, NULL, NULL, NULL, NULL, NULL},
+    {2, 83, 0, 4, 4, 16, 24, 0, -1, -1, .q = NULL}, {1, 83, 0, 4, 2, 16, 16, 1, -1, -1, .q = NULL},
+    {2, 61, 0, 8, 1, 8, 16, 1, 9, -1, .q = NULL},   {1, 64, 0, 4, 4, 8, 8, 0, 5, 7, .q = NULL},
+    {1, 90, 7, 4, 2, 16, 8, 1, -1, -1, .q = NULL},  {2, 77, 11, 6, 3, 8, 8, 1, 30, -1, .q = NULL},
+    {1, 40, 1, 4, 1, 16, 16, 1, -1, -1, .q = NULL}, {1, 3, 0, 4, 4, 8, 8, 1, -1, -1, .q = NULL},
 };
 enum { SEQUENCES = sizeof(sequences) / sizeof(sequences[0]) };
+
+/* Documents: long and short, empty ones at either end and in the middle, of one token. */
+static const int32_t mixed[] = {0, 0, 31, 31, 32, 70, 83, 83}, even[] = {0, 30, 60, 90};
+static const int32_t tiny[] = {0, 1, 2, 3, 3, 4, 6, 7, 9, 9, 10, 61}, whole[] = {0, 64};
+
+static const sequence_t ragged[] = {
+    {2, 83, 0, 4, 4, 16, 24, 0, -1, -1, .starts = mixed, .documents = 7},
+    {1, 83, 0, 4, 2, 16, 16, 1, -1, -1, .starts = mixed, .documents = 7},
+    {1, 83, 0, 4, 1, 16, 16, 1, 6, -1, .starts = mixed, .documents = 7},
+    {1, 83, 0, 4, 4, 8, 8, 0, 5, 7, .starts = mixed, .documents = 7},
+    {1, 83, 40, 4, 2, 8, 8, 1, -1, -1, .starts = mixed, .documents = 7},
+    {2, 90, 0, 4, 2, 16, 16, 1, 40, -1, .starts = even, .documents = 3},
+    {2, 61, 0, 4, 4, 8, 16, 1, -1, -1, .starts = tiny, .documents = 11},
+    {1, 64, 0, 4, 4, 8, 8, 1, -1, -1, .starts = whole, .documents = 1},
+};
+enum { RAGGED = sizeof(ragged) / sizeof(ragged[0]) };
 
 static void test_methods(void **state)
 {
     heed_context_t *context = expect_context(NULL);
     const int sizes[] = {1, 2, 3, 4, 6};
     (void)state;
-    for (int s = 0; s < SEQUENCES; s++) {
-        sequence_t seq = sequences[s];
+    for (int s = 0; s < SEQUENCES + RAGGED; s++) {
+        sequence_t seq = s < SEQUENCES ? sequences[s] : ragged[s - SEQUENCES];
         expect_ok(sequence_make(context, &seq));
         for (int method = 0; method < METHODS; method++)
             for (int n = 0; n < 5; n++)
@@ -143,7 +155,7 @@ static void test_methods(void **state)
 static void test_everywhere(void **state)
 {
     heed_context_t *context = expect_context(NULL);
-    sequence_t seq = {2, 50, 3, 4, 2, 16, 16, 1, -1, -1, NULL, NULL, NULL, NULL, NULL};
+    sequence_t seq = {2, 50, 3, 4, 2, 16, 16, 1, -1, -1, .q = NULL};
     (void)state;
     expect_ok(sequence_make(context, &seq));
     for (int layout = 0; layout < 3; layout++) {
@@ -160,7 +172,7 @@ static void test_everywhere(void **state)
 static void test_virtual(void **state)
 {
     heed_context_t *context = expect_context(NULL);
-    sequence_t seq = {2, 70, 0, 4, 2, 16, 16, 1, -1, -1, NULL, NULL, NULL, NULL, NULL};
+    sequence_t seq = {2, 70, 0, 4, 2, 16, 16, 1, -1, -1, .q = NULL};
     (void)state;
     expect_ok(sequence_make(context, &seq));
     for (int method = 0; method < HEED_CONTEXT_PARALLEL_TREE; method++) {
@@ -315,6 +327,34 @@ static void test_volumes(void **state)
     heed_context_destroy(context);
 }
 
+/* Causal documents that end where parts do are balanced, and cost a part of one long one's work. */
+static void test_documents(void **state)
+{
+    heed_context_t *context = expect_context(NULL);
+    int64_t shapes[8];
+    int32_t starts[5];
+    (void)state;
+    heed_context_parallel_desc_t desc = long_problem(shapes, 65536, 8, 8, 0);
+    double one =
+        find(explain(context, 1, 1e30, 1e-9, &desc), HEED_CONTEXT_PARALLEL_RING, 0)->total_ns;
+    for (int d = 0; d <= 4; d++)
+        starts[d] = 16384 * d;
+    desc.cu_seqlens = HEED_TENSOR(starts, HEED_I32, 5);
+    double four =
+        find(explain(context, 1, 1e30, 1e-9, &desc), HEED_CONTEXT_PARALLEL_RING, 0)->total_ns;
+    assert_true(fabs(one / four - 4) < 0.001);
+    for (int layout = 0; layout < 3; layout++) {
+        desc.layout = (heed_ring_layout_t)layout;
+        const heed_context_parallel_verdict_t *ring =
+            find(explain(context, 4, 1e30, 1e-9, &desc), HEED_CONTEXT_PARALLEL_RING, 0);
+        if (layout != HEED_RING_ZIGZAG)
+            assert_true(fabs(ring->efficiency - 1) < 0.01);
+        else
+            assert_true(ring->efficiency < 0.9);
+    }
+    heed_context_destroy(context);
+}
+
 static void test_choice(void **state)
 {
     heed_context_t *context = expect_context(NULL);
@@ -363,7 +403,7 @@ static void expect_everywhere(int size, const char *part)
 static void test_disagreement(void **state)
 {
     heed_context_t *context = expect_context(NULL);
-    sequence_t seq = {1, 24, 0, 4, 2, 8, 8, 1, -1, -1, NULL, NULL, NULL, NULL, NULL};
+    sequence_t seq = {1, 24, 0, 4, 2, 8, 8, 1, -1, -1, .q = NULL};
     (void)state;
     expect_ok(sequence_make(context, &seq));
     begin(context, &seq, 0, 3, 0, HEED_CONTEXT_PARALLEL_RING, 0);
@@ -383,6 +423,19 @@ static void test_disagreement(void **state)
     run_all(4);
     expect_everywhere(4, "group is");
     end(4);
+    int32_t starts[3][4] = {{0, 10, 20, 24}, {0, 10, 21, 24}, {0, 10, 24}};
+    int64_t counts[3] = {4, 4, 3};
+    for (int other = 1; other < 3; other++) {
+        begin(context, &seq, 0, 3, 0, HEED_CONTEXT_PARALLEL_RING, 0);
+        for (int r = 0; r < 3; r++) {
+            int of = r < 2 ? 0 : other;
+            members[r].part.desc.cu_seqlens =
+                heed_tensor(starts[of], HEED_I32, 1, &counts[of], NULL);
+        }
+        run_all(3);
+        expect_everywhere(3, other == 1 ? "checksum of cu_seqlens" : "number of documents");
+        end(3);
+    }
     begin(context, &seq, 0, 3, 0, HEED_CONTEXT_PARALLEL_AUTO, 0);
     members[0].part.desc.queries = 25;
     run_all(3);
@@ -397,7 +450,7 @@ static void test_disagreement(void **state)
 static void test_leaving(void **state)
 {
     heed_context_t *context = expect_context(NULL);
-    sequence_t seq = {1, 24, 0, 4, 4, 8, 8, 0, -1, -1, NULL, NULL, NULL, NULL, NULL};
+    sequence_t seq = {1, 24, 0, 4, 4, 8, 8, 0, -1, -1, .q = NULL};
     (void)state;
     expect_ok(sequence_make(context, &seq));
     for (int method = 0; method < HEED_CONTEXT_PARALLEL_TREE; method++) {
@@ -416,7 +469,7 @@ static void test_leaving(void **state)
 static void test_bad(void **state)
 {
     heed_context_t *context = expect_context(NULL);
-    sequence_t seq = {1, 24, 0, 4, 4, 8, 8, 0, -1, -1, NULL, NULL, NULL, NULL, NULL};
+    sequence_t seq = {1, 24, 0, 4, 4, 8, 8, 0, -1, -1, .q = NULL};
     heed_comm_t comm;
     part_t part;
     int32_t count;
@@ -439,6 +492,14 @@ static void test_bad(void **state)
     BAD(tokens, 23, HEED_ERROR_SHAPE, "23 of 23 tokens");
     BAD(out.dtype, HEED_F16, HEED_ERROR_DTYPE, "out is f16");
     BAD(scale, NAN, HEED_ERROR_VALUE, "scale=");
+    int32_t late[] = {1, 24}, falls[] = {0, 9, 8, 24}, ends[] = {0, 9, 23}, more[] = {0, 25};
+    BAD(cu_seqlens, HEED_TENSOR(late, HEED_I32, 2), HEED_ERROR_VALUE, "cu_seqlens[0]=1");
+    BAD(cu_seqlens, HEED_TENSOR(falls, HEED_I32, 4), HEED_ERROR_VALUE, "cu_seqlens[2]=8");
+    BAD(cu_seqlens, HEED_TENSOR(ends, HEED_I32, 3), HEED_ERROR_VALUE, "=23, but tokens=24");
+    BAD(cu_seqlens, HEED_TENSOR(more, HEED_I32, 2), HEED_ERROR_VALUE, "=25, but tokens=24");
+    BAD(cu_seqlens, HEED_TENSOR(ends, HEED_I32, 1), HEED_ERROR_SHAPE, "cu_seqlens has 1 axes");
+    BAD(cu_seqlens, HEED_TENSOR(ends, HEED_F32, 3), HEED_ERROR_DTYPE, "cu_seqlens is f32");
+    BAD(cu_seqlens, HEED_TENSOR((void *)NULL, HEED_I32, 3), HEED_ERROR_NULL, "cu_seqlens.data");
     part.desc = good;
     expect_fails(heed_context_parallel_explain(context, 0, 0, 0, desc, verdicts, 32, &count),
                  HEED_ERROR_VALUE, "ranks=0");
@@ -452,11 +513,12 @@ static void test_bad(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_methods),      cmocka_unit_test(test_everywhere),
-        cmocka_unit_test(test_virtual),      cmocka_unit_test(test_narrow),
-        cmocka_unit_test(test_balance),      cmocka_unit_test(test_volumes),
-        cmocka_unit_test(test_choice),       cmocka_unit_test(test_bad),
-        cmocka_unit_test(test_disagreement), cmocka_unit_test(test_leaving),
+        cmocka_unit_test(test_methods),   cmocka_unit_test(test_everywhere),
+        cmocka_unit_test(test_virtual),   cmocka_unit_test(test_narrow),
+        cmocka_unit_test(test_balance),   cmocka_unit_test(test_volumes),
+        cmocka_unit_test(test_documents), cmocka_unit_test(test_choice),
+        cmocka_unit_test(test_bad),       cmocka_unit_test(test_disagreement),
+        cmocka_unit_test(test_leaving),
     };
     return cmocka_run_group_tests_name("context_parallel", tests, NULL, NULL);
 }

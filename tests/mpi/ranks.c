@@ -67,14 +67,16 @@ static void try_method(const sequence_t *seq, int method, int layout)
 
 static void methods(void)
 {
+    static const int32_t starts[] = {0, 100, 100, 101, 170, 203};
     const sequence_t sequences[] = {
-        {1, 203, 0, 8, 4, 16, 24, 1, -1, -1, NULL, NULL, NULL, NULL, NULL},
-        {2, 150, 0, 4, 2, 16, 16, 1, 40, -1, NULL, NULL, NULL, NULL, NULL},
-        {1, 190, 9, 4, 1, 32, 32, 1, -1, -1, NULL, NULL, NULL, NULL, NULL},
-        {1, 3000, 0, 4, 4, 64, 64, 0, -1, -1, NULL, NULL, NULL, NULL, NULL},
+        {1, 203, 0, 8, 4, 16, 24, 1, -1, -1, .q = NULL},
+        {2, 150, 0, 4, 2, 16, 16, 1, 40, -1, .q = NULL},
+        {1, 190, 9, 4, 1, 32, 32, 1, -1, -1, .q = NULL},
+        {1, 3000, 0, 4, 4, 64, 64, 0, -1, -1, .q = NULL},
+        {1, 203, 0, 8, 4, 16, 24, 1, -1, -1, .starts = starts, .documents = 5},
     };
     open_comm(60000);
-    for (int s = 0; s < 4; s++) {
+    for (int s = 0; s < 5; s++) {
         sequence_t seq = sequences[s];
         expect(sequence_make(context, &seq) == HEED_OK, "one process");
         for (int method = 0; method <= HEED_CONTEXT_PARALLEL_TREE; method++)
@@ -108,7 +110,7 @@ static void collectives(void)
 
 /* ---- what goes wrong ------------------------------------------------------------------------- */
 
-static sequence_t small = {1, 64, 0, 4, 4, 16, 16, 1, -1, -1, NULL, NULL, NULL, NULL, NULL};
+static sequence_t small = {1, 64, 0, 4, 4, 16, 16, 1, -1, -1, .q = NULL};
 
 static void disagree(void)
 {
@@ -150,7 +152,7 @@ static void lose(int signal_number)
     enum { TIMEOUT = 2000 };
     part_t part;
     open_comm(TIMEOUT);
-    sequence_t seq = {1, 20000, 0, 4, 4, 64, 64, 0, -1, -1, NULL, NULL, NULL, NULL, NULL};
+    sequence_t seq = {1, 20000, 0, 4, 4, 64, 64, 0, -1, -1, .q = NULL};
     kit_random_t random = {3};
     seq.q = sequence_numbers(&random, seq.tokens * seq.heads * seq.d);
     seq.k = seq.v = seq.q;
@@ -188,7 +190,7 @@ static void lose(int signal_number)
  * machine. */
 static void rate(int heads)
 {
-    sequence_t seq = {1, 16384, 0, heads, heads, 64, 64, 0, -1, -1, NULL, NULL, NULL, NULL, NULL};
+    sequence_t seq = {1, 16384, 0, heads, heads, 64, 64, 0, -1, -1, .q = NULL};
     open_comm(60000);
     kit_random_t random = {3};
     seq.q = sequence_numbers(&random, seq.tokens * seq.heads * seq.d);
