@@ -58,16 +58,10 @@ static inline heed_status_t sequence_documents(heed_context_t *context, const se
     return status;
 }
 
-/* Random q, k, v, and the result of one call on this process alone. */
-static inline heed_status_t sequence_make(heed_context_t *context, sequence_t *seq)
+/* The result of one call on this process alone. */
+static inline heed_status_t sequence_attend(heed_context_t *context, sequence_t *seq)
 {
-    kit_random_t random = {77};
     int64_t queries = sequence_queries(seq), n = seq->tokens;
-    seq->q = sequence_numbers(&random, seq->batch * queries * seq->heads * seq->d);
-    seq->k = sequence_numbers(&random, seq->batch * n * seq->key_heads * seq->d);
-    seq->v = sequence_numbers(&random, seq->batch * n * seq->key_heads * seq->dv);
-    seq->out = sequence_numbers(NULL, seq->batch * queries * seq->heads * seq->dv);
-    seq->lse = sequence_numbers(NULL, seq->batch * queries * seq->heads);
     heed_attention_desc_t desc = heed_attention_desc();
     desc.causal = seq->causal;
     desc.window_left = seq->left;
@@ -82,6 +76,19 @@ static inline heed_status_t sequence_make(heed_context_t *context, sequence_t *s
     for (int64_t b = 0; seq->starts && b < seq->batch && status == HEED_OK; b++)
         status = sequence_documents(context, seq, desc, b);
     return seq->starts ? status : heed_attention(context, &desc);
+}
+
+/* Random q, k, v, and their result. */
+static inline heed_status_t sequence_make(heed_context_t *context, sequence_t *seq)
+{
+    kit_random_t random = {77};
+    int64_t queries = sequence_queries(seq), n = seq->tokens;
+    seq->q = sequence_numbers(&random, seq->batch * queries * seq->heads * seq->d);
+    seq->k = sequence_numbers(&random, seq->batch * n * seq->key_heads * seq->d);
+    seq->v = sequence_numbers(&random, seq->batch * n * seq->key_heads * seq->dv);
+    seq->out = sequence_numbers(NULL, seq->batch * queries * seq->heads * seq->dv);
+    seq->lse = sequence_numbers(NULL, seq->batch * queries * seq->heads);
+    return sequence_attend(context, seq);
 }
 
 static inline void sequence_free(sequence_t *seq)

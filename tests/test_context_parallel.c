@@ -168,6 +168,25 @@ static void test_everywhere(void **state)
     heed_context_destroy(context);
 }
 
+/* Rows whose every score is -inf are empty on all ranks, and on one where they have few keys. */
+static void test_empty_rows(void **state)
+{
+    heed_context_t *context = expect_context(NULL);
+    sequence_t seq = {1, 40, 5, 4, 2, 8, 8, 1, -1, -1, .q = NULL};
+    (void)state;
+    expect_ok(sequence_make(context, &seq));
+    for (int i = 0; i < 5 * 4 * 8; i++)
+        seq.q[i] = i / 8 % 4 < 2 ? 1e30f : 10;
+    for (int i = 0; i < 40 * 2 * 8; i++)
+        seq.k[i] = i / 8 % 2 == 0 ? -1e30f : i < 20 * 2 * 8 ? -1e38f : 1;
+    expect_ok(sequence_attend(context, &seq));
+    assert_true(seq.lse[0] == -INFINITY && seq.out[0] == 0 && isfinite(seq.lse[4 * 5 - 1]));
+    for (int method = 0; method < METHODS; method++)
+        try_method(context, &seq, method, 4);
+    sequence_free(&seq);
+    heed_context_destroy(context);
+}
+
 /* On whole tensors, in threads of this process; bf16 results are rounded once. */
 static void test_virtual(void **state)
 {
@@ -513,12 +532,12 @@ static void test_bad(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_methods),   cmocka_unit_test(test_everywhere),
-        cmocka_unit_test(test_virtual),   cmocka_unit_test(test_narrow),
-        cmocka_unit_test(test_balance),   cmocka_unit_test(test_volumes),
-        cmocka_unit_test(test_documents), cmocka_unit_test(test_choice),
-        cmocka_unit_test(test_bad),       cmocka_unit_test(test_disagreement),
-        cmocka_unit_test(test_leaving),
+        cmocka_unit_test(test_methods),      cmocka_unit_test(test_everywhere),
+        cmocka_unit_test(test_virtual),      cmocka_unit_test(test_empty_rows),
+        cmocka_unit_test(test_narrow),       cmocka_unit_test(test_balance),
+        cmocka_unit_test(test_volumes),      cmocka_unit_test(test_documents),
+        cmocka_unit_test(test_choice),       cmocka_unit_test(test_bad),
+        cmocka_unit_test(test_disagreement), cmocka_unit_test(test_leaving),
     };
     return cmocka_run_group_tests_name("context_parallel", tests, NULL, NULL);
 }
