@@ -16,6 +16,8 @@ typedef struct sequence {
     int causal;
     int64_t left, right;
     float *q, *k, *v, *out, *lse; /* of all tokens */
+    const int32_t *starts;        /* of documents, in every batch entry; NULL: one */
+    int documents;
 } sequence_t;
 
 static inline int64_t sequence_queries(const sequence_t *seq)
@@ -31,16 +33,35 @@ static inline float *sequence_numbers(kit_random_t *random, int64_t count)
     return numbers;
 }
 
-/* Random q, k, v, and the result of one call on this process alone. */
-static inline heed_status_t sequence_make(heed_context_t *context, sequence_t *seq)
+/* One call for a batch entry of documents, whose queries are the last tokens'. */
+static inline heed_status_t sequence_documents(heed_context_t *context, const sequence_t *seq,
+                                               heed_attention_desc_t desc, int64_t b)
 {
-    kit_random_t random = {77};
+    heed_tensor_t *tensors[] = {&desc.q, &desc.k, &desc.v, &desc.out, &desc.lse};
+    int64_t shapes[5][4], before = seq->tokens - sequence_queries(seq);
+    int32_t *starts = malloc(((size_t)seq->documents + 1) * sizeof(*starts));
+    for (int d = 0; d <= seq->documents; d++)
+        starts[d] = seq->starts[d] < before ? 0 : seq->starts[d] - (int32_t)before;
+    for (int n = 0; n < 5; n++) {
+        int64_t size = 1;
+        for (int i = 1; i < tensors[n]->ndim; i++)
+            size *= tensors[n]->shape[i];
+        memcpy(shapes[n], tensors[n]->shape, (size_t)tensors[n]->ndim * sizeof(int64_t));
+        shapes[n][0] = 1;
+        *tensors[n] = heed_tensor((float *)tensors[n]->data + b * size, HEED_F32, tensors[n]->ndim,
+                                  shapes[n], NULL);
+    }
+    desc.cu_seqlens_q = HEED_TENSOR(starts, HEED_I32, seq->documents + 1);
+    desc.cu_seqlens_k = HEED_TENSOR((void *)(uintptr_t)seq->starts, HEED_I32, seq->documents + 1);
+    heed_status_t status = heed_attention(context, &desc);
+    free(starts);
+    return status;
+}
+
+/* The result of one call on this process alone. */
+static inline heed_status_t sequence_attend(heed_context_t *context, sequence_t *seq)
+{
     int64_t queries = sequence_queries(seq), n = seq->tokens;
-    seq->q = sequence_numbers(&random, seq->batch * queries * seq->heads * seq->d);
-    seq->k = sequence_numbers(&random, seq->batch * n * seq->key_heads * seq->d);
-    seq->v = sequence_numbers(&random, seq->batch * n * seq->key_heads * seq->dv);
-    seq->out = sequence_numbers(NULL, seq->batch * queries * seq->heads * seq->dv);
-    seq->lse = sequence_numbers(NULL, seq->batch * queries * seq->heads);
     heed_attention_desc_t desc = heed_attention_desc();
     desc.causal = seq->causal;
     desc.window_left = seq->left;
@@ -51,7 +72,23 @@ static inline heed_status_t sequence_make(heed_context_t *context, sequence_t *s
     desc.v = HEED_TENSOR(seq->v, HEED_F32, seq->batch, n, seq->key_heads, seq->dv);
     desc.out = HEED_TENSOR(seq->out, HEED_F32, seq->batch, queries, seq->heads, seq->dv);
     desc.lse = HEED_TENSOR(seq->lse, HEED_F32, seq->batch, seq->heads, queries);
-    return heed_attention(context, &desc);
+    heed_status_t status = HEED_OK;
+    for (int64_t b = 0; seq->starts && b < seq->batch && status == HEED_OK; b++)
+        status = sequence_documents(context, seq, desc, b);
+    return seq->starts ? status : heed_attention(context, &desc);
+}
+
+/* Random q, k, v, and their result. */
+static inline heed_status_t sequence_make(heed_context_t *context, sequence_t *seq)
+{
+    kit_random_t random = {77};
+    int64_t queries = sequence_queries(seq), n = seq->tokens;
+    seq->q = sequence_numbers(&random, seq->batch * queries * seq->heads * seq->d);
+    seq->k = sequence_numbers(&random, seq->batch * n * seq->key_heads * seq->d);
+    seq->v = sequence_numbers(&random, seq->batch * n * seq->key_heads * seq->dv);
+    seq->out = sequence_numbers(NULL, seq->batch * queries * seq->heads * seq->dv);
+    seq->lse = sequence_numbers(NULL, seq->batch * queries * seq->heads);
+    return sequence_attend(context, seq);
 }
 
 static inline void sequence_free(sequence_t *seq)
@@ -67,7 +104,7 @@ static inline void sequence_free(sequence_t *seq)
 
 typedef struct part {
     heed_context_parallel_desc_t desc;
-    int64_t shapes[5][4];
+    int64_t shapes[5][4], documents;
     float *q, *k, *v, *out, *lse;
     int64_t *queries, *keys; /* rows of the whole tensors, one for each of the part's */
     int64_t query_count, key_count;
@@ -135,6 +172,11 @@ static inline void part_make(const sequence_t *seq, heed_ring_layout_t layout, i
     part->desc.k = part_tensor(part, 1, part->k, 4, batch, m, seq->key_heads, seq->d);
     part->desc.v = part_tensor(part, 2, part->v, 4, batch, m, seq->key_heads, seq->dv);
     part->desc.out = part_tensor(part, 3, part->out, 4, batch, n, seq->heads, seq->dv);
+    if (seq->starts) {
+        part->documents = seq->documents + 1;
+        part->desc.cu_seqlens =
+            heed_tensor((void *)(uintptr_t)seq->starts, HEED_I32, 1, &part->documents, NULL);
+    }
     part->desc.lse = part_tensor(part, 4, part->lse, 3, batch, seq->heads, n, 0);
 }
 

@@ -170,6 +170,10 @@ static void explain_ranks(void **state)
     assert_non_null(strstr(out, "chosen"));
     EXPECT_OUT("every rank has all queries",
                "explain --ranks 4 --everywhere --rate 1 --latency 5 attention sq=1 sk=4096");
+    EXPECT_OUT("100.0 %  chosen",
+               "explain --ranks 4 attention b=64 sq=65536 sk=65536 hq=8 hk=8 d=128 "
+               "causal=1 ragged=qk");
+    EXPECT_FAILED("--ranks: documents have queries", "explain --ranks 4 attention ragged=k");
     EXPECT_FAILED("--ranks is for attention", "explain --ranks 4 cast n=10");
     EXPECT_USAGE("\"round\" is no layout", "explain --ranks 4 --layout round attention");
     EXPECT_USAGE("no number of ranks", "explain --ranks 0 attention");

@@ -1,5 +1,5 @@
 /* Attention over ranks against one call: methods x layouts x ranks x masks x grouped heads x uneven
- * parts; decoding; what the model says; ranks that disagree or leave. */
+ * parts; decoding; documents; ranks that disagree or leave. */
 #define _GNU_SOURCE
 #include "expect.h"
 
@@ -112,24 +112,36 @@ static void try_method(heed_context_t *context, const sequence_t *seq, int metho
 /* ---- results --------------------------------------------------------------------------------- */
 
 static const sequence_t sequences[] = {
-    {2, 83, 0, 4, 4, 16, 24, 0, -1, -1, NULL, NULL, NULL, NULL, NULL},
-    {1, 83, 0, 4, 2, 16, 16, 1, -1, -1, NULL, NULL, NULL, NULL, NULL},
-    {2, 61, 0, 8, 1, 8, 16, 1, 9, -1, NULL, NULL, NULL, NULL, NULL},
-    {1, 64, 0, 4, 4, 8, 8, 0, 5, 7, NULL, NULL, NULL, NULL, NULL},
-    {1, 90, 7, 4, 2, 16, 8, 1, -1, -1, NULL, NULL, NULL, NULL, NULL},
-    {2, 77, 11, 6, 3, 8, 8, 1, 30, -1, NULL, NULL, NULL, NULL, NULL},
-    {1, 40, 1, 4, 1, 16, 16, 1, -1, -1, NULL, NULL, NULL, NULL, NULL},
-    {1, 3, 0, 4, 4, 8, 8, 1, -1, -1, NULL, NULL, NULL, NULL, NULL},
+    {2, 83, 0, 4, 4, 16, 24, 0, -1, -1, .q = NULL}, {1, 83, 0, 4, 2, 16, 16, 1, -1, -1, .q = NULL},
+    {2, 61, 0, 8, 1, 8, 16, 1, 9, -1, .q = NULL},   {1, 64, 0, 4, 4, 8, 8, 0, 5, 7, .q = NULL},
+    {1, 90, 7, 4, 2, 16, 8, 1, -1, -1, .q = NULL},  {2, 77, 11, 6, 3, 8, 8, 1, 30, -1, .q = NULL},
+    {1, 40, 1, 4, 1, 16, 16, 1, -1, -1, .q = NULL}, {1, 3, 0, 4, 4, 8, 8, 1, -1, -1, .q = NULL},
 };
 enum { SEQUENCES = sizeof(sequences) / sizeof(sequences[0]) };
+
+/* Documents: long and short, empty ones at either end and in the middle, of one token. */
+static const int32_t mixed[] = {0, 0, 31, 31, 32, 70, 83, 83}, even[] = {0, 30, 60, 90};
+static const int32_t tiny[] = {0, 1, 2, 3, 3, 4, 6, 7, 9, 9, 10, 61}, whole[] = {0, 64};
+
+static const sequence_t ragged[] = {
+    {2, 83, 0, 4, 4, 16, 24, 0, -1, -1, .starts = mixed, .documents = 7},
+    {1, 83, 0, 4, 2, 16, 16, 1, -1, -1, .starts = mixed, .documents = 7},
+    {1, 83, 0, 4, 1, 16, 16, 1, 6, -1, .starts = mixed, .documents = 7},
+    {1, 83, 0, 4, 4, 8, 8, 0, 5, 7, .starts = mixed, .documents = 7},
+    {1, 83, 40, 4, 2, 8, 8, 1, -1, -1, .starts = mixed, .documents = 7},
+    {2, 90, 0, 4, 2, 16, 16, 1, 40, -1, .starts = even, .documents = 3},
+    {2, 61, 0, 4, 4, 8, 16, 1, -1, -1, .starts = tiny, .documents = 11},
+    {1, 64, 0, 4, 4, 8, 8, 1, -1, -1, .starts = whole, .documents = 1},
+};
+enum { RAGGED = sizeof(ragged) / sizeof(ragged[0]) };
 
 static void test_methods(void **state)
 {
     heed_context_t *context = expect_context(NULL);
     const int sizes[] = {1, 2, 3, 4, 6};
     (void)state;
-    for (int s = 0; s < SEQUENCES; s++) {
-        sequence_t seq = sequences[s];
+    for (int s = 0; s < SEQUENCES + RAGGED; s++) {
+        sequence_t seq = s < SEQUENCES ? sequences[s] : ragged[s - SEQUENCES];
         expect_ok(sequence_make(context, &seq));
         for (int method = 0; method < METHODS; method++)
             for (int n = 0; n < 5; n++)
@@ -143,7 +155,7 @@ static void test_methods(void **state)
 static void test_everywhere(void **state)
 {
     heed_context_t *context = expect_context(NULL);
-    sequence_t seq = {2, 50, 3, 4, 2, 16, 16, 1, -1, -1, NULL, NULL, NULL, NULL, NULL};
+    sequence_t seq = {2, 50, 3, 4, 2, 16, 16, 1, -1, -1, .q = NULL};
     (void)state;
     expect_ok(sequence_make(context, &seq));
     for (int layout = 0; layout < 3; layout++) {
@@ -156,11 +168,30 @@ static void test_everywhere(void **state)
     heed_context_destroy(context);
 }
 
+/* Rows whose every score is -inf are empty on all ranks, and on one where they have few keys. */
+static void test_empty_rows(void **state)
+{
+    heed_context_t *context = expect_context(NULL);
+    sequence_t seq = {1, 40, 5, 4, 2, 8, 8, 1, -1, -1, .q = NULL};
+    (void)state;
+    expect_ok(sequence_make(context, &seq));
+    for (int i = 0; i < 5 * 4 * 8; i++)
+        seq.q[i] = i / 8 % 4 < 2 ? 1e30f : 10;
+    for (int i = 0; i < 40 * 2 * 8; i++)
+        seq.k[i] = i / 8 % 2 == 0 ? -1e30f : i < 20 * 2 * 8 ? -1e38f : 1;
+    expect_ok(sequence_attend(context, &seq));
+    assert_true(seq.lse[0] == -INFINITY && seq.out[0] == 0 && isfinite(seq.lse[4 * 5 - 1]));
+    for (int method = 0; method < METHODS; method++)
+        try_method(context, &seq, method, 4);
+    sequence_free(&seq);
+    heed_context_destroy(context);
+}
+
 /* On whole tensors, in threads of this process; bf16 results are rounded once. */
 static void test_virtual(void **state)
 {
     heed_context_t *context = expect_context(NULL);
-    sequence_t seq = {2, 70, 0, 4, 2, 16, 16, 1, -1, -1, NULL, NULL, NULL, NULL, NULL};
+    sequence_t seq = {2, 70, 0, 4, 2, 16, 16, 1, -1, -1, .q = NULL};
     (void)state;
     expect_ok(sequence_make(context, &seq));
     for (int method = 0; method < HEED_CONTEXT_PARALLEL_TREE; method++) {
@@ -216,136 +247,26 @@ static void test_narrow(void **state)
     heed_context_destroy(context);
 }
 
-/* ---- the model ------------------------------------------------------------------------------- */
+/* ---- the choice of unlike ranks -------------------------------------------------------------- */
 
-static heed_context_parallel_verdict_t verdicts[32];
-
-static int explain(heed_context_t *context, int ranks, double rate, double latency,
-                   const heed_context_parallel_desc_t *desc)
-{
-    int32_t count;
-    expect_ok(
-        heed_context_parallel_explain(context, ranks, rate, latency, desc, verdicts, 32, &count));
-    return count;
-}
-
-static const heed_context_parallel_verdict_t *find(int count, heed_context_parallel_method_t method,
-                                                   int group)
-{
-    for (int i = 0; i < count; i++)
-        if (verdicts[i].method == method && (!group || verdicts[i].group == group))
-            return &verdicts[i];
-    fail_msg("no verdict for method %d, group %d", (int)method, group);
-    return NULL;
-}
-
-static const heed_context_parallel_verdict_t *chosen(int count)
-{
-    const heed_context_parallel_verdict_t *found = NULL;
-    for (int i = 0; i < count; i++) {
-        assert_true(!verdicts[i].chosen || !found);
-        if (verdicts[i].chosen)
-            found = &verdicts[i];
-    }
-    assert_non_null(found);
-    return found;
-}
-
-static heed_context_parallel_desc_t long_problem(int64_t *shapes, int64_t n, int64_t heads,
-                                                 int64_t key_heads, int64_t queries)
-{
-    heed_context_parallel_desc_t desc = heed_context_parallel_desc();
-    memcpy(shapes, (int64_t[]){1, queries ? queries : n, heads, 128, 1, n, key_heads, 128},
-           8 * sizeof(int64_t));
-    desc.causal = 1;
-    desc.tokens = n;
-    desc.queries = queries;
-    desc.q = heed_tensor(NULL, HEED_F32, 4, shapes, NULL);
-    desc.k = heed_tensor(NULL, HEED_F32, 4, shapes + 4, NULL);
-    desc.v = desc.k;
-    desc.out = desc.q;
-    return desc;
-}
-
-/* Without messages the causal ring's steps have the closed forms: contiguous parts do P / (2P - 1)
- * of what is possible, zigzag and all-to-all all of it. */
-static void test_balance(void **state)
+/* Ranks whose messages are unlike see unlike costs: the slowest one's count for all. */
+static void test_unlike_ranks(void **state)
 {
     heed_context_t *context = expect_context(NULL);
-    int64_t shapes[8];
+    sequence_t seq = {1, 90, 7, 4, 4, 16, 16, 1, -1, -1, .q = NULL};
     (void)state;
-    for (int ranks = 2; ranks <= 8; ranks *= 2) {
-        double total[3];
-        for (int layout = 0; layout < 3; layout++) {
-            heed_context_parallel_desc_t desc = long_problem(shapes, 65536, 8, 8, 0);
-            desc.layout = (heed_ring_layout_t)layout;
-            int count = explain(context, ranks, 1e30, 1e-9, &desc);
-            const heed_context_parallel_verdict_t *ring =
-                find(count, HEED_CONTEXT_PARALLEL_RING, 0);
-            double want = layout == 0 ? (double)ranks / (2 * ranks - 1) : 1;
-            assert_true(fabs(ring->efficiency - want) < 0.002);
-            assert_true(fabs(find(count, HEED_CONTEXT_PARALLEL_ALL_TO_ALL, 0)->efficiency - 1) <
-                        0.002);
-            total[layout] = ring->total_ns;
+    expect_ok(sequence_make(context, &seq));
+    for (int fast = 0; fast < 4; fast++) {
+        begin(context, &seq, 0, 4, 0, HEED_CONTEXT_PARALLEL_AUTO, 0);
+        for (int r = 0; r < 4; r++) {
+            members[r].comm.bytes_per_second = r == fast ? 1e30 : 1;
+            members[r].comm.latency_ns = 1e-9;
         }
-        if (ranks == 4)
-            assert_true(total[0] / total[1] >= 1.7);
+        run_all(4);
+        expect_results(&seq, 4, "auto of unlike ranks");
+        end(4);
     }
-    heed_context_destroy(context);
-}
-
-/* Bytes as the closed forms of context_parallel.h have them. */
-static void test_volumes(void **state)
-{
-    heed_context_t *context = expect_context(NULL);
-    const double n = 4096, heads = 8, key_heads = 4, row = 128 * 4, size = 4;
-    int64_t shapes[8];
-    (void)state;
-    heed_context_parallel_desc_t desc = long_problem(shapes, 4096, 8, 4, 0);
-    int count = explain(context, 4, 0, 0, &desc);
-    double ring = (size - 1) / size * 2 * n * key_heads * row;
-    double heads_for_tokens = (size - 1) / size / size * n * row * (2 * heads + 2 * key_heads);
-    double pass = (size - 1) / size * n * heads * (row + (128 + 1) * 4);
-    assert_true(find(count, HEED_CONTEXT_PARALLEL_RING, 0)->bytes == ring);
-    assert_true(find(count, HEED_CONTEXT_PARALLEL_ALL_GATHER, 0)->bytes == ring);
-    assert_true(find(count, HEED_CONTEXT_PARALLEL_ALL_TO_ALL, 0)->bytes == heads_for_tokens);
-    assert_true(find(count, HEED_CONTEXT_PARALLEL_PASS_Q, 0)->bytes == pass);
-    assert_true(find(count, HEED_CONTEXT_PARALLEL_ALL_TO_ALL_RING, 2)->bytes > heads_for_tokens);
-    assert_int_equal(find(count, HEED_CONTEXT_PARALLEL_TREE, 0)->status, HEED_ERROR_UNSUPPORTED);
-    heed_context_destroy(context);
-}
-
-static void test_choice(void **state)
-{
-    heed_context_t *context = expect_context(NULL);
-    int64_t shapes[8];
-    (void)state;
-    /* A slow network: few queries go to the keys, not the keys to them. */
-    heed_context_parallel_desc_t desc = long_problem(shapes, 65536, 8, 8, 64);
-    assert_int_equal(chosen(explain(context, 4, 1e9, 1e4, &desc))->method,
-                     HEED_CONTEXT_PARALLEL_PASS_Q);
-    desc.everywhere = 1;
-    assert_int_equal(chosen(explain(context, 4, 1e9, 1e4, &desc))->method,
-                     HEED_CONTEXT_PARALLEL_TREE);
-    /* Causal contiguous parts: heads for tokens is balanced, and worth its messages. */
-    desc = long_problem(shapes, 65536, 8, 8, 0);
-    assert_int_equal(chosen(explain(context, 4, 10e9, 1e4, &desc))->method,
-                     HEED_CONTEXT_PARALLEL_ALL_TO_ALL);
-    /* Balanced already: what can be hidden. */
-    desc.layout = HEED_RING_ZIGZAG;
-    heed_context_parallel_method_t method = chosen(explain(context, 4, 10e9, 1e4, &desc))->method;
-    assert_true(method == HEED_CONTEXT_PARALLEL_RING || method == HEED_CONTEXT_PARALLEL_ALL_GATHER);
-    /* Heads that cannot be dealt out. */
-    desc = long_problem(shapes, 65536, 6, 6, 0);
-    int count = explain(context, 4, 10e9, 1e4, &desc);
-    const heed_context_parallel_verdict_t *verdict =
-        find(count, HEED_CONTEXT_PARALLEL_ALL_TO_ALL, 0);
-    assert_int_equal(verdict->status, HEED_ERROR_UNSUPPORTED);
-    assert_non_null(strstr(verdict->why, "6 heads of q are no multiple of 4 ranks"));
-    assert_int_equal(find(count, HEED_CONTEXT_PARALLEL_ALL_TO_ALL_RING, 2)->status, HEED_OK);
-    desc.method = HEED_CONTEXT_PARALLEL_RING;
-    assert_int_equal(chosen(explain(context, 4, 10e9, 1e4, &desc))->method,
-                     HEED_CONTEXT_PARALLEL_RING);
+    sequence_free(&seq);
     heed_context_destroy(context);
 }
 
@@ -363,7 +284,7 @@ static void expect_everywhere(int size, const char *part)
 static void test_disagreement(void **state)
 {
     heed_context_t *context = expect_context(NULL);
-    sequence_t seq = {1, 24, 0, 4, 2, 8, 8, 1, -1, -1, NULL, NULL, NULL, NULL, NULL};
+    sequence_t seq = {1, 24, 0, 4, 2, 8, 8, 1, -1, -1, .q = NULL};
     (void)state;
     expect_ok(sequence_make(context, &seq));
     begin(context, &seq, 0, 3, 0, HEED_CONTEXT_PARALLEL_RING, 0);
@@ -383,6 +304,19 @@ static void test_disagreement(void **state)
     run_all(4);
     expect_everywhere(4, "group is");
     end(4);
+    int32_t starts[3][4] = {{0, 10, 20, 24}, {0, 10, 21, 24}, {0, 10, 24}};
+    int64_t counts[3] = {4, 4, 3};
+    for (int other = 1; other < 3; other++) {
+        begin(context, &seq, 0, 3, 0, HEED_CONTEXT_PARALLEL_RING, 0);
+        for (int r = 0; r < 3; r++) {
+            int of = r < 2 ? 0 : other;
+            members[r].part.desc.cu_seqlens =
+                heed_tensor(starts[of], HEED_I32, 1, &counts[of], NULL);
+        }
+        run_all(3);
+        expect_everywhere(3, other == 1 ? "checksum of cu_seqlens" : "number of documents");
+        end(3);
+    }
     begin(context, &seq, 0, 3, 0, HEED_CONTEXT_PARALLEL_AUTO, 0);
     members[0].part.desc.queries = 25;
     run_all(3);
@@ -397,7 +331,7 @@ static void test_disagreement(void **state)
 static void test_leaving(void **state)
 {
     heed_context_t *context = expect_context(NULL);
-    sequence_t seq = {1, 24, 0, 4, 4, 8, 8, 0, -1, -1, NULL, NULL, NULL, NULL, NULL};
+    sequence_t seq = {1, 24, 0, 4, 4, 8, 8, 0, -1, -1, .q = NULL};
     (void)state;
     expect_ok(sequence_make(context, &seq));
     for (int method = 0; method < HEED_CONTEXT_PARALLEL_TREE; method++) {
@@ -416,9 +350,10 @@ static void test_leaving(void **state)
 static void test_bad(void **state)
 {
     heed_context_t *context = expect_context(NULL);
-    sequence_t seq = {1, 24, 0, 4, 4, 8, 8, 0, -1, -1, NULL, NULL, NULL, NULL, NULL};
+    sequence_t seq = {1, 24, 0, 4, 4, 8, 8, 0, -1, -1, .q = NULL};
     heed_comm_t comm;
     part_t part;
+    heed_context_parallel_verdict_t verdict;
     int32_t count;
     (void)state;
     expect_ok(sequence_make(context, &seq));
@@ -439,8 +374,16 @@ static void test_bad(void **state)
     BAD(tokens, 23, HEED_ERROR_SHAPE, "23 of 23 tokens");
     BAD(out.dtype, HEED_F16, HEED_ERROR_DTYPE, "out is f16");
     BAD(scale, NAN, HEED_ERROR_VALUE, "scale=");
+    int32_t late[] = {1, 24}, falls[] = {0, 9, 8, 24}, ends[] = {0, 9, 23}, more[] = {0, 25};
+    BAD(cu_seqlens, HEED_TENSOR(late, HEED_I32, 2), HEED_ERROR_VALUE, "cu_seqlens[0]=1");
+    BAD(cu_seqlens, HEED_TENSOR(falls, HEED_I32, 4), HEED_ERROR_VALUE, "cu_seqlens[2]=8");
+    BAD(cu_seqlens, HEED_TENSOR(ends, HEED_I32, 3), HEED_ERROR_VALUE, "=23, but tokens=24");
+    BAD(cu_seqlens, HEED_TENSOR(more, HEED_I32, 2), HEED_ERROR_VALUE, "=25, but tokens=24");
+    BAD(cu_seqlens, HEED_TENSOR(ends, HEED_I32, 1), HEED_ERROR_SHAPE, "cu_seqlens has 1 axes");
+    BAD(cu_seqlens, HEED_TENSOR(ends, HEED_F32, 3), HEED_ERROR_DTYPE, "cu_seqlens is f32");
+    BAD(cu_seqlens, HEED_TENSOR((void *)NULL, HEED_I32, 3), HEED_ERROR_NULL, "cu_seqlens.data");
     part.desc = good;
-    expect_fails(heed_context_parallel_explain(context, 0, 0, 0, desc, verdicts, 32, &count),
+    expect_fails(heed_context_parallel_explain(context, 0, 0, 0, desc, &verdict, 1, &count),
                  HEED_ERROR_VALUE, "ranks=0");
     expect_fails(heed_context_parallel_virtual(context, 2, desc), HEED_ERROR_VALUE, "whole=0");
     part_free(&part);
@@ -452,11 +395,11 @@ static void test_bad(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_methods),      cmocka_unit_test(test_everywhere),
-        cmocka_unit_test(test_virtual),      cmocka_unit_test(test_narrow),
-        cmocka_unit_test(test_balance),      cmocka_unit_test(test_volumes),
-        cmocka_unit_test(test_choice),       cmocka_unit_test(test_bad),
-        cmocka_unit_test(test_disagreement), cmocka_unit_test(test_leaving),
+        cmocka_unit_test(test_methods), cmocka_unit_test(test_everywhere),
+        cmocka_unit_test(test_virtual), cmocka_unit_test(test_empty_rows),
+        cmocka_unit_test(test_narrow),  cmocka_unit_test(test_unlike_ranks),
+        cmocka_unit_test(test_bad),     cmocka_unit_test(test_disagreement),
+        cmocka_unit_test(test_leaving),
     };
     return cmocka_run_group_tests_name("context_parallel", tests, NULL, NULL);
 }

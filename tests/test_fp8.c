@@ -213,8 +213,7 @@ static void e8m0_by_table(void **state)
     st_close(file);
 }
 
-/* ---- the model
- * ----------------------------------------------------------------------------------- */
+/* ---- the model ------------------------------------------------------------------------------- */
 
 /* Every rule on every number of 16 bits, of all codes, and on midpoints with their neighbours. */
 static void check_bits(heed_dtype_t dtype, uint32_t bits, uint32_t random)

@@ -198,11 +198,44 @@ static void test_disagreement(void **state)
     assert_int_equal(members[2].status, HEED_ERROR_SHAPE);
     assert_int_equal(members[0].status,
                      *heed_linear_library() ? HEED_ERROR_COMM : HEED_ERROR_UNSUPPORTED);
+    if (*heed_linear_library())
+        assert_non_null(strstr(members[0].sentence, "rank 2 cannot take part"));
     if (*heed_linear_library()) {
         run_all(context, 3, disagree, 0);
         for (int r = 0; r < 3; r++) {
             assert_int_equal(members[r].status, HEED_ERROR_COMM);
             assert_non_null(strstr(members[r].sentence, "rows of x is"));
+        }
+    }
+    heed_context_destroy(context);
+}
+
+/* Variant 0: rows that cannot be dealt out; 1: an out whose rows lie apart, which ranks add to. */
+static void misfit(member_t *member)
+{
+    float out[M * 2 * N];
+    int64_t shape[2] = {M, N}, strides[2] = {member->variant ? 2 * N : N, 1};
+    heed_linear_desc_t desc = heed_linear_desc();
+    desc.split = HEED_LINEAR_ROW;
+    desc.scatter = !member->variant;
+    desc.x = HEED_TENSOR(x, HEED_F32, M - !member->variant, K);
+    desc.w = HEED_TENSOR(w, HEED_F32, N, K);
+    if (desc.scatter)
+        shape[0] = M / member->comm.size;
+    desc.out = heed_tensor(out, HEED_F32, 2, shape, strides);
+    member->status = heed_parallel_linear(member->context, &member->comm, &desc);
+}
+
+static void test_misfits(void **state)
+{
+    heed_context_t *context = expect_context(NULL);
+    (void)state;
+    for (int variant = 0; variant < 2; variant++) {
+        run_all(context, 2, misfit, variant);
+        for (int r = 0; r < 2; r++) {
+            assert_int_equal(members[r].status, variant ? HEED_ERROR_STRIDE : HEED_ERROR_SHAPE);
+            assert_non_null(strstr(members[r].sentence,
+                                   variant ? "out is not dense" : "x.shape[0]=11 is no multiple"));
         }
     }
     heed_context_destroy(context);
@@ -237,6 +270,6 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_layers),
                                        cmocka_unit_test(test_disagreement),
-                                       cmocka_unit_test(test_bad)};
+                                       cmocka_unit_test(test_misfits), cmocka_unit_test(test_bad)};
     return cmocka_run_group_tests_name("linear", tests, NULL, NULL);
 }

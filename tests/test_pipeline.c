@@ -146,9 +146,11 @@ typedef struct model {
     double outputs[MICROBATCHES][WIDTH], input_gradients[MICROBATCHES][WIDTH];
     int copies; /* 2: the second half of the microbatches runs on another copy */
     unsigned delay_us;
-    atomic_int stage_busy[MOST_STAGES], calls, live;
+    atomic_int stage_busy[MOST_STAGES], calls, live, pairs;
     int fail_stage, fail_microbatch; /* -1: none fails */
     bool fail_quietly;
+    int hang_stage; /* -1: none hangs */
+    atomic_int has_hung, after_hang;
 } model_t;
 
 /* Work takes its time; a stage does one thing at once. */
@@ -159,6 +161,11 @@ static heed_status_t begin(model_t *model, const heed_pipeline_task_t *task, uns
     if (model->delay_us) {
         kit_random_t random = {salt * 7919u + (unsigned)(task->part * 131 + task->microbatch)};
         usleep((useconds_t)kit_random_int(&random, 0, model->delay_us));
+    }
+    model->after_hang += model->has_hung;
+    if (task->stage == model->hang_stage && !model->has_hung) {
+        usleep(1500 * 1000); /* five time-outs */
+        model->has_hung = 1;
     }
     if (task->stage == model->fail_stage && task->microbatch == model->fail_microbatch) {
         atomic_fetch_sub(&model->stage_busy[task->stage], 1);
@@ -223,10 +230,25 @@ static heed_status_t backward_weight(void *user, const heed_pipeline_task_t *tas
     return end(model, task);
 }
 
+/* Both at once, the forward last: its results must not depend on the backward beside it. */
+static heed_status_t pair(void *user, const heed_pipeline_task_t *ahead, const void *in, void *out,
+                          const heed_pipeline_task_t *back, const void *gradient_in,
+                          void *gradient_out)
+{
+    model_t *model = user;
+    assert_int_equal(ahead->stage, back->stage);
+    assert_int_not_equal(ahead->microbatch, back->microbatch);
+    atomic_fetch_add(&model->pairs, 1);
+    heed_status_t status = backward_input(user, back, gradient_in, gradient_out);
+    if (!status)
+        status = backward_weight(user, back);
+    return status ? status : forward(user, ahead, in, out);
+}
+
 static void make_model(model_t *model, int parts)
 {
     memset(model, 0, sizeof(*model));
-    model->fail_stage = model->fail_microbatch = -1;
+    model->fail_stage = model->fail_microbatch = model->hang_stage = -1;
     for (int i = 0; i < parts; i++)
         model->weight[i] = i % 3 ? 1 : -2;
     for (int m = 0; m < MICROBATCHES; m++)
@@ -291,6 +313,8 @@ static heed_pipeline_desc_t desc_of(const struct run *run)
 }
 
 static model_t model;
+static heed_action_t actions[4096];
+static int32_t first[MOST_STAGES + 1];
 
 static void test_runs(void **state)
 {
@@ -307,6 +331,53 @@ static void test_runs(void **state)
         assert_int_equal(model.calls, 3 * parts * run->microbatches);
         expect_model(&model, parts, run->microbatches);
     }
+    heed_context_destroy(context);
+}
+
+/* DualPipe's pairs as one call: as many as its lists have; other schedules have none. */
+static void test_pairs(void **state)
+{
+    heed_context_t *context = expect_context(NULL);
+    (void)state;
+    for (int n = 0; n < RUNS; n++) {
+        const struct run *run = &runs[n];
+        int parts = run->stages * (run->chunks ? run->chunks : 1), pairs = 0;
+        heed_pipeline_desc_t desc = desc_of(run);
+        make_model(&model, parts);
+        model.delay_us = 100;
+        heed_pipeline_calls_t calls = calls_of(&model);
+        calls.pair = pair;
+        expect_ok(heed_pipeline_run(context, &desc, &calls));
+        expect_model(&model, parts, run->microbatches);
+        expect_ok(heed_pipeline_schedule(&desc, actions, 4096, first));
+        for (int i = 0; i < first[run->stages]; i++)
+            pairs += actions[i].paired && actions[i].kind == HEED_ACTION_FORWARD;
+        assert_int_equal(model.pairs, pairs);
+        assert_int_equal(pairs > 0, run->schedule == HEED_SCHEDULE_DUALPIPE);
+    }
+    heed_context_destroy(context);
+}
+
+/* A stage that hangs: the others end in time, and no call begins afterwards. */
+static void test_timeout(void **state)
+{
+    heed_context_t *context = expect_context(NULL);
+    heed_pipeline_desc_t desc = heed_pipeline_desc(HEED_SCHEDULE_1F1B, 4, 8);
+    (void)state;
+    for (int stage = 0; stage < 4; stage++) {
+        make_model(&model, 4);
+        model.hang_stage = stage;
+        heed_pipeline_calls_t calls = calls_of(&model);
+        calls.timeout_ms = 300;
+        heed_status_t status = heed_pipeline_run(context, &desc, &calls);
+        assert_int_equal(status, HEED_ERROR_COMM);
+        assert_non_null(strstr(heed_last_error(), "did not answer within 300 ms"));
+        assert_true(model.calls < 3 * 4 * 8);
+        assert_true(model.after_hang <= 2); /* up to its next message */
+    }
+    heed_pipeline_calls_t calls = calls_of(&model);
+    calls.timeout_ms = -1;
+    expect_fails(heed_pipeline_run(context, &desc, &calls), HEED_ERROR_VALUE, "timeout_ms=-1");
     heed_context_destroy(context);
 }
 
@@ -360,8 +431,6 @@ typedef struct office {
 } office_t;
 
 static post_t post;
-static heed_action_t actions[4096];
-static int32_t first[MOST_STAGES + 1];
 
 static heed_status_t send_letter(void *user, int32_t to, int32_t channel, const void *data,
                                  size_t bytes)
@@ -571,7 +640,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_partition),         cmocka_unit_test(test_partition_known),
         cmocka_unit_test(test_partition_refused), cmocka_unit_test(test_runs),
-        cmocka_unit_test(test_failures),          cmocka_unit_test(test_links),
+        cmocka_unit_test(test_failures),          cmocka_unit_test(test_pairs),
+        cmocka_unit_test(test_timeout),           cmocka_unit_test(test_links),
         cmocka_unit_test(test_refused),           cmocka_unit_test(test_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -33,6 +33,20 @@ static void write_input(const char *name, int64_t queries, bool heads_first)
     write_tensors(name, tensors, 3);
 }
 
+/* One sequence of documents; keys' starts are `of_keys`. */
+static void write_documents(const char *name, const int32_t of_keys[5])
+{
+    static const int32_t starts[5] = {0, 100, 100, 101, TOKENS};
+    const int64_t q[4] = {TOKENS, HEADS, DIM}, k[4] = {TOKENS, KEY_HEADS, DIM}, count = 5;
+    st_tensor_t tensors[5] = {tensor("q", 0, q), tensor("k", 1, k), tensor("v", 0, k)};
+    tensors[0].ndim = tensors[1].ndim = tensors[2].ndim = 3;
+    for (int i = 0; i < 2; i++)
+        tensors[3 + i] = (st_tensor_t){
+            i ? "cu_seqlens_k" : "cu_seqlens_q", st_dtype_find("I32"), 1, &count, 0, 0, 0,
+            i && of_keys ? of_keys : starts};
+    write_tensors(name, tensors, 5);
+}
+
 static void write_text(const char *name, const char *text)
 {
     char path[160];
@@ -129,6 +143,20 @@ static void ring_of_ranks(void **state)
             assert_non_null(strstr(out, layouts[layout]));
         }
     }
+}
+
+static void ring_of_documents(void **state)
+{
+    static const int32_t others[5] = {0, 100, 100, 102, TOKENS};
+    (void)state;
+    write_documents("packed", NULL);
+    write_documents("unlike", others);
+    EXPECT_OUT("ragged=qk", "run attention -i packed -o want --causal");
+    EXPECT_OUT("out: max abs error", "run ring -i packed -o got --golden want --tolerance 1e-5 "
+                                     "--ranks 3 --layout zigzag --method auto --causal");
+    EXPECT_FAILED("packed: cu_seqlens_q: a stream is one sequence", "run ring -i packed -o got");
+    EXPECT_FAILED("unlike: cu_seqlens_q and cu_seqlens_k differ",
+                  "run ring -i unlike -o got --ranks 2");
 }
 
 static void ring_keeps_the_order(void **state)
@@ -369,12 +397,12 @@ static void sparse_complains(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(ring_streams),     cmocka_unit_test(ring_takes_a_shard),
-        cmocka_unit_test(ring_of_ranks),    cmocka_unit_test(ring_keeps_the_order),
-        cmocka_unit_test(ring_complains),   cmocka_unit_test(dilated_in_spans),
-        cmocka_unit_test(sparse_by_text),   cmocka_unit_test(sparse_by_head),
-        cmocka_unit_test(sparse_by_budget), cmocka_unit_test(sparse_by_gate),
-        cmocka_unit_test(sparse_complains),
+        cmocka_unit_test(ring_streams),         cmocka_unit_test(ring_takes_a_shard),
+        cmocka_unit_test(ring_of_ranks),        cmocka_unit_test(ring_of_documents),
+        cmocka_unit_test(ring_keeps_the_order), cmocka_unit_test(ring_complains),
+        cmocka_unit_test(dilated_in_spans),     cmocka_unit_test(sparse_by_text),
+        cmocka_unit_test(sparse_by_head),       cmocka_unit_test(sparse_by_budget),
+        cmocka_unit_test(sparse_by_gate),       cmocka_unit_test(sparse_complains),
     };
     return cmocka_run_group_tests(tests, make_files, remove_folder);
 }

@@ -7,8 +7,7 @@
 
 #include <math.h>
 
-/* ---- the library, or with a fault
- * --------------------------------------------------------------- */
+/* ---- the library, or with a fault ------------------------------------------------------------ */
 
 static heed_status_t note(heed_delayed_scaling_t *s, float amax)
 {
@@ -48,8 +47,7 @@ static heed_status_t measure(const heed_tensor_t *reference, const heed_tensor_t
     return fault == FAULT_ACCEPTS ? HEED_OK : status;
 }
 
-/* ---- the model: a list of all steps' amaxes, the window looked up in it
- * ---------------------------- */
+/* ---- the model: a list of all steps' amaxes, the window looked up in it ---------------------- */
 
 enum { MOST_STEPS = 64 };
 
@@ -200,8 +198,7 @@ static void bad_states(void **state)
     expect_fails(note(&s, 1), HEED_ERROR_VALUE, "relative_margin=nan");
 }
 
-/* ---- error statistics
- * ------------------------------------------------------------------------------ */
+/* ---- error statistics ------------------------------------------------------------------------ */
 
 static void statistics(void **state)
 {

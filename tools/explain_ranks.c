@@ -5,6 +5,7 @@
 #include "text.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { MOST = 64 };
@@ -27,6 +28,24 @@ static void describe(const heed_attention_desc_t *attention, const explain_ranks
     desc->lse = attention->lse;
     desc->tokens = attention->k.shape[1];
     desc->queries = attention->q.shape[1] == desc->tokens ? 0 : attention->q.shape[1];
+}
+
+/* Documents as long as can be alike, since a problem has their number alone; free the starts. */
+static int add_documents(const heed_attention_desc_t *attention, heed_context_parallel_desc_t *desc,
+                         int64_t *count, int32_t **starts)
+{
+    if (!attention->cu_seqlens_q.ndim && !attention->cu_seqlens_k.ndim)
+        return TOOL_OK;
+    if (!attention->cu_seqlens_q.ndim || !attention->cu_seqlens_k.ndim)
+        return tool_fail("--ranks: documents have queries and keys: ragged=qk");
+    *count = attention->cu_seqlens_k.shape[0];
+    *starts = malloc((size_t)*count * sizeof **starts);
+    if (!*starts)
+        return tool_fail("out of memory for %lld documents", (long long)*count - 1);
+    for (int64_t d = 0; d < *count; d++)
+        (*starts)[d] = (int32_t)((double)desc->tokens * (double)d / (double)(*count - 1));
+    desc->cu_seqlens = heed_tensor(*starts, HEED_I32, 1, count, NULL);
+    return TOOL_OK;
 }
 
 static void print_verdict(const heed_context_parallel_verdict_t *verdict)
@@ -57,9 +76,15 @@ int explain_ranks(heed_context_t *context, const heed_problem_t *problem, const 
     if (strcmp(heed_problem_op(problem), "attention") != 0)
         return tool_fail("--ranks is for attention, not for %s", heed_problem_op(problem));
     describe(attention, options, &desc);
+    int64_t documents;
+    int32_t *starts = NULL;
+    int code = add_documents(attention, &desc, &documents, &starts);
+    if (code != TOOL_OK)
+        return code;
     heed_status_t status =
         heed_context_parallel_explain(context, options->ranks, options->rate * 1e9,
                                       options->latency * 1e3, &desc, verdicts, MOST, &count);
+    free(starts);
     if (status)
         return tool_fail_status(status);
     heed_problem_text(problem, text, sizeof text);

@@ -20,8 +20,10 @@ typedef struct job {
     heed_context_t *context;
     long_input_t input;
     long_output_t output;
-    heed_comm_t comm;    /* of processes; size 0: none */
-    int64_t first, rows; /* queries */
+    heed_tensor_t cu_seqlens; /* where documents begin, ndim 0: one */
+    int64_t starts;           /* how many */
+    heed_comm_t comm;         /* of processes; size 0: none */
+    int64_t first, rows;      /* queries */
     int64_t block, chunk;
     double pairs;       /* visible ones of one head */
     double done, spans; /* queries times keys that are walked over */
@@ -185,6 +187,7 @@ static heed_status_t ring(const job_t *job, const long_block_t *block)
     desc.v = job->input.v.tensor;
     desc.out = block->out_tensor;
     desc.lse = block->lse_tensor;
+    desc.cu_seqlens = job->cu_seqlens;
     if (arguments->mpi)
         return heed_context_parallel_attention(job->context, &job->comm, &desc);
     return heed_context_parallel_virtual(job->context, arguments->ranks, &desc);
@@ -269,6 +272,32 @@ static int check_rows(job_t *job)
     return TOOL_OK;
 }
 
+/* Documents of the file: cu_seqlens_q, and cu_seqlens_k alike. */
+static int find_documents(job_t *job)
+{
+    static const char *const names[] = {"cu_seqlens_q", "cu_seqlens_k"};
+    const st_tensor_t *starts[2];
+    for (int i = 0; i < 2; i++) {
+        starts[i] = st_find(job->input.file, names[i]);
+        if (starts[i] && (starts[i]->dtype->heed != HEED_I32 || starts[i]->ndim != 1))
+            return tool_fail("%s: %s is not an axis of I32", st_path(job->input.file), names[i]);
+    }
+    if (!starts[0] && !starts[1])
+        return TOOL_OK;
+    if (!starts[0] || !starts[1] || starts[0]->bytes != starts[1]->bytes ||
+        memcmp(starts[0]->data, starts[1]->data, starts[0]->bytes) != 0)
+        return tool_fail("%s: cu_seqlens_q and cu_seqlens_k differ: each token has a query and a "
+                         "key",
+                         st_path(job->input.file));
+    if (!ring_has_ranks(job->arguments))
+        return tool_fail("%s: cu_seqlens_q: a stream is one sequence; --ranks takes documents",
+                         st_path(job->input.file));
+    job->starts = starts[0]->shape[0];
+    job->cu_seqlens =
+        heed_tensor((void *)(uintptr_t)starts[0]->data, HEED_I32, 1, &job->starts, NULL);
+    return TOOL_OK;
+}
+
 /* Opens what is read and what is written; all ranks do, or none. */
 static int prepare(job_t *job, char *problem, size_t size)
 {
@@ -276,6 +305,8 @@ static int prepare(job_t *job, char *problem, size_t size)
     int code = long_open(&arguments->all, &job->input);
     if (code == TOOL_OK)
         code = check_rows(job);
+    if (code == TOOL_OK)
+        code = find_documents(job);
     code = ranks_agree(job->context, &job->comm, code);
     if (code != TOOL_OK)
         return code;

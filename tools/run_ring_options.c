@@ -23,7 +23,8 @@ static const struct argp_option options[] = {
 static const char doc[] =
     "Attention of the q, k and v of a safetensors file, of any length. Keys and values are read "
     "from the file in chunks while queries, their results and one chunk are in memory; causal "
-    "masks and windows go by position, the last query at the last key."
+    "masks and windows go by position, the last query at the last key. Ranks take documents in one "
+    "sequence, which begin at cu_seqlens_q and cu_seqlens_k."
     "\v"
     "Examples:\n"
     "  heed run ring -i qkv.safetensors -o out.safetensors --causal\n"

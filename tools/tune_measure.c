@@ -58,8 +58,7 @@ static void measure_rates(const heed_device_info_t *cpu, double seconds, tune_pr
     }
 }
 
-/* ---- casts ------------------------------------------------------------------------------------
- */
+/* ---- casts ----------------------------------------------------------------------------------- */
 
 /* 8192 elements of up to four bytes, and as many of up to two: about a first cache. */
 enum { CAST_ELEMENTS = 1 << 13, CAST_BYTES = 6 * CAST_ELEMENTS };
@@ -125,8 +124,7 @@ static void measure_casts(const heed_device_info_t *cpu, double seconds, tune_pr
     }
 }
 
-/* ---- the cost of a team ------------------------------------------------------------------------
- */
+/* ---- the cost of a team ---------------------------------------------------------------------- */
 
 /* Many small casts, so large that one starts a team and so small that the team is most of it. */
 enum { TEAM_ELEMENTS = 1 << 16, TEAM_ROUNDS = 4000 };

@@ -66,6 +66,7 @@ typedef struct heed_context_parallel_desc {
     heed_tensor_t v;    /* [B,m,Hk,Dv] q's dtype */
     heed_tensor_t out;  /* [B,n,H,Dv] q's dtype or f32 */
     heed_tensor_t lse;  /* [B,H,n] f32, optional */
+    heed_tensor_t cu_seqlens; /* [documents+1] i32, optional */
 } heed_context_parallel_desc_t;
 
 static inline heed_context_parallel_desc_t heed_context_parallel_desc(void)
@@ -83,8 +84,7 @@ static inline heed_context_parallel_desc_t heed_context_parallel_desc(void)
 /* Called by every rank with its own desc and comm; all but memory and strides has to agree, which
  * is found out before tokens move. Transfers go on in a thread of their own while this one
  * computes. ALL_TO_ALL exchanges whole heads: H has to be a multiple of the ranks (of `group`), and
- * Hk too, or the ranks of Hk, where neighbouring ranks get the same key head. Documents packed into
- * one sequence are not known here: there is no field that would be ignored. Errors: those of
+ * Hk too, or the ranks of Hk, where neighbouring ranks get the same key head. Errors: those of
  * attention; UNSUPPORTED where the method does not take the problem; COMM where ranks disagree,
  * fail or do not answer in time. */
 HEED_API HEED_MUST_USE heed_status_t heed_context_parallel_attention(

@@ -183,8 +183,7 @@ typedef struct heed_pipeline_task {
  * forward of the last part and a backward of part 0. Another status than HEED_OK ends the run.
  *
  * Calls of one stage come from one thread, one after the other; those of several stages at the same
- * time. A backward of weights may come long after that of inputs (ZB_H1, ZB_H2, DUALPIPE). Paired
- * actions come one after the other. */
+ * time. A backward of weights may come long after that of inputs (ZB_H1, ZB_H2, DUALPIPE). */
 typedef struct heed_pipeline_calls {
     uint32_t struct_size;
     heed_status_t (*forward)(void *user, const heed_pipeline_task_t *task, const void *in,
@@ -194,6 +193,14 @@ typedef struct heed_pipeline_calls {
     heed_status_t (*backward_weight)(void *user, const heed_pipeline_task_t *task);
     size_t activation_bytes, gradient_bytes; /* of a message */
     void *user;
+    /* Optional. A pair of DUALPIPE as one call, to be overlapped: the forward of one microbatch and
+     * the whole backward, by inputs and by weights, of another, in and out as above. NULL: forward,
+     * backward_input, backward_weight, one after the other. */
+    heed_status_t (*pair)(void *user, const heed_pipeline_task_t *forward, const void *forward_in,
+                          void *forward_out, const heed_pipeline_task_t *backward,
+                          const void *backward_in, void *backward_out);
+    int32_t timeout_ms; /* heed_pipeline_run: that a stage waits for a message or for room, longer
+                           than any call takes; then the run ends with COMM. 0: for ever */
 } heed_pipeline_calls_t;
 
 /* What carries messages between stages. Both return when `data` may be used again. A channel is a
@@ -219,7 +226,9 @@ HEED_API HEED_MUST_USE heed_status_t heed_pipeline_run_stage(heed_context_t *con
 
 /* The whole pipeline within this process, a thread for each stage, with queues of desc->queue
  * messages between them. Returns when all have ended, with the first failure if there was one: then
- * the other stages stop at their next message. Errors: as above. */
+ * the other stages stop at their next message. Where a call hangs, the others stop after
+ * calls->timeout_ms, and this returns with COMM as soon as that call does: a thread cannot be ended
+ * from outside. Errors: as above. */
 HEED_API HEED_MUST_USE heed_status_t heed_pipeline_run(heed_context_t *context,
                                                        const heed_pipeline_desc_t *desc,
                                                        const heed_pipeline_calls_t *calls);

@@ -110,6 +110,8 @@ typedef struct heed_ring_desc {
     heed_tensor_t v;   /* [B,n,Hk,Dv] q's dtype */
     heed_tensor_t out; /* [B,n,H,Dv] q's dtype or f32 */
     heed_tensor_t lse; /* [B,H,n] f32, optional */
+    heed_tensor_t cu_seqlens; /* [documents+1] i32 with data, optional: document d has the tokens
+                                 from its number d to its number d+1, in every batch entry */
 } heed_ring_desc_t;
 
 static inline heed_ring_desc_t heed_ring_desc(void)
@@ -126,8 +128,9 @@ static inline heed_ring_desc_t heed_ring_desc(void)
 
 /* Attention of this rank's queries over the keys of all. Called by every rank with its own desc and
  * comm; sizes, dtype, layout, causal and windows have to agree, which is found out before keys and
- * values move. While a rank computes on one part the next is on its way. Documents packed into one
- * sequence are not known to a ring: there is no field that would be ignored.
+ * values move. While a rank computes on one part the next is on its way. Queries see keys of their
+ * own document alone (cu_seqlens, the same on all ranks: from 0 up to tokens, never falling; a
+ * document may be empty, and lie on any number of ranks).
  * Errors: those of attention; COMM where ranks disagree, fail or do not answer. */
 HEED_API HEED_MUST_USE heed_status_t heed_ring_attention(heed_context_t *context,
                                                          const heed_comm_t *comm,

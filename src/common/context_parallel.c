@@ -133,4 +133,5 @@ void hd_ring_describe(const heed_ring_desc_t *ring, heed_context_parallel_desc_t
     parallel->v = ring->v;
     parallel->out = ring->out;
     parallel->lse = ring->lse;
+    parallel->cu_seqlens = ring->cu_seqlens;
 }

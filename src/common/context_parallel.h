@@ -16,6 +16,13 @@ typedef struct hd_tokens {
     int64_t offset; /* position of the first of all, which `whole` tensors begin with */
 } hd_tokens_t;
 
+/* Documents packed into one sequence: number d has the positions from starts[d * stride] up to the
+ * next start. */
+typedef struct hd_documents {
+    const int32_t *starts; /* NULL: all tokens are one */
+    int64_t stride, count, tokens;
+} hd_documents_t;
+
 /* The heads of one member of a group: `count` of the queries, the key_count that belong to them. */
 typedef struct hd_deal {
     int64_t count, key_count, key_first;
@@ -35,6 +42,7 @@ struct hd_cp {
     heed_tensor_t q, k, v, out, lse;   /* complete, the caller's */
     hd_axes_t axes[HD_STEP_OPERANDS];
     hd_tokens_t queries, keys; /* this rank's */
+    hd_documents_t documents;
     hd_state_t state;
     hd_steps_t steps;
     int64_t *phase_end; /* steps of phase t end there */
@@ -80,6 +88,19 @@ int64_t hd_tokens_row(const hd_tokens_t *tokens, int64_t position);
 void hd_cp_band(const heed_context_parallel_desc_t *desc, const heed_ring_run_t *queries,
                 const heed_ring_run_t *keys, int64_t *low, int64_t *high);
 
+/* What two runs have of one document, and how many of their rows come before. */
+typedef struct hd_shared {
+    heed_ring_run_t queries, keys;
+    int64_t query_row, key_row;
+} hd_shared_t;
+
+/* The first document that may have tokens of both, and what they have of document d: false where it
+ * and all behind it have none. */
+int64_t hd_documents_find(const hd_documents_t *documents, const heed_ring_run_t *queries,
+                          const heed_ring_run_t *keys);
+bool hd_documents_share(const hd_documents_t *documents, int64_t d, const heed_ring_run_t *queries,
+                        const heed_ring_run_t *keys, hd_shared_t *shared);
+
 /* ---- checking (cp_check.c) ------------------------------------------------------------------- */
 
 heed_status_t hd_cp_check(hd_cp_t *cp);
@@ -87,6 +108,9 @@ heed_status_t hd_cp_check(hd_cp_t *cp);
 /* Parts of it: the descriptor's numbers, and what tensors of any rows must have in common. */
 heed_status_t hd_cp_check_numbers(const hd_cp_t *cp);
 heed_status_t hd_cp_check_kinds(const hd_cp_t *cp);
+
+/* desc.cu_seqlens into cp->documents. */
+heed_status_t hd_cp_check_documents(hd_cp_t *cp);
 
 /* own is what this rank has found; COMM where another cannot take part or differs. */
 heed_status_t hd_cp_agree(const hd_cp_t *cp, heed_status_t own);

@@ -120,10 +120,57 @@ heed_status_t hd_cp_check_kinds(const hd_cp_t *cp)
     return check_dtypes(cp);
 }
 
+static heed_status_t check_starts(const hd_documents_t *documents)
+{
+    int64_t before = 0;
+    for (int64_t d = 0; d <= documents->count; d++) {
+        int64_t start = documents->starts[d * documents->stride];
+        if (d == 0 ? start != 0 : start < before)
+            return hd_fail(HEED_ERROR_VALUE,
+                           "cu_seqlens[%lld]=%lld: starts rise from 0 (before: "
+                           "%lld)",
+                           (long long)d, (long long)start, (long long)before);
+        before = start;
+    }
+    if (before != documents->tokens)
+        return hd_fail(HEED_ERROR_VALUE, "cu_seqlens[%lld]=%lld, but tokens=%lld",
+                       (long long)documents->count, (long long)before,
+                       (long long)documents->tokens);
+    return HEED_OK;
+}
+
+heed_status_t hd_cp_check_documents(hd_cp_t *cp)
+{
+    const heed_tensor_t *from = &cp->desc.cu_seqlens;
+    heed_tensor_t starts;
+    hd_axes_t axes;
+    cp->documents = (hd_documents_t){.count = 1, .tokens = cp->desc.tokens};
+    if (!from->ndim)
+        return HEED_OK;
+    HD_TRY(hd_tensor_complete("cu_seqlens", from, false, &starts, &axes));
+    if (starts.ndim != 1 || starts.shape[0] < 2)
+        return hd_fail(HEED_ERROR_SHAPE,
+                       "cu_seqlens has %d axes, %lld elements: it is [documents "
+                       "+ 1]",
+                       starts.ndim, (long long)hd_tensor_elements(&starts));
+    if (starts.dtype != HEED_I32)
+        return hd_fail(HEED_ERROR_DTYPE, "cu_seqlens is %s, not i32",
+                       heed_dtype_name(starts.dtype));
+    if (from->device.type != HEED_DEVICE_CPU)
+        return hd_fail(HEED_ERROR_UNSUPPORTED, "cu_seqlens.device is no CPU");
+    if (!from->data)
+        return hd_fail(HEED_ERROR_NULL, "cu_seqlens.data is null");
+    cp->documents.starts = (const int32_t *)(const void *)hd_tensor_data(from);
+    cp->documents.stride = starts.strides[0];
+    cp->documents.count = starts.shape[0] - 1;
+    return check_starts(&cp->documents);
+}
+
 heed_status_t hd_cp_check(hd_cp_t *cp)
 {
     const heed_context_parallel_desc_t *desc = &cp->desc;
     HD_TRY(hd_cp_check_numbers(cp));
+    HD_TRY(hd_cp_check_documents(cp));
     cp->keys = hd_cp_keys(desc, cp->comm.size, cp->comm.rank);
     cp->queries = hd_cp_queries(desc, cp->comm.size, cp->comm.rank);
     HD_TRY(check_tensor(cp, HEED_ATTENTION_Q, "q", &desc->q, &cp->q));
@@ -137,24 +184,63 @@ heed_status_t hd_cp_check(hd_cp_t *cp)
 
 /* ---- agreement ------------------------------------------------------------------------------- */
 
+/* Of where documents begin. */
+static int64_t checksum(const hd_documents_t *documents)
+{
+    uint64_t sum = 1469598103934665603u; /* FNV-1a */
+    for (int64_t d = 0; documents->starts && d <= documents->count; d++)
+        sum = (sum ^ (uint32_t)documents->starts[d * documents->stride]) * 1099511628211u;
+    return (int64_t)(sum >> 1);
+}
+
 heed_status_t hd_cp_agree(const hd_cp_t *cp, heed_status_t own)
 {
-    static const char *const names[] = {
-        "method",       "layout",       "group",           "causal",         "window_left",
-        "window_right", "tokens",       "queries",         "everywhere",     "size of comm",
-        "batch",        "heads of q",   "heads of k",      "head size of q", "head size of v",
-        "dtype",        "dtype of out", "presence of lse", "scale"};
+    static const char *const names[] = {"method",
+                                        "layout",
+                                        "group",
+                                        "causal",
+                                        "window_left",
+                                        "window_right",
+                                        "tokens",
+                                        "queries",
+                                        "everywhere",
+                                        "size of comm",
+                                        "batch",
+                                        "heads of q",
+                                        "heads of k",
+                                        "head size of q",
+                                        "head size of v",
+                                        "dtype",
+                                        "dtype of out",
+                                        "presence of lse",
+                                        "number of documents",
+                                        "checksum of cu_seqlens",
+                                        "scale"};
     const heed_context_parallel_desc_t *desc = &cp->desc;
     hd_greeting_t greeting;
     memset(&greeting, 0, sizeof(greeting));
     greeting.bad = own != HEED_OK;
     if (own == HEED_OK) {
-        const int64_t numbers[HD_GREETING_NUMBERS] = {
-            desc->method,           desc->layout,       desc->group,    desc->causal,
-            desc->window_left,      desc->window_right, desc->tokens,   desc->queries,
-            desc->everywhere,       cp->comm.size,      cp->q.shape[0], cp->q.shape[2],
-            cp->k.shape[2],         cp->q.shape[3],     cp->v.shape[3], (int64_t)cp->q.dtype,
-            (int64_t)cp->out.dtype, cp->lse.ndim != 0};
+        const int64_t numbers[HD_GREETING_NUMBERS] = {desc->method,
+                                                      desc->layout,
+                                                      desc->group,
+                                                      desc->causal,
+                                                      desc->window_left,
+                                                      desc->window_right,
+                                                      desc->tokens,
+                                                      desc->queries,
+                                                      desc->everywhere,
+                                                      cp->comm.size,
+                                                      cp->q.shape[0],
+                                                      cp->q.shape[2],
+                                                      cp->k.shape[2],
+                                                      cp->q.shape[3],
+                                                      cp->v.shape[3],
+                                                      (int64_t)cp->q.dtype,
+                                                      (int64_t)cp->out.dtype,
+                                                      cp->lse.ndim != 0,
+                                                      cp->documents.count,
+                                                      checksum(&cp->documents)};
         memcpy(greeting.numbers, numbers, sizeof(numbers));
         greeting.real = desc->scale;
     }

@@ -83,6 +83,7 @@ heed_status_t heed_context_parallel_explain(heed_context_t *context, int32_t ran
     cp.comm = (heed_comm_t){
         .size = ranks, .bytes_per_second = bytes_per_second, .latency_ns = latency_ns};
     HD_TRY(hd_cp_check_numbers(&cp));
+    HD_TRY(hd_cp_check_documents(&cp));
     HD_TRY(look("q", &desc->q, 4, &cp.q, &cp.axes[HEED_ATTENTION_Q]));
     HD_TRY(look("k", &desc->k, 4, &cp.k, &cp.axes[HEED_ATTENTION_K]));
     HD_TRY(look("v", &desc->v, 4, &cp.v, &cp.axes[HEED_ATTENTION_V]));

@@ -43,13 +43,17 @@ static double pairs_of_runs(const heed_context_parallel_desc_t *desc, heed_ring_
     return pairs;
 }
 
-static double pairs(const heed_context_parallel_desc_t *desc, const hd_tokens_t *queries,
-                    const hd_tokens_t *keys)
+static double pairs(const hd_cp_t *cp, const hd_tokens_t *queries, const hd_tokens_t *keys)
 {
     double all = 0;
     for (int a = 0; a < queries->count; a++)
-        for (int b = 0; b < keys->count; b++)
-            all += pairs_of_runs(desc, queries->runs[a], &keys->runs[b]);
+        for (int b = 0; b < keys->count; b++) {
+            const heed_ring_run_t *q = &queries->runs[a], *k = &keys->runs[b];
+            hd_shared_t shared;
+            for (int64_t d = hd_documents_find(&cp->documents, q, k);
+                 hd_documents_share(&cp->documents, d, q, k, &shared); d++)
+                all += pairs_of_runs(&cp->desc, shared.queries, &shared.keys);
+        }
     return all;
 }
 
@@ -97,7 +101,7 @@ static void add_rounds(const model_t *model, const hd_grid_t *grid, bool keys, d
             int32_t other = (g + grid->groups - t) % grid->groups;
             hd_tokens_t q = tokens_of(model, grid, keys ? g : other, true);
             hd_tokens_t k = tokens_of(model, grid, keys ? other : g, false);
-            work = fmax(work, pairs(&model->cp->desc, &q, &k));
+            work = fmax(work, pairs(model->cp, &q, &k));
             rows = fmax(rows, (double)(keys ? k.rows : q.rows));
         }
         bool last = t + 1 == grid->groups;
@@ -144,7 +148,7 @@ static void model_gather(const model_t *model, verdict_t *verdict)
         double all = 0;
         for (int32_t other = 0; other < model->size; other++) {
             hd_tokens_t keys = hd_cp_keys(desc, model->size, other);
-            all += pairs(desc, &queries, &keys);
+            all += pairs(model->cp, &queries, &keys);
             rows = fmax(rows, (double)keys.rows);
         }
         work = fmax(work, all);
@@ -174,7 +178,7 @@ static void model_tree(const model_t *model, verdict_t *verdict)
                             (double)model->cp->q.shape[2];
     for (int32_t r = 0; r < model->size; r++) {
         hd_tokens_t keys = hd_cp_keys(desc, model->size, r);
-        work = fmax(work, pairs(desc, &queries, &keys));
+        work = fmax(work, pairs(model->cp, &queries, &keys));
     }
     add_step(verdict, work * model->pair_ns, 0);
     if (model->size == 1)
@@ -249,7 +253,7 @@ static void judge(const model_t *model, verdict_t *verdict)
         model_ring(model, verdict->group, verdict);
     hd_tokens_t all = hd_cp_keys(desc, 1, 0), queries = hd_cp_queries(desc, 1, 0);
     verdict->total_ns = verdict->compute_ns + verdict->exposed_ns;
-    double ideal = pairs(desc, &queries, &all) * model->pair_ns / model->size;
+    double ideal = pairs(model->cp, &queries, &all) * model->pair_ns / model->size;
     verdict->efficiency = verdict->total_ns > 0 ? ideal / verdict->total_ns : 1;
 }
 

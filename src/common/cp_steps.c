@@ -70,6 +70,32 @@ static heed_status_t add_turns(hd_cp_t *cp, const pair_t *pair)
     return HEED_OK;
 }
 
+static void cut(hd_rows_t *rows, int64_t before, int64_t count)
+{
+    rows->first += before * rows->distance;
+    rows->count = count;
+}
+
+/* Of every document that both runs have tokens of. */
+static heed_status_t add_documents(hd_cp_t *cp, const pair_t *pair)
+{
+    const hd_documents_t *documents = &cp->documents;
+    hd_shared_t shared;
+    for (int64_t d = hd_documents_find(documents, &pair->q_run, &pair->k_run);
+         hd_documents_share(documents, d, &pair->q_run, &pair->k_run, &shared); d++) {
+        pair_t part = *pair;
+        if (shared.queries.count == 0 || shared.keys.count == 0)
+            continue;
+        part.q_run = shared.queries;
+        part.k_run = shared.keys;
+        cut(&part.q_rows, shared.query_row, shared.queries.count);
+        cut(&part.out_rows, shared.query_row, shared.queries.count);
+        cut(&part.k_rows, shared.key_row, shared.keys.count);
+        HD_TRY(add_turns(cp, &part));
+    }
+    return HEED_OK;
+}
+
 heed_status_t hd_cp_add(hd_cp_t *cp, const hd_side_t *queries, const hd_side_t *results,
                         const hd_side_t *keys)
 {
@@ -83,7 +109,7 @@ heed_status_t hd_cp_add(hd_cp_t *cp, const hd_side_t *queries, const hd_side_t *
                            .q_rows = rows_of(queries, a),
                            .out_rows = rows_of(results, a),
                            .k_rows = rows_of(keys, b)};
-            HD_TRY(add_turns(cp, &pair));
+            HD_TRY(add_documents(cp, &pair));
         }
     return HEED_OK;
 }

@@ -117,6 +117,57 @@ int64_t hd_tokens_row(const hd_tokens_t *tokens, int64_t position)
     return (position - run->first) / run->distance;
 }
 
+/* ---- documents ------------------------------------------------------------------------------- */
+
+/* Where document d begins; the last one ends where one more would. */
+static int64_t start_of(const hd_documents_t *documents, int64_t d)
+{
+    if (!documents->starts)
+        return d ? documents->tokens : 0;
+    return documents->starts[d * documents->stride];
+}
+
+static int64_t end_of(const heed_ring_run_t *run)
+{
+    return run->first + run->count * run->distance;
+}
+
+int64_t hd_documents_find(const hd_documents_t *documents, const heed_ring_run_t *queries,
+                          const heed_ring_run_t *keys)
+{
+    int64_t from = hd_max(queries->first, keys->first), low = 0, high = documents->count;
+    while (low < high) {
+        int64_t middle = low + (high - low) / 2;
+        if (start_of(documents, middle + 1) <= from)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+/* The tokens of a run from position `from` up to `end`; *before come before them. */
+static heed_ring_run_t within(const heed_ring_run_t *run, int64_t from, int64_t end,
+                              int64_t *before)
+{
+    int64_t first = hd_ceil_div(hd_max(from - run->first, 0), run->distance);
+    int64_t last = hd_ceil_div(hd_max(end - run->first, 0), run->distance);
+    *before = hd_min(first, run->count);
+    return (heed_ring_run_t){run->first + *before * run->distance, run->distance,
+                             hd_min(last, run->count) - *before};
+}
+
+bool hd_documents_share(const hd_documents_t *documents, int64_t d, const heed_ring_run_t *queries,
+                        const heed_ring_run_t *keys, hd_shared_t *shared)
+{
+    if (d >= documents->count)
+        return false;
+    int64_t from = start_of(documents, d), end = start_of(documents, d + 1);
+    shared->queries = within(queries, from, end, &shared->query_row);
+    shared->keys = within(keys, from, end, &shared->key_row);
+    return from < hd_min(end_of(queries), end_of(keys));
+}
+
 /* ---- bands ----------------------------------------------------------------------------------- */
 
 static int64_t floor_div(int64_t a, int64_t b)

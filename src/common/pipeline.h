@@ -53,4 +53,18 @@ static inline int32_t hd_channel(const heed_action_t *actions, const heed_action
 heed_status_t hd_pipeline_check(const heed_pipeline_desc_t *desc, const heed_action_t *actions,
                                 const int32_t *first);
 
+/* ---- running (pipeline_stage.c) -------------------------------------------------------------- */
+
+/* Copies the caller's functions, whose optional end may be missing, and checks them. */
+heed_status_t hd_pipeline_calls(const heed_pipeline_calls_t *from, heed_pipeline_calls_t *calls);
+
+/* Of a message. */
+size_t hd_pipeline_bytes(const heed_pipeline_calls_t *calls, int gradient);
+
+/* heed_pipeline_run_stage where all is known to be good. */
+heed_status_t hd_pipeline_run_stage(heed_context_t *context, const heed_pipeline_desc_t *desc,
+                                    const heed_action_t *actions, const int32_t *first,
+                                    int32_t stage, const heed_pipeline_calls_t *calls,
+                                    const heed_pipeline_link_t *link);
+
 #endif

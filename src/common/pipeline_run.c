@@ -1,145 +1,10 @@
-/* A stage over a link, and all stages of a pipeline as threads of one process. */
+/* All stages of a pipeline as threads of one process. */
 #define _GNU_SOURCE
 #include "pipeline.h"
 
 #include <pthread.h>
 #include <string.h>
-
-/* ---- one stage ------------------------------------------------------------------------------- */
-
-/* Messages of a stage on their way in and out, of activations and of gradients. */
-typedef struct runner {
-    const heed_pipeline_desc_t *desc;
-    const heed_action_t *actions;
-    const heed_pipeline_calls_t *calls;
-    const heed_pipeline_link_t *link;
-    int32_t stage;
-    void *in[2], *out[2];
-    bool has_in[2];
-    char before[256]; /* this thread's last sentence when the stage began */
-} runner_t;
-
-static heed_status_t check_calls(const heed_pipeline_calls_t *from, heed_pipeline_calls_t *calls)
-{
-    static const size_t most = SIZE_MAX / 64;
-    HD_TRY(hd_struct_copy(calls, sizeof(*calls), from, sizeof(*calls), "calls"));
-    if (!calls->forward || !calls->backward_input || !calls->backward_weight)
-        return hd_fail(HEED_ERROR_NULL, "calls.%s is null",
-                       !calls->forward          ? "forward"
-                       : !calls->backward_input ? "backward_input"
-                                                : "backward_weight");
-    if (calls->activation_bytes > most || calls->gradient_bytes > most)
-        return hd_fail(HEED_ERROR_VALUE, "calls.activation_bytes=%zu, gradient_bytes=%zu: too many",
-                       calls->activation_bytes, calls->gradient_bytes);
-    return HEED_OK;
-}
-
-static size_t bytes_of(const heed_pipeline_calls_t *calls, int gradient)
-{
-    return gradient ? calls->gradient_bytes : calls->activation_bytes;
-}
-
-static heed_status_t name_failure(const runner_t *run, const heed_action_t *action,
-                                  heed_status_t status)
-{
-    static const char *const names[] = {"forward", "backward_input", "backward_weight", "send",
-                                        "recv"};
-    const char *why = heed_last_error(); /* an older one says nothing of this failure */
-    bool is_new = strncmp(why, run->before, sizeof(run->before) - 1) != 0;
-    return hd_fail(status, "stage %d, %s of microbatch %d: %s", run->stage, names[action->kind],
-                   action->microbatch, is_new ? why : heed_status_text(status));
-}
-
-static heed_status_t carry(runner_t *run, const heed_action_t *action)
-{
-    const heed_pipeline_link_t *link = run->link;
-    int gradient = action->gradient;
-    size_t bytes = bytes_of(run->calls, gradient);
-    int32_t channel = hd_channel(run->actions, action);
-    if (action->kind == HEED_ACTION_SEND)
-        return link->send(link->user, action->peer, channel, run->out[gradient], bytes);
-    if (run->has_in[gradient])
-        return hd_fail(HEED_ERROR_VALUE, "the message before was not used");
-    run->has_in[gradient] = true;
-    return link->recv(link->user, action->peer, channel, run->in[gradient], bytes);
-}
-
-/* A forward comes from the part before and goes to the next, a backward the other way. */
-static heed_status_t work(runner_t *run, const heed_action_t *action)
-{
-    const heed_pipeline_calls_t *calls = run->calls;
-    int back = action->kind != HEED_ACTION_FORWARD;
-    heed_pipeline_task_t task = {run->stage, action->chunk,
-                                 hd_part(run->desc, run->stage, action->chunk), hd_parts(run->desc),
-                                 action->microbatch};
-    if (action->kind == HEED_ACTION_BACKWARD_WEIGHT)
-        return calls->backward_weight(calls->user, &task);
-    bool is_first = task.part == (back ? task.parts - 1 : 0);
-    bool is_last = task.part == (back ? 0 : task.parts - 1);
-    if (is_first == run->has_in[back])
-        return hd_fail(HEED_ERROR_VALUE, "%s",
-                       is_first ? "a message came for it" : "no message came");
-    run->has_in[back] = false;
-    return (back ? calls->backward_input : calls->forward)(
-        calls->user, &task, is_first ? NULL : run->in[back], is_last ? NULL : run->out[back]);
-}
-
-static heed_status_t perform(runner_t *run, const int32_t *first)
-{
-    for (int32_t i = first[run->stage]; i < first[run->stage + 1]; i++) {
-        const heed_action_t *action = &run->actions[i];
-        heed_status_t status = hd_is_message(action) ? carry(run, action) : work(run, action);
-        if (status != HEED_OK)
-            return name_failure(run, action, status);
-    }
-    return HEED_OK;
-}
-
-/* desc, calls and lists are good. */
-static heed_status_t run_stage(heed_context_t *context, runner_t *run, const int32_t *first)
-{
-    size_t bytes[2], at = 0;
-    for (int gradient = 0; gradient < 2; gradient++)
-        bytes[gradient] = hd_round_up(bytes_of(run->calls, gradient) + 1, 64);
-    char *memory = hd_alloc_aligned(context, 2 * (bytes[0] + bytes[1]), 64);
-    if (!memory)
-        return hd_fail(HEED_ERROR_OUT_OF_MEMORY, "no memory for the messages of stage %d",
-                       run->stage);
-    for (int gradient = 0; gradient < 2; gradient++) {
-        run->in[gradient] = memory + at;
-        run->out[gradient] = memory + at + bytes[gradient];
-        at += 2 * bytes[gradient];
-    }
-    hd_text_t before = hd_text(run->before, sizeof(run->before));
-    hd_text_add(&before, "%s", heed_last_error());
-    heed_status_t status = perform(run, first);
-    hd_free(context, memory);
-    return status;
-}
-
-heed_status_t heed_pipeline_run_stage(heed_context_t *context, const heed_pipeline_desc_t *from,
-                                      const heed_action_t *actions, const int32_t *first,
-                                      int32_t stage, const heed_pipeline_calls_t *from_calls,
-                                      const heed_pipeline_link_t *link)
-{
-    heed_pipeline_desc_t desc;
-    heed_pipeline_calls_t calls;
-    if (!context || !actions || !first || !link || !link->send || !link->recv)
-        return hd_fail(HEED_ERROR_NULL, "%s is null",
-                       !context   ? "context"
-                       : !actions ? "actions"
-                       : !first   ? "first"
-                       : !link    ? "link"
-                                  : "link.send or recv");
-    HD_TRY(hd_pipeline_read(from, &desc));
-    HD_TRY(check_calls(from_calls, &calls));
-    HD_TRY(hd_pipeline_check(&desc, actions, first));
-    if (stage < 0 || stage >= desc.stages)
-        return hd_fail(HEED_ERROR_VALUE, "stage=%d is not 0 to %d", stage, desc.stages - 1);
-    runner_t run = {
-        .desc = &desc, .actions = actions, .calls = &calls, .link = link, .stage = stage};
-    return run_stage(context, &run, first);
-}
+#include <time.h>
 
 /* ---- queues between threads ------------------------------------------------------------------ */
 
@@ -188,19 +53,46 @@ static void fail_all(hall_t *hall, heed_status_t status)
     pthread_mutex_unlock(&hall->lock);
 }
 
-/* Waits until the queue has a message, or room for one; the slot to use, NULL when the run is over.
- * Nobody else touches that slot, so it is copied without the lock. */
-static char *wait_for(member_t *member, const queue_t *queue, bool sends, size_t bytes)
+static struct timespec deadline_of(const hall_t *hall)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    int64_t ns = time.tv_nsec + (int64_t)hall->calls.timeout_ms * 1000000;
+    return (struct timespec){time.tv_sec + ns / 1000000000, ns % 1000000000};
+}
+
+static bool is_over(const member_t *member, const queue_t *queue, bool sends)
+{
+    const hall_t *hall = member->hall;
+    return hall->status != HEED_OK ||
+           (sends ? queue->put - queue->taken != hall->desc.queue : queue->put != queue->taken);
+}
+
+/* Waits until the queue has a message, or room for one; *slot is where, and nobody else touches
+ * that slot, so it is copied without the lock. */
+static heed_status_t wait_for(member_t *member, const queue_t *queue, int32_t other, bool sends,
+                              size_t bytes, char **slot)
 {
     hall_t *hall = member->hall;
+    struct timespec deadline = deadline_of(hall);
+    int timed_out = 0;
     pthread_mutex_lock(&hall->lock);
-    while (hall->status == HEED_OK &&
-           (sends ? queue->put - queue->taken == hall->desc.queue : queue->put == queue->taken))
-        pthread_cond_wait(&member->changed, &hall->lock);
-    bool over = hall->status != HEED_OK;
+    while (!timed_out && !is_over(member, queue, sends)) {
+        if (hall->calls.timeout_ms)
+            timed_out = pthread_cond_timedwait(&member->changed, &hall->lock, &deadline);
+        else
+            pthread_cond_wait(&member->changed, &hall->lock);
+    }
+    bool failed = hall->status != HEED_OK, late = !is_over(member, queue, sends);
     int64_t number = sends ? queue->put : queue->taken;
     pthread_mutex_unlock(&hall->lock);
-    return over ? NULL : queue->slots + (size_t)(number % hall->desc.queue) * bytes;
+    *slot = queue->slots + (size_t)(number % hall->desc.queue) * bytes;
+    if (failed)
+        return hd_fail(HEED_ERROR_COMM, "another stage failed");
+    if (late)
+        return hd_fail(HEED_ERROR_COMM, "stage %d did not answer within %d ms", other,
+                       hall->calls.timeout_ms);
+    return HEED_OK;
 }
 
 static void done_with(hall_t *hall, int64_t *counter, int32_t other)
@@ -215,9 +107,8 @@ static heed_status_t put(void *user, int32_t to, int32_t channel, const void *da
 {
     member_t *member = user;
     queue_t *queue = queue_of(member->hall, to, channel);
-    char *slot = wait_for(member, queue, true, bytes);
-    if (!slot)
-        return hd_fail(HEED_ERROR_COMM, "another stage failed");
+    char *slot;
+    HD_TRY(wait_for(member, queue, to, true, bytes, &slot));
     memcpy(slot, data, bytes);
     done_with(member->hall, &queue->put, to);
     return HEED_OK;
@@ -227,9 +118,8 @@ static heed_status_t take(void *user, int32_t from, int32_t channel, void *data,
 {
     member_t *member = user;
     queue_t *queue = queue_of(member->hall, member->stage, channel);
-    char *slot = wait_for(member, queue, false, bytes);
-    if (!slot)
-        return hd_fail(HEED_ERROR_COMM, "another stage failed");
+    char *slot;
+    HD_TRY(wait_for(member, queue, from, false, bytes, &slot));
     memcpy(data, slot, bytes);
     done_with(member->hall, &queue->taken, from);
     return HEED_OK;
@@ -242,12 +132,8 @@ static void *run_member(void *user)
     member_t *member = user;
     hall_t *hall = member->hall;
     heed_pipeline_link_t link = {put, take, member};
-    runner_t run = {.desc = &hall->desc,
-                    .actions = hall->actions,
-                    .calls = &hall->calls,
-                    .link = &link,
-                    .stage = member->stage};
-    heed_status_t status = run_stage(hall->context, &run, hall->first);
+    heed_status_t status = hd_pipeline_run_stage(hall->context, &hall->desc, hall->actions,
+                                                 hall->first, member->stage, &hall->calls, &link);
     if (status != HEED_OK)
         fail_all(hall, status);
     return NULL;
@@ -260,9 +146,21 @@ static size_t place_slots(hall_t *hall, char *memory)
     for (int32_t i = 0; i < 2 * hall->desc.stages * hall->desc.chunks; i++) {
         if (memory)
             hall->queues[i] = (queue_t){0, 0, memory + at};
-        at += (size_t)hall->desc.queue * bytes_of(&hall->calls, i % 2);
+        at += (size_t)hall->desc.queue * hd_pipeline_bytes(&hall->calls, i % 2);
     }
     return at;
+}
+
+/* On a clock that nobody sets. */
+static bool cond_make(pthread_cond_t *cond)
+{
+    pthread_condattr_t attributes;
+    if (pthread_condattr_init(&attributes))
+        return false;
+    bool made = !pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC) &&
+                !pthread_cond_init(cond, &attributes);
+    pthread_condattr_destroy(&attributes);
+    return made;
 }
 
 static void run_threads(hall_t *hall)
@@ -271,7 +169,7 @@ static void run_threads(hall_t *hall)
     for (; hall->member_count < stages; hall->member_count++) {
         member_t *member = &hall->members[hall->member_count];
         *member = (member_t){.hall = hall, .stage = hall->member_count};
-        if (pthread_cond_init(&member->changed, NULL))
+        if (!cond_make(&member->changed))
             break;
     }
     while (
@@ -326,7 +224,7 @@ heed_status_t heed_pipeline_run(heed_context_t *context, const heed_pipeline_des
     if (!context)
         return hd_fail(HEED_ERROR_NULL, "context is null");
     HD_TRY(hd_pipeline_read(desc, &hall.desc));
-    HD_TRY(check_calls(calls, &hall.calls));
+    HD_TRY(hd_pipeline_calls(calls, &hall.calls));
     HD_TRY(heed_pipeline_count(&hall.desc, &count));
     size_t stages = (size_t)hall.desc.stages, chunks = (size_t)hall.desc.chunks;
     size_t sizes[] = {hd_round_up((size_t)count * sizeof(heed_action_t), 64),

@@ -19,7 +19,7 @@ static inline bool hd_comm_on_host(const heed_comm_t *comm)
 
 /* ---- agreement (comm_check.c) ---------------------------------------------------------------- */
 
-enum { HD_GREETING_NUMBERS = 18 };
+enum { HD_GREETING_NUMBERS = 20 };
 
 /* What all ranks must have alike. */
 typedef struct hd_greeting {

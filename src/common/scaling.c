@@ -119,8 +119,7 @@ heed_status_t heed_delayed_update(heed_delayed_scaling_t *state)
     return HEED_OK;
 }
 
-/* ---- error statistics
- * ----------------------------------------------------------------------------- */
+/* ---- error statistics ------------------------------------------------------------------------ */
 
 enum { PIECE = 1024 };
 

@@ -21,8 +21,7 @@ enum { CAST_PIECE = 4096, CAST_EACH = 32 };
 /* In bytes. */
 enum { CAST_LINE = 64, CAST_AHEAD = 4096, CAST_PAGE = 4096, CAST_PAGES = 8, CAST_NEAR = 512 };
 
-/* ---- to 16 bits
- * ---------------------------------------------------------------------------------- */
+/* ---- to 16 bits ------------------------------------------------------------------------------ */
 
 /* The upper halves of x rounded to nearest even; NaN quiet, where the block has one. */
 HD_INLINE cast_vec_t cast_round_bf16(cast_vec_t x, const bool with_nan)
@@ -66,8 +65,7 @@ HD_INLINE void cast_store_block(const heed_dtype_t dtype, const cast_with_t *wit
     }
 }
 
-/* ---- loops
- * --------------------------------------------------------------------------------------- */
+/* ---- loops ----------------------------------------------------------------------------------- */
 
 HD_INLINE bool cast_is_fp8(const heed_dtype_t dtype)
 {

@@ -5,8 +5,7 @@
 
 #include "cast_body.h"
 
-/* ---- loading
- * ------------------------------------------------------------------------------------- */
+/* ---- loading --------------------------------------------------------------------------------- */
 
 HD_INLINE void cast_load_block(const heed_dtype_t dtype, const char *at, cast_vec_t x[4])
 {

@@ -170,8 +170,7 @@ static void cast_store_amax(const cast_job_t *job, int64_t number)
     memcpy(cast->amax + hd_cast_group_offset(cast, cast->amax_stride, number), &amax, sizeof(amax));
 }
 
-/* ---- elements
- * -------------------------------------------------------------------------------------- */
+/* ---- elements -------------------------------------------------------------------------------- */
 
 /* All but E8M0. */
 static inline bool cast_has_loop(heed_dtype_t dtype)

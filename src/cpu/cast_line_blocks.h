@@ -7,8 +7,7 @@
 #include "cast_plain.h"
 #include "cast_round.h"
 
-/* ---- the largest magnitude
- * ----------------------------------------------------------------------- */
+/* ---- the largest magnitude ------------------------------------------------------------------- */
 
 /* Magnitudes of every type rise with their bits, NaN is above all: integers of the type's own size
  * are enough. */
@@ -68,8 +67,7 @@ static uint32_t cast_line_amax(const hd_cast_t *cast, const char *from, int64_t 
     return hd_cast_load(dtype, (const char *)&most) & HD_F32_MAGNITUDE;
 }
 
-/* ---- counts
- * -------------------------------------------------------------------------------------- */
+/* ---- counts ---------------------------------------------------------------------------------- */
 
 enum {
     COUNT_CLIPPED,
@@ -207,8 +205,7 @@ static bool cast_line_of_groups(const hd_cast_t *cast, const char *from, char *t
     return true;
 }
 
-/* ---- a line
- * -------------------------------------------------------------------------------------- */
+/* ---- a line ---------------------------------------------------------------------------------- */
 
 static void cast_line(const hd_cast_t *cast, const char *from, char *to, int64_t n,
                       uint32_t multiplier, int64_t index, bool stream, hd_cast_stats_t *stats)

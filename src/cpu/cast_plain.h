@@ -26,8 +26,7 @@ PLAIN_INLINE uint32_t plain_select(bool condition, uint32_t yes, uint32_t no)
     return condition ? yes : no;
 }
 
-/* ---- to f32
- * -------------------------------------------------------------------------------------- */
+/* ---- to f32 ---------------------------------------------------------------------------------- */
 
 /* Magnitude bits of an element with `mantissa` bits of fraction, whose smallest normal number is in
  * the f32 binade emin; top is the first magnitude that is no number, and stands for infinity where
@@ -89,8 +88,7 @@ static void plain_widen(heed_dtype_t dtype, const char *from, float *to, int64_t
 #undef WIDEN
 }
 
-/* ---- from f32
- * ------------------------------------------------------------------------------------ */
+/* ---- from f32 -------------------------------------------------------------------------------- */
 
 /* Number of quanta of a magnitude that is at most the largest number. */
 PLAIN_INLINE uint32_t plain_narrow_one(uint32_t magnitude, const int mantissa, const uint32_t emin)
@@ -163,8 +161,7 @@ static void plain_narrow(heed_dtype_t dtype, hd_fp8_rule_t rule, const float *fr
 #undef NARROW
 }
 
-/* ---- between
- * ------------------------------------------------------------------------------------- */
+/* ---- between --------------------------------------------------------------------------------- */
 
 static uint32_t plain_piece_amax(const float *from, int64_t n)
 {
@@ -206,8 +203,7 @@ static void plain_count(const float *from, const float *product, int64_t n, heed
     counts[HEED_COUNT_INF] += inf;
 }
 
-/* ---- lines
- * --------------------------------------------------------------------------------------- */
+/* ---- lines ----------------------------------------------------------------------------------- */
 
 static void plain_piece(const hd_cast_t *cast, const char *from, char *to, int64_t n,
                         uint32_t multiplier, hd_cast_stats_t *stats)

@@ -134,8 +134,7 @@ HD_INLINE void cast_store(char *at, cast_vec_t x, bool stream)
         _mm256_storeu_si256((__m256i *)(void *)at, x);
 }
 
-/* ---- random words: Philox blocks in 64-bit lanes
- * ------------------------------------------------- */
+/* ---- random words: Philox blocks in 64-bit lanes --------------------------------------------- */
 
 #define cast_right_by(a, bits) _mm256_srlv_epi32(a, bits)
 #define cast_left_by(a, bits)  _mm256_sllv_epi32(a, bits)
@@ -171,8 +170,7 @@ HD_INLINE void cast_order_words(const cast_vec_t w[4], cast_vec_t to[2])
     to[1] = _mm256_unpackhi_epi64(first, second);
 }
 
-/* ---- elements of 16 bits
- * ------------------------------------------------------------------------- */
+/* ---- elements of 16 bits --------------------------------------------------------------------- */
 
 HD_INLINE cast_vec_t cast_load_bf16(const char *at)
 {

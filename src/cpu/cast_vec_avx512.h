@@ -142,8 +142,7 @@ HD_INLINE void cast_store(char *at, cast_vec_t x, bool stream)
         _mm512_storeu_si512(at, x);
 }
 
-/* ---- random words: Philox blocks in 64-bit lanes
- * ------------------------------------------------- */
+/* ---- random words: Philox blocks in 64-bit lanes --------------------------------------------- */
 
 #define cast_right_by(a, bits) _mm512_srlv_epi32(a, bits)
 #define cast_left_by(a, bits)  _mm512_sllv_epi32(a, bits)
@@ -180,8 +179,7 @@ HD_INLINE void cast_order_words(const cast_vec_t w[4], cast_vec_t to[2])
     to[1] = _mm512_unpackhi_epi64(first, second);
 }
 
-/* ---- elements of 16 bits
- * ------------------------------------------------------------------------- */
+/* ---- elements of 16 bits --------------------------------------------------------------------- */
 
 HD_INLINE cast_vec_t cast_load_bf16(const char *at)
 {

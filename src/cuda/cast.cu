@@ -12,8 +12,7 @@
 #include "cast_kernels.cuh"
 #include "cuda.h"
 
-/* ---- the host's side
- * ----------------------------------------------------------------------------- */
+/* ---- the host's side ------------------------------------------------------------------------- */
 
 static const char *const operands[] = {"src",  "dst",    "scale",      "scale_out",
                                        "amax", "counts", "transposed", "loss"};

@@ -23,8 +23,7 @@ static __device__ inline int64_t thread_number()
     return (int64_t)blockIdx.x * THREADS + (int64_t)threadIdx.x;
 }
 
-/* ---- where elements are
- * -------------------------------------------------------------------------- */
+/* ---- where elements are ---------------------------------------------------------------------- */
 
 typedef struct place {
     int64_t src, dst, group; /* offsets in elements */
@@ -59,8 +58,7 @@ static __device__ inline bool is_run(const params_t *p, int64_t index)
                                       at / cast->block[last] == (at + RUN - 1) / cast->block[last]);
 }
 
-/* ---- statistics
- * ---------------------------------------------------------------------------------- */
+/* ---- statistics ------------------------------------------------------------------------------ */
 
 /* The largest magnitude of one group from all lanes of a warp; group -1: the lane has none. */
 static __device__ void raise_amax(const params_t *p, int64_t group, uint32_t most)
@@ -90,8 +88,7 @@ static __device__ void add_counts(const params_t *p, const hd_cast_stats_t *stat
     }
 }
 
-/* ---- one element
- * --------------------------------------------------------------------------------- */
+/* ---- one element ----------------------------------------------------------------------------- */
 
 /* hd_exact_scale by the card's multiplier, which rounds and keeps subnormal numbers alike. */
 static __device__ inline uint32_t multiply(uint32_t bits, uint32_t multiplier)
@@ -123,8 +120,7 @@ static __device__ inline uint32_t convert(const params_t *p, uint32_t bits, uint
     return element;
 }
 
-/* ---- 16-byte accesses
- * ---------------------------------------------------------------------------- */
+/* ---- 16-byte accesses ------------------------------------------------------------------------ */
 
 typedef union run {
     uint4 wide[RUN * sizeof(float) / WIDE];
@@ -160,8 +156,7 @@ static __device__ void cast_run(const params_t *p, int64_t index, uint32_t multi
     store_run(cast->dst + index * to, &result, RUN * to);
 }
 
-/* ---- kernels
- * ------------------------------------------------------------------------------------- */
+/* ---- kernels --------------------------------------------------------------------------------- */
 
 static __global__ void __launch_bounds__(THREADS) clear(const __grid_constant__ params_t p)
 {

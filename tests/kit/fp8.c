@@ -2,8 +2,7 @@
 
 #include <math.h>
 
-/* ---- values
- * -------------------------------------------------------------------------------------- */
+/* ---- values ---------------------------------------------------------------------------------- */
 
 static bool is_fnuz(heed_dtype_t dtype)
 {
@@ -52,8 +51,7 @@ double kit_fp8_value(heed_dtype_t dtype, uint8_t code)
     return copysign(infinite ? INFINITY : NAN, sign);
 }
 
-/* ---- rounding
- * ------------------------------------------------------------------------------------ */
+/* ---- rounding -------------------------------------------------------------------------------- */
 
 /* The code at or below `value`, as if exponents had no end. */
 static int floor_code(heed_dtype_t dtype, double value)
@@ -124,8 +122,7 @@ uint8_t kit_fp8_round(const heed_cast_desc_t *rules, heed_dtype_t dtype, float v
     return (uint8_t)(is_fnuz(dtype) && (code == 0 || code == 0x80) ? code : code | sign);
 }
 
-/* ---- random numbers
- * ------------------------------------------------------------------------------ */
+/* ---- random numbers -------------------------------------------------------------------------- */
 
 uint32_t kit_philox(uint64_t seed, uint64_t index)
 {

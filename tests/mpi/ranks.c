@@ -67,14 +67,16 @@ static void try_method(const sequence_t *seq, int method, int layout)
 
 static void methods(void)
 {
+    static const int32_t starts[] = {0, 100, 100, 101, 170, 203};
     const sequence_t sequences[] = {
-        {1, 203, 0, 8, 4, 16, 24, 1, -1, -1, NULL, NULL, NULL, NULL, NULL},
-        {2, 150, 0, 4, 2, 16, 16, 1, 40, -1, NULL, NULL, NULL, NULL, NULL},
-        {1, 190, 9, 4, 1, 32, 32, 1, -1, -1, NULL, NULL, NULL, NULL, NULL},
-        {1, 3000, 0, 4, 4, 64, 64, 0, -1, -1, NULL, NULL, NULL, NULL, NULL},
+        {1, 203, 0, 8, 4, 16, 24, 1, -1, -1, .q = NULL},
+        {2, 150, 0, 4, 2, 16, 16, 1, 40, -1, .q = NULL},
+        {1, 190, 9, 4, 1, 32, 32, 1, -1, -1, .q = NULL},
+        {1, 3000, 0, 4, 4, 64, 64, 0, -1, -1, .q = NULL},
+        {1, 203, 0, 8, 4, 16, 24, 1, -1, -1, .starts = starts, .documents = 5},
     };
     open_comm(60000);
-    for (int s = 0; s < 4; s++) {
+    for (int s = 0; s < 5; s++) {
         sequence_t seq = sequences[s];
         expect(sequence_make(context, &seq) == HEED_OK, "one process");
         for (int method = 0; method <= HEED_CONTEXT_PARALLEL_TREE; method++)
@@ -108,7 +110,7 @@ static void collectives(void)
 
 /* ---- what goes wrong ------------------------------------------------------------------------- */
 
-static sequence_t small = {1, 64, 0, 4, 4, 16, 16, 1, -1, -1, NULL, NULL, NULL, NULL, NULL};
+static sequence_t small = {1, 64, 0, 4, 4, 16, 16, 1, -1, -1, .q = NULL};
 
 static void disagree(void)
 {
@@ -150,7 +152,7 @@ static void lose(int signal_number)
     enum { TIMEOUT = 2000 };
     part_t part;
     open_comm(TIMEOUT);
-    sequence_t seq = {1, 20000, 0, 4, 4, 64, 64, 0, -1, -1, NULL, NULL, NULL, NULL, NULL};
+    sequence_t seq = {1, 20000, 0, 4, 4, 64, 64, 0, -1, -1, .q = NULL};
     kit_random_t random = {3};
     seq.q = sequence_numbers(&random, seq.tokens * seq.heads * seq.d);
     seq.k = seq.v = seq.q;
@@ -183,43 +185,83 @@ static void lose(int signal_number)
 
 /* ---- speed ----------------------------------------------------------------------------------- */
 
-/* Best of several: this rank's part of N = 16384 in a ring, causal or not. The processor's time,
- * the waiting thread's included, of the rank that needs most of it counts where others use the
- * machine. */
+enum { TURNS = 9 };
+
+/* One way of computing, in milliseconds of each turn: on the wall, and of the processor that works
+ * most, the waiting thread's included, which counts where others use the machine. */
+typedef struct racer {
+    double wall[TURNS], cpu[TURNS];
+} racer_t;
+
+static int compare(const void *a, const void *b)
+{
+    const double *x = a, *y = b;
+    return (*x > *y) - (*x < *y);
+}
+
+static double median(const double *times)
+{
+    double sorted[TURNS];
+    memcpy(sorted, times, sizeof(sorted));
+    qsort(sorted, TURNS, sizeof(*sorted), compare);
+    return sorted[TURNS / 2];
+}
+
+/* Between barriers; a part of NULL is one call of rank 0 with a thread for each rank. */
+static void take_turn(racer_t *racer, int turn, heed_context_t *alone, sequence_t *seq,
+                      part_t *part)
+{
+    expect(heed_comm_barrier(&comm) == HEED_OK, "barrier");
+    double start = seconds(), used = seconds_of(CLOCK_PROCESS_CPUTIME_ID);
+    if (part)
+        expect(heed_context_parallel_attention(context, &comm, &part->desc) == HEED_OK, "ranks");
+    else if (comm.rank == 0)
+        expect(sequence_attend(alone, seq) == HEED_OK, "one call");
+    used = seconds_of(CLOCK_PROCESS_CPUTIME_ID) - used;
+    if (!part)
+        used = comm.rank == 0 ? used / comm.size : 0;
+    expect(heed_comm_all_reduce(context, &comm, HEED_F64, HEED_REDUCE_MAX, 1, &used) == HEED_OK,
+           "the slowest");
+    racer->wall[turn] = (seconds() - start) * 1e3;
+    racer->cpu[turn] = used * 1e3;
+}
+
+/* N = 16384, spread over ranks, beside one call on as many threads, in turns; medians, and the
+ * speed of one call that ranks have. */
 static void rate(int heads)
 {
-    sequence_t seq = {1, 16384, 0, heads, heads, 64, 64, 0, -1, -1, NULL, NULL, NULL, NULL, NULL};
+    enum { WAYS = 4 };
+    static const char *const names[] = {"one call", "ring, contiguous", "ring, zigzag",
+                                        "all-gather, zigzag"};
+    sequence_t seq = {1, 16384, 0, heads, heads, 64, 64, 0, -1, -1, .q = NULL};
+    heed_context_config_t config = heed_context_config();
+    heed_context_t *alone;
     open_comm(60000);
-    kit_random_t random = {3};
-    seq.q = sequence_numbers(&random, seq.tokens * seq.heads * seq.d);
-    seq.k = seq.v = seq.q;
-    for (int n = 0; n < 4; n++) {
-        part_t part;
-        double best = INFINITY, cpu = INFINITY;
-        seq.causal = n > 0;
-        part_make(&seq, n > 1 ? HEED_RING_ZIGZAG : HEED_RING_CONTIGUOUS, comm.size, comm.rank, 0,
-                  &part);
-        part.desc.method = n == 3 ? HEED_CONTEXT_PARALLEL_ALL_GATHER : HEED_CONTEXT_PARALLEL_RING;
-        for (int i = 0; i < 5; i++) {
-            expect(heed_comm_barrier(&comm) == HEED_OK, "barrier");
-            double start = seconds(), used = seconds_of(CLOCK_PROCESS_CPUTIME_ID);
-            expect(heed_context_parallel_attention(context, &comm, &part.desc) == HEED_OK, "ring");
-            used = seconds_of(CLOCK_PROCESS_CPUTIME_ID) - used;
-            expect(heed_comm_all_reduce(context, &comm, HEED_F64, HEED_REDUCE_MAX, 1, &used) ==
-                       HEED_OK,
-                   "the slowest");
-            best = fmin(best, seconds() - start);
-            cpu = fmin(cpu, used);
+    config.threads = comm.size;
+    expect(heed_context_create(&config, &alone) == HEED_OK, "a context");
+    expect(sequence_make(alone, &seq) == HEED_OK, "one call");
+    for (seq.causal = 0; seq.causal < 2; seq.causal++) {
+        racer_t racers[WAYS];
+        part_t parts[WAYS];
+        for (int n = 1; n < WAYS; n++) {
+            part_make(&seq, n > 1 ? HEED_RING_ZIGZAG : HEED_RING_CONTIGUOUS, comm.size, comm.rank,
+                      0, &parts[n]);
+            parts[n].desc.method =
+                n == 3 ? HEED_CONTEXT_PARALLEL_ALL_GATHER : HEED_CONTEXT_PARALLEL_RING;
         }
-        double flops = 4.0 * 16384 * 16384 * 64 * heads / (seq.causal ? 2 : 1);
-        if (comm.rank == 0)
-            printf("%s %s %s: %.1f ms, %.1f GFLOP/s of %d ranks, %.1f ms of a processor\n",
-                   heed_context_parallel_name(part.desc.method), n > 1 ? "zigzag" : "contiguous",
-                   seq.causal ? "causal" : "full", best * 1e3, flops / best * 1e-9, comm.size,
-                   cpu * 1e3);
-        part_free(&part);
+        for (int turn = 0; turn < TURNS; turn++)
+            for (int n = 0; n < WAYS; n++)
+                take_turn(&racers[n], turn, alone, &seq, n ? &parts[n] : NULL);
+        for (int n = 0; n < WAYS && comm.rank == 0; n++)
+            printf("%s, %s: %.1f ms, %.1f of a processor: %.2f, %.2f of one call's speed\n",
+                   names[n], seq.causal ? "causal" : "full", median(racers[n].wall),
+                   median(racers[n].cpu), median(racers[0].wall) / median(racers[n].wall),
+                   median(racers[0].cpu) / median(racers[n].cpu));
+        for (int n = 1; n < WAYS; n++)
+            part_free(&parts[n]);
     }
-    free(seq.q);
+    sequence_free(&seq);
+    heed_context_destroy(alone);
 }
 
 int main(int argc, char **argv)
