@@ -183,6 +183,9 @@ static void explain_ranks(void **state)
 static void explain_problems(void **state)
 {
     (void)state;
+    EXPECT_OUT("density   0.0547: a query sees 3584 of 65536 keys",
+               "explain dilated n=65536 hq=8 d=64 segments=2048,4096,8192 rates=1,2,4");
+    EXPECT_OUT("ranks     1, which is this process", "explain dilated n=64 segments=8 rates=1");
     static char first[OUTPUT_SIZE];
     EXPECT_OUT("chosen", "explain attention sq=100 d=32 causal=1");
     assert_non_null(strstr(out, "attention dtype=f32 b=1 sq=100 sk=100 hq=8 hk=8 d=32 dv=32"));
