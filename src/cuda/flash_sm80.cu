@@ -22,6 +22,7 @@
  *   key and half, behind K's rows.
  * - Masked NaN and infinity: where the result of a tile with masks is no number, the tile is done
  *   again, and in masked blocks such values are added one by one to the rows that see them.
+ * - Scores beyond 2^20: rows whose reference is there are done the plain way at the end.
  * - Rows that are no runs of whole aligned 16-byte pieces are gathered element by element.
  *
  * ptxas lets ldmatrix run ahead of its product only while nothing at all is spilled. Therefore what

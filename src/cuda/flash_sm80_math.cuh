@@ -167,7 +167,9 @@ static __device__ __forceinline__ void raise(float unit, const float (&most)[2 *
         float top = most[r];
         top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
         top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
-        float reference = fmaxf(s.reference[r], top * unit);
+        float reference = top * unit;
+        /* Above what was rounded: however large scores are, one step is enough. */
+        reference = fmaxf(s.reference[r], fmaf(fabsf(reference), 0x1p-22f, reference));
         float factor = hd_ex2(s.reference[r] - reference);
         s.reference[r] = reference;
         s.sum[r] *= factor;

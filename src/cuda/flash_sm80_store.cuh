@@ -2,6 +2,7 @@
 #ifndef HD_FLASH_SM80_STORE_CUH
 #define HD_FLASH_SM80_STORE_CUH
 
+#include "flash_rescue.cuh"
 #include "flash_sm80_math.cuh"
 
 /* The result passes through shared memory in f32. Behind a row's columns: what the old result is to
@@ -62,6 +63,54 @@ static __device__ __forceinline__ void stage_row(const sm80_params_t *p, const t
         float *behind = staged_row<C>(memory, row) + C::DV;
         *(float2 *)behind = {share.old, share.lse};
     }
+}
+
+static __device__ inline bool is_huge(float reference)
+{
+    return fabsf(reference) > 0x1p20f && reference != -FLT_MAX;
+}
+
+/* A row of the tile once more, the plain way, to its place in shared memory. Not inlined: its
+ * registers stay out of the main loop's way. */
+template <class C>
+static __device__ __attribute__((noinline)) void rescue_row(const sm80_params_t *p,
+                                                            const task_t *task,
+                                                            unsigned char *memory, int row)
+{
+    float *to = staged_row<C>(memory, row), old_lse = -INFINITY;
+    rescue_t x;
+    x.a = &p->a;
+    x.batch = task->batch;
+    x.head = task->head;
+    x.key_head = task->key_head;
+    x.query = task->first + row;
+    x.run();
+    if (p->a.merge)
+        old_lse = *(const float *)hd_view_row(&p->a.lse, task->batch, x.query, task->head);
+    share_t share = find_share(x.most * 1.44269504088896340736f, x.sum, p->a.merge, old_lse);
+    for (int c = 0; c < rescue_t::COLUMNS; c++)
+        if (x.lane + 32 * c < C::DV)
+            to[x.lane + 32 * c] = share.mine == 0 ? 0 : share.mine * x.out[c];
+    if (x.lane == 0)
+        *(float2 *)(to + C::DV) = {share.old, share.lse};
+}
+
+/* The warp's rows whose scores leave no bits for a weight: products are not rounded before a
+ * reference that is rounded is taken from them. */
+template <class C>
+static __device__ inline void rescue_rows(const sm80_params_t *p, const task_t *task,
+                                          unsigned char *memory, const state<C> &s)
+{
+#pragma unroll
+    for (int r = 0; r < 2 * C::TILES; r++) {
+        unsigned huge = __ballot_sync(~0u, is_huge(s.reference[r])) & 0x11111111;
+        for (int i = 0; huge && i < 8; i++) {
+            int row = warp_index() * C::WARP_ROWS + r / 2 * 16 + r % 2 * 8 + i;
+            if ((huge >> 4 * i & 1) && row < task->rows)
+                rescue_row<C>(p, task, memory, row);
+        }
+    }
+    __syncwarp();
 }
 
 /* A mean of f16 values is one, but rounded weights may bring it past the largest. */
@@ -131,6 +180,7 @@ static __device__ inline void store_tile(const sm80_params_t *p, const task_t *t
     for (int r = 0; r < 2 * C::TILES; r++)
         stage_row<C>(p, task, memory, r, s);
     __syncwarp();
+    rescue_rows<C>(p, task, memory, s);
     if (p->pieces)
         store_pieces<C>(p, task, memory, first, rows);
     else

@@ -224,6 +224,18 @@ template <class C> struct worker {
         x.pack();
     }
 
+    /* Once, or twice with a NaN, which stays above everything. */
+    HD_INLINE void raise_reference()
+    {
+#pragma unroll 1
+        for (int i = 0; i < 2 && x.is_above(); i++) {
+            float factor[2];
+            x.raise(factor);
+            hd_wgmma_wait<0>();
+            x.scale_out(factor[0], factor[1]);
+        }
+    }
+
     /* The steady state. Waiting for the next K is a loop, which the compiler does not move
      * exponentials across as it does across a wait for wgmma: so they stay under P V. */
     HD_INLINE void full_block(bool more)
@@ -232,14 +244,7 @@ template <class C> struct worker {
         start_block();
         if (C::MODE == BOUND) {
             x.subtract_reference();
-            /* Once, or twice with a NaN, which stays above everything. */
-#pragma unroll 1
-            for (int i = 0; i < 2 && x.is_above(); i++) {
-                float factor[2];
-                x.raise(factor);
-                hd_wgmma_wait<0>();
-                x.scale_out(factor[0], factor[1]);
-            }
+            raise_reference();
             x.exps_bound();
         } else if (C::MODE == SUM) {
             x.exps_sum(part);

@@ -1,134 +1,41 @@
-/* One row the plain way, by a warp, from global memory: for the rows that tensor cores cannot do.
- * They multiply masked values by a weight of zero, which is NaN where the value is none; and scores
- * beyond 2^20 leave no bits for a weight. Slow, and hardly ever needed.
- *
- * Two passes: the largest score; then weights, their sum and that of the values. Lanes hold a key
- * each for the scores and a few columns each for the values. */
+/* What becomes of a row that was done the plain way. */
 #ifndef HD_FLASH_SM90_RESCUE_CUH
 #define HD_FLASH_SM90_RESCUE_CUH
 
+#include "flash_rescue.cuh"
 #include "flash_sm90_store.cuh"
 
 namespace flash_sm90
 {
 
-struct rescue {
-    enum { COLUMNS = 256 / 32 };
-    const hd_attention_t *a;
-    const task_t *task;
-    int query, lane;
-    float most, sum, out[COLUMNS];
-
-    static __device__ float dot(const hd_attention_t *a, const char *q, const char *k)
-    {
-        float sum = 0;
-        for (int i = 0; i < a->d; i++)
-            sum = fmaf(hd_element_load(a->q.dtype, q + i * a->q.elem),
-                       hd_element_load(a->k.dtype, k + i * a->k.elem), sum);
-        return sum;
-    }
-
-    /* Whether the row sees the lane's key, key0 + lane; then its score. */
-    HD_INLINE bool score(const hd_walk_t *walk, const hd_block_t *block, int key, float *score)
-    {
-        if (key >= block->count || !(block->full || (hd_walk_mask(walk, block, key) & 1)))
-            return false;
-        *score = a->scale * dot(a, hd_view_row(&a->q, task->batch, query, task->head),
-                                hd_view_row(&a->k, task->batch, block->key + key, task->key_head));
-        return true;
-    }
-
-    /* NaN, once seen, stays: it is the row's result. */
-    HD_INLINE void find_most(const hd_walk_t *walk, const hd_block_t *block)
-    {
-        for (int key0 = 0; key0 < block->count; key0 += 32) {
-            float s = -INFINITY;
-            (void)score(walk, block, key0 + lane, &s);
-            most = hd_max_nan(most, s);
-        }
-    }
-
-    HD_INLINE void add_values(const hd_walk_t *walk, const hd_block_t *block)
-    {
-        for (int key0 = 0; key0 < block->count; key0 += 32) {
-            float s = 0;
-            bool seen = score(walk, block, key0 + lane, &s);
-            float weight = seen ? expf(s - (most == -INFINITY ? 0 : most)) : 0;
-            sum += weight;
-            unsigned all = __ballot_sync(~0u, seen);
-            for (int j = 0; j < 32; j++) {
-                float w = __shfl_sync(~0u, weight, j);
-                if (!(all >> j & 1))
-                    continue;
-                const char *row =
-                    hd_view_row(&a->v, task->batch, block->key + key0 + j, task->key_head);
-#pragma unroll
-                for (int c = 0; c < COLUMNS; c++)
-                    if (lane + 32 * c < a->dv)
-                        out[c] =
-                            fmaf(w, hd_element_load(a->v.dtype, row + (lane + 32 * c) * a->v.elem),
-                                 out[c]);
-            }
-        }
-    }
-
-    HD_INLINE void walk_keys(bool values)
-    {
-        hd_walk_t walk;
-        hd_block_t block;
-        hd_walk_begin(&walk, &a->visible, task->batch, task->head, query, 1);
-        while (hd_walk_next(&walk, &block)) {
-            if (values)
-                add_values(&walk, &block);
-            else
-                find_most(&walk, &block);
-            /* The row is NaN: no need to go on. */
-            if (__any_sync(~0u, most != most))
-                return;
-        }
-    }
-
-    HD_INLINE void store()
-    {
-        float *at = lse_of(a, task, query);
-        float lse = sum == 0 ? -INFINITY : most + logf(sum);
-        merged_t m = merge(a->merge ? at : nullptr, lse, sum == 0 ? 0 : 1 / sum);
-        char *row = hd_view_row(&a->out, task->batch, query, task->head);
-        for (int c = 0; c < COLUMNS; c++)
-            if (lane + 32 * c < a->dv)
-                store_element(&a->out, row, lane + 32 * c, &m, out[c]);
-        __syncwarp();
-        if (at && lane == 0)
-            *at = m.lse;
-    }
-
-    HD_INLINE void run()
-    {
-        lane = (int)threadIdx.x & 31;
-        most = -INFINITY;
-        sum = 0;
-        for (int c = 0; c < COLUMNS; c++)
-            out[c] = 0;
-        walk_keys(false);
-        for (int lanes = 16; lanes > 0; lanes /= 2)
-            most = hd_max_nan(most, __shfl_xor_sync(~0u, most, lanes));
-        walk_keys(true);
-        sum = hd_warp_sum(sum);
-        if (most != most)
-            sum = most;
-        store();
-    }
-};
+HD_INLINE void store_rescued(const rescue_t *x, const task_t *task)
+{
+    const hd_attention_t *a = x->a;
+    int query = (int)x->query;
+    float *at = lse_of(a, task, query);
+    float lse = x->sum == 0 ? -INFINITY : x->most + logf(x->sum);
+    merged_t m = merge(a->merge ? at : nullptr, lse, x->sum == 0 ? 0 : 1 / x->sum);
+    char *row = hd_view_row(&a->out, task->batch, query, task->head);
+    for (int c = 0; c < rescue_t::COLUMNS; c++)
+        if (x->lane + 32 * c < a->dv)
+            store_element(&a->out, row, x->lane + 32 * c, &m, x->out[c]);
+    __syncwarp();
+    if (at && x->lane == 0)
+        *at = m.lse;
+}
 
 /* Not inlined: its registers and code stay out of the main loop's way. */
 static __device__ __attribute__((noinline)) void rescue_row(const hd_attention_t *a,
                                                             const task_t *task, int query)
 {
-    rescue row;
+    rescue_t row;
     row.a = a;
-    row.task = task;
+    row.batch = task->batch;
+    row.head = task->head;
+    row.key_head = task->key_head;
     row.query = query;
     row.run();
+    store_rescued(&row, task);
 }
 
 } // namespace flash_sm90
