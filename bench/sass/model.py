@@ -1,7 +1,8 @@
 """What a loop costs on the processor's pipes, and an in-order replay of it.
 
 Everything is counted for one sub-partition, a quarter of a multiprocessor, in which each warpgroup
-has one warp. docs/performance.md says where the constants come from and which are assumed."""
+has one warp. docs/performance/machine-code.md says where the constants come from and which are
+assumed."""
 import re
 from collections import Counter
 from dataclasses import dataclass
