@@ -24,4 +24,23 @@ typedef struct hd_transport {
 #define HD_TRANSPORT_ENTER "heed_transport_v1"
 typedef const hd_transport_t *hd_transport_enter_t(const hd_host_t *host);
 
+/* The end of a transport's file: what it exports. The file has the pointer `host`, which is set
+ * when libheed enters. */
+#define HD_TRANSPORT_DEFINE(text, library_of, open_one, close_one)                 \
+    static const hd_transport_t transport = {.abi = HD_TRANSPORT_ABI,              \
+                                             .struct_size = sizeof(transport),     \
+                                             .version = HEED_VERSION_STRING,       \
+                                             .name = text,                         \
+                                             .library = library_of,                \
+                                             .open = open_one,                     \
+                                             .close = close_one};                  \
+                                                                                   \
+    __attribute__((visibility("default"))) hd_transport_enter_t heed_transport_v1; \
+                                                                                   \
+    const hd_transport_t *heed_transport_v1(const hd_host_t *from)                 \
+    {                                                                              \
+        host = from;                                                               \
+        return from ? &transport : NULL;                                           \
+    }
+
 #endif

@@ -300,18 +300,4 @@ static void library(char *text, size_t size)
     snprintf(text, size, "%.*s, MPI %d.%d", (int)strcspn(name, ",\n"), name, major, minor);
 }
 
-static const hd_transport_t transport = {.abi = HD_TRANSPORT_ABI,
-                                         .struct_size = sizeof(hd_transport_t),
-                                         .version = HEED_VERSION_STRING,
-                                         .name = "mpi",
-                                         .library = library,
-                                         .open = open_end,
-                                         .close = close_end};
-
-__attribute__((visibility("default"))) hd_transport_enter_t heed_transport_v1;
-
-const hd_transport_t *heed_transport_v1(const hd_host_t *from)
-{
-    host = from;
-    return from ? &transport : NULL;
-}
+HD_TRANSPORT_DEFINE("mpi", library, open_end, close_end)
