@@ -200,6 +200,9 @@ EMU_INLINE simde__m512 emu_permute(simde__m512 a, int which)
 #define _mm512_shuffle_f32x4(a, b, which) emu_shuffle_blocks(a, b, which)
 #undef _mm512_permute_ps
 #define _mm512_permute_ps(a, which) emu_permute(a, which)
+#undef _mm512_shuffle_epi32
+#define _mm512_shuffle_epi32(a, which) \
+    simde_mm512_castps_si512(emu_permute(simde_mm512_castsi512_ps(a), (int)(which)))
 
 /* ---- one number of a vector ------------------------------------------------------------------ */
 
