@@ -66,7 +66,7 @@ typedef struct heed_context_parallel_desc {
     heed_tensor_t v;    /* [B,m,Hk,Dv] q's dtype */
     heed_tensor_t out;  /* [B,n,H,Dv] q's dtype or f32 */
     heed_tensor_t lse;  /* [B,H,n] f32, optional */
-    heed_tensor_t cu_seqlens; /* [documents+1] i32, optional */
+    heed_tensor_t cu_seqlens; /* [documents+1] i32, optional, as heed_ring_desc_t has it */
 } heed_context_parallel_desc_t;
 
 static inline heed_context_parallel_desc_t heed_context_parallel_desc(void)
