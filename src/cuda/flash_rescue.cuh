@@ -13,10 +13,13 @@
 
 #include <math.h>
 
-typedef struct rescue {
+/* TASK says which batch, head and key head; its own numbers, not copies in 64 bits: ptxas gives the
+ * loops of the kernel what this function leaves it. */
+template <class TASK> struct rescue {
     enum { COLUMNS = 256 / 32 };
     const hd_attention_t *a;
-    int64_t batch, head, key_head, query;
+    const TASK *task;
+    decltype(TASK::first) query;
     int lane;
     /* The result: column lane + 32 * c of the values' sum is out[c] / sum. */
     float most, sum, out[COLUMNS];
@@ -36,8 +39,8 @@ typedef struct rescue {
     {
         if (key >= block->count || !(block->full || (hd_walk_mask(walk, block, key) & 1)))
             return false;
-        *score = a->scale * dot(a, hd_view_row(&a->q, batch, query, head),
-                                hd_view_row(&a->k, batch, block->key + key, key_head));
+        *score = a->scale * dot(a, hd_view_row(&a->q, task->batch, query, task->head),
+                                hd_view_row(&a->k, task->batch, block->key + key, task->key_head));
         return true;
     }
 
@@ -63,7 +66,8 @@ typedef struct rescue {
                 float w = __shfl_sync(~0u, weight, j);
                 if (!(all >> j & 1))
                     continue;
-                const char *row = hd_view_row(&a->v, batch, block->key + key0 + j, key_head);
+                const char *row =
+                    hd_view_row(&a->v, task->batch, block->key + key0 + j, task->key_head);
 #pragma unroll
                 for (int c = 0; c < COLUMNS; c++)
                     if (lane + 32 * c < a->dv)
@@ -78,7 +82,7 @@ typedef struct rescue {
     {
         hd_walk_t walk;
         hd_block_t block;
-        hd_walk_begin(&walk, &a->visible, batch, head, query, 1);
+        hd_walk_begin(&walk, &a->visible, task->batch, task->head, query, 1);
         while (hd_walk_next(&walk, &block)) {
             if (values)
                 add_values(&walk, &block);
@@ -105,6 +109,6 @@ typedef struct rescue {
         if (most != most)
             sum = most;
     }
-} rescue_t;
+};
 
 #endif

@@ -78,17 +78,15 @@ static __device__ __attribute__((noinline)) void rescue_row(const sm80_params_t 
                                                             unsigned char *memory, int row)
 {
     float *to = staged_row<C>(memory, row), old_lse = -INFINITY;
-    rescue_t x;
+    rescue<task_t> x;
     x.a = &p->a;
-    x.batch = task->batch;
-    x.head = task->head;
-    x.key_head = task->key_head;
+    x.task = task;
     x.query = task->first + row;
     x.run();
     if (p->a.merge)
         old_lse = *(const float *)hd_view_row(&p->a.lse, task->batch, x.query, task->head);
     share_t share = find_share(x.most * 1.44269504088896340736f, x.sum, p->a.merge, old_lse);
-    for (int c = 0; c < rescue_t::COLUMNS; c++)
+    for (int c = 0; c < rescue<task_t>::COLUMNS; c++)
         if (x.lane + 32 * c < C::DV)
             to[x.lane + 32 * c] = share.mine == 0 ? 0 : share.mine * x.out[c];
     if (x.lane == 0)

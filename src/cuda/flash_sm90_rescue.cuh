@@ -8,15 +8,16 @@
 namespace flash_sm90
 {
 
-HD_INLINE void store_rescued(const rescue_t *x, const task_t *task)
+HD_INLINE void store_rescued(const rescue<task_t> *x)
 {
     const hd_attention_t *a = x->a;
-    int query = (int)x->query;
+    const task_t *task = x->task;
+    int query = x->query;
     float *at = lse_of(a, task, query);
     float lse = x->sum == 0 ? -INFINITY : x->most + logf(x->sum);
     merged_t m = merge(a->merge ? at : nullptr, lse, x->sum == 0 ? 0 : 1 / x->sum);
     char *row = hd_view_row(&a->out, task->batch, query, task->head);
-    for (int c = 0; c < rescue_t::COLUMNS; c++)
+    for (int c = 0; c < rescue<task_t>::COLUMNS; c++)
         if (x->lane + 32 * c < a->dv)
             store_element(&a->out, row, x->lane + 32 * c, &m, x->out[c]);
     __syncwarp();
@@ -28,14 +29,12 @@ HD_INLINE void store_rescued(const rescue_t *x, const task_t *task)
 static __device__ __attribute__((noinline)) void rescue_row(const hd_attention_t *a,
                                                             const task_t *task, int query)
 {
-    rescue_t row;
+    rescue<task_t> row;
     row.a = a;
-    row.batch = task->batch;
-    row.head = task->head;
-    row.key_head = task->key_head;
+    row.task = task;
     row.query = query;
     row.run();
-    store_rescued(&row, task);
+    store_rescued(&row);
 }
 
 } // namespace flash_sm90

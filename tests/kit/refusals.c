@@ -45,7 +45,7 @@ static bool attention_may_refuse(const char *name, const heed_attention_desc_t *
         return !desc->tiles || !desc->tiles_optional;
     if (has(name, "cpu:") && has(name, "flash") && desc->tiles_optional)
         return true;
-    if (has(name, "cpu:flash_amx"))
+    if (has(name, "flash_amx"))
         return !fits_bf16(desc->k.dtype) || !fits_bf16(desc->v.dtype);
     if (has(name, "short"))
         return desc->k.shape[1] > SHORT_KEYS || desc->page_table.ndim;
