@@ -34,8 +34,9 @@ typedef struct bench_limits {
     X(matmul_f16, gflops)   \
     X(copy, gbps)
 
-/* Measures with the instruction sets in cpu->isa; takes about two seconds. */
-bench_limits_t bench_limits_measure(const heed_device_info_t *cpu, int threads);
+/* Measures with the instruction sets in cpu->isa, each kernel for `seconds_each`. */
+bench_limits_t bench_limits_measure(const heed_device_info_t *cpu, int threads,
+                                    double seconds_each);
 
 /* Takes the larger of each into *limits; returns the largest relative difference, 0.05 for 5 %. */
 double bench_limits_merge(bench_limits_t *limits, const bench_limits_t *other);

@@ -8,6 +8,7 @@
 #include "compare.h"
 
 #include <fnmatch.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -164,9 +165,11 @@ static int print_plans(const bench_run_t *run, const bench_problems_t *problems)
     return TOOL_OK;
 }
 
+/* A fifth of a second for each is enough; who is in a hurry with problems is with limits too. */
 static bench_limits_t measure_limits(const bench_run_t *run)
 {
-    return bench_on_host(run) ? bench_limits_measure(&run->cpu, run->cpu.threads)
+    double each = fmin(0.2, 0.02 + run->options->seconds);
+    return bench_on_host(run) ? bench_limits_measure(&run->cpu, run->cpu.threads, each)
                               : bench_device_limits(run);
 }
 

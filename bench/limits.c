@@ -15,7 +15,6 @@
 
 enum { MOST_ROUNDS = 200, MAX_KERNELS = 2 };
 
-static const double kernel_seconds = 0.2;
 static const double round_seconds = 0.002; /* less than a scheduler lets a thread run */
 static const size_t slice = 1 << 16; /* bytes that one call of a kernel reads or copies at most */
 
@@ -194,28 +193,28 @@ size_t bench_level_bytes(const heed_device_info_t *cpu, int level, int threads)
 }
 
 static double read_rate(const bench_kernels_t *kernels, const heed_device_info_t *cpu, int level,
-                        int threads)
+                        int threads, double seconds_each)
 {
     size_t bytes = bench_level_bytes(cpu, level, threads);
 
-    return bytes ? bench_rate(kernels->read, kernels->read_prefetch, bytes, threads, kernel_seconds)
+    return bytes ? bench_rate(kernels->read, kernels->read_prefetch, bytes, threads, seconds_each)
                  : 0;
 }
 
-bench_limits_t bench_limits_measure(const heed_device_info_t *cpu, int threads)
+bench_limits_t bench_limits_measure(const heed_device_info_t *cpu, int threads, double seconds_each)
 {
     bench_kernels_t kernels = bench_kernels(cpu->isa);
     bench_limits_t limits = {0};
 
-    limits.fma_f32 = bench_rate(kernels.fma_f32, NULL, 0, threads, kernel_seconds);
+    limits.fma_f32 = bench_rate(kernels.fma_f32, NULL, 0, threads, seconds_each);
     limits.fma_f32_avx2 = kernels.fma_f32 == kernels.fma_f32_avx2
                               ? limits.fma_f32
-                              : bench_rate(kernels.fma_f32_avx2, NULL, 0, threads, kernel_seconds);
-    limits.dot_bf16 = bench_rate(kernels.dot_bf16, NULL, 0, threads, kernel_seconds);
-    limits.tile_bf16 = bench_rate(kernels.tile_bf16, NULL, 0, threads, kernel_seconds);
-    limits.read = read_rate(&kernels, cpu, 0, threads);
-    limits.l3_read = read_rate(&kernels, cpu, 3, threads);
-    limits.l2_read = read_rate(&kernels, cpu, 2, threads);
+                              : bench_rate(kernels.fma_f32_avx2, NULL, 0, threads, seconds_each);
+    limits.dot_bf16 = bench_rate(kernels.dot_bf16, NULL, 0, threads, seconds_each);
+    limits.tile_bf16 = bench_rate(kernels.tile_bf16, NULL, 0, threads, seconds_each);
+    limits.read = read_rate(&kernels, cpu, 0, threads, seconds_each);
+    limits.l3_read = read_rate(&kernels, cpu, 3, threads, seconds_each);
+    limits.l2_read = read_rate(&kernels, cpu, 2, threads, seconds_each);
     return limits;
 }
 

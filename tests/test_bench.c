@@ -255,7 +255,7 @@ static void test_limits_measured(void **state)
     assert_int_equal(heed_device_info(context, 0, &cpu), HEED_OK);
     heed_context_destroy(context);
     cpu.memory_bytes = 64 << 20; /* a quarter of it is read: not the point here */
-    bench_limits_t limits = bench_limits_measure(&cpu, 3);
+    bench_limits_t limits = bench_limits_measure(&cpu, 3, 0.1);
     assert_true(limits.fma_f32 > 1e8);
     assert_true(limits.read > 1e7);
     assert_int_equal(limits.fma_f32_avx2 > 0, (cpu.isa & HEED_ISA_AVX2) != 0);
