@@ -101,7 +101,7 @@ HD_INLINE bool amx_weights(const int vectors, const bool exact, const bool fetch
         for (; !exact && done < due * (j + 4) / AMX_KEYS; done++)
             amx_advance(vectors, m);
         if (fetching)
-            flash_fetch(&m->task->ahead);
+            flash_fetch(m->task->ahead, m->task->ahead->lines);
         amx_weights_of(vectors, exact, s, p, j, INT32_MAX, scale, low, sum, masks, m->lane,
                        v_scale);
     }
@@ -139,7 +139,7 @@ HD_NOINLINE bool amx_softmax(amx_segment_t *m, bool exact, int first, int end)
         FLASH_WIDTHS(m->vectors, SCALED);
     else if (m->masks)
         FLASH_WIDTHS(m->vectors, MASKED);
-    else if (m->task->ahead.lines)
+    else if (m->task->ahead->at < m->task->ahead->count)
         FLASH_WIDTHS(m->vectors, AHEAD);
     else
         FLASH_WIDTHS(m->vectors, PLAIN);

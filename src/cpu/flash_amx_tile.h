@@ -227,8 +227,10 @@ HD_INLINE void amx_maxima(int vectors, int first, int end, float *s, vec_t *most
 
 /* As in flash_tile.h, for one vector. */
 static void qk_keys(int vectors, const char *k, int64_t k_row, int first, int end, const char *q,
-                    int steps, float *s, vec_t *most, const uint64_t *masks, int shift)
+                    int steps, float *s, vec_t *most, const uint64_t *masks, int shift,
+                    flash_ahead_t *ahead)
 {
+    (void)ahead;
     amx_scores_1(k + first * k_row, k_row, end - first, q, steps, s + first * LANES);
     amx_maxima(vectors, first, end, s + first * LANES, most, masks, shift);
 }

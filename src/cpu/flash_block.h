@@ -41,7 +41,7 @@ typedef struct flash_task {
     flash_row_t row[FLASH_VECTORS];
     uint64_t masks[STEP_KEYS];
     flash_modify_t modify;
-    flash_ahead_t ahead;
+    flash_ahead_t *ahead; /* of the thread */
     flash_scales_t scales;
 } flash_task_t;
 
@@ -215,7 +215,7 @@ static void add_values(const flash_task_t *task, const flash_block_t *block, int
         pv_keys(s->vectors, block->v + s->first / CELL * block->v_row, block->v_row, dv,
                 task->p + (s->first / CELL * LANES + s->from * VEC_LANES) * 4,
                 (s->end - s->first + CELL - 1) / CELL, o + s->from * VEC_LANES,
-                i == 0 ? corr + s->from : NULL);
+                i == 0 ? corr + s->from : NULL, task->ahead);
     }
 }
 
@@ -234,7 +234,7 @@ static void attend_tile(flash_task_t *task, const flash_block_t *block, int tile
         int at = s->from * VEC_LANES;
         qk_keys(s->vectors, block->k, block->k_row, s->first, s->end, q + at * 4, steps,
                 task->s + at, (task->modifies ? raw : most) + s->from,
-                s->masked ? task->masks : NULL, tile * LANES + at);
+                s->masked ? task->masks : NULL, tile * LANES + at, task->ahead);
         if (task->modifies)
             flash_modify_scores(&task->modify, block->key, s->first, s->end, s->vectors,
                                 tile * LANES + at, task->s + at, most + s->from,
@@ -285,7 +285,8 @@ static void attend_careful(flash_task_t *task, const flash_block_t *block, int c
     const char *q = task->q + ((int64_t)tile * steps * LANES + at) * 4;
     flash_row_t *row = task->row + vector;
     vec_t most = vec_set1(-INFINITY), low;
-    qk_keys(1, block->k, block->k_row, 0, count, q, steps, task->s, &most, task->masks, shift);
+    qk_keys(1, block->k, block->k_row, 0, count, q, steps, task->s, &most, task->masks, shift,
+            task->ahead);
     if (task->modifies) {
         most = vec_set1(-INFINITY);
         flash_modify_scores(&task->modify, block->key, 0, count, 1, shift, task->s, &most,

@@ -16,7 +16,8 @@
  * come from the outer caches once for 256 queries. K and V are read where they lie. They are packed
  * first, once for all tasks, where they have another dtype, a strided head size, or rows that do
  * not follow each other (whose lines would fall into few cache sets); for a single task block by
- * block. Packed heads are limited to PACK_BYTES at a time.
+ * block. Packed heads are limited to PACK_BYTES at a time. What the next tasks need is fetched
+ * meanwhile: flash_next.h.
  *
  * Measured with AVX2 on a Zen 3 core that shared its last cache with busy neighbours, one thread,
  * in turns, best samples in percent of the multiply-add peak (medians in brackets), 4096 keys: four
@@ -28,25 +29,22 @@
 #define HD_FLASH_BODY_H
 
 #include "flash_estimate.h"
-#include "flash_task.h"
+#include "flash_next.h"
 #include "parallel.h"
 
 /* ---- the team -------------------------------------------------------------------------------- */
 
-/* Task number `index` of key head b, key_head: the last queries, which a causal mask leaves the
- * most keys, come first; the same queries of its heads follow each other, for they see the same
- * keys. */
+/* Task number `index` of key head b, key_head. */
 static void set_task(flash_task_t *task, int64_t b, int64_t key_head, int64_t index)
 {
     const hd_attention_t *a = &task->job->a;
     const flash_sizes_t *z = &task->job->z;
-    int64_t folds = z->tasks / z->blocks;
-    int64_t block = z->blocks - 1 - index / folds, fold = index % folds * z->fold;
+    flash_place_t place = place_of(a, z, index);
     task->b = b;
     task->key_head = key_head;
-    task->head = key_head * a->group + fold;
-    task->heads = (int)hd_min(z->fold, a->group - fold);
-    task->first = block * ROWS;
+    task->head = key_head * a->group + place.fold;
+    task->heads = place.heads;
+    task->first = place.first;
     task->modify.a = a;
     task->modify.b = b;
     task->modify.visible = hd_visible(a, b);
@@ -78,13 +76,14 @@ static void pack_wave(const hd_team_t *team, const flash_job_t *job)
 }
 
 /* The tasks of a walk have Q^T and O^T of their own, and the rest in common. */
-static void set_buffers(flash_task_t *tasks, const flash_job_t *job, char *at)
+static void set_buffers(flash_task_t *tasks, const flash_job_t *job, char *at, flash_ahead_t *ahead)
 {
     const flash_sizes_t *z = &job->z;
     char *s = at + (size_t)z->share * (z->q + z->o), *p = z->p ? s + z->s : s;
     char *staging = p + (z->p ? z->p : z->s);
     for (int t = 0; t < z->share; t++, at += z->q + z->o) {
         tasks[t].job = job;
+        tasks[t].ahead = ahead;
         tasks[t].q = at;
         tasks[t].o = (float *)(void *)(at + z->q);
         tasks[t].s = (float *)(void *)s;
@@ -107,6 +106,7 @@ static void run_turn(flash_task_t *tasks, int64_t head, int64_t turn)
         set_task(&tasks[count], head / a->key_heads, head % a->key_heads, at);
         count += tasks[count].rows > 0; /* a sequence may be shorter than others */
     }
+    look_to_next(tasks[0].ahead, tasks[0].job, head, turn);
     run_tasks(tasks, count);
 }
 
@@ -117,8 +117,9 @@ static void work(const hd_team_t *team, void *arg)
     const flash_sizes_t *z = &job->z;
     int64_t heads = a->batch * a->key_heads;
     flash_task_t tasks[MOST_SHARE];
+    flash_ahead_t ahead;
     const uint32_t before = flash_begin();
-    set_buffers(tasks, job, job->states + (size_t)team->rank * z->state);
+    set_buffers(tasks, job, job->states + (size_t)team->rank * z->state, &ahead);
     for (int64_t first = 0; first < heads; first += z->wave) {
         if (first)
             hd_team_barrier(team); /* nobody reads the last wave any more */

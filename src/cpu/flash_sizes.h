@@ -17,9 +17,6 @@ enum { STEP_KEYS = (FLASH_AMX ? 16 : 2) * HD_BLOCK_KEYS };
  * pays: while those of a head stay in a core's own cache, nothing is gained. */
 enum { MOST_SHARE = 4, SHARE_BYTES = 256 << 10 };
 
-/* Bytes of keys and values that a core's second cache may be expected to have kept. */
-enum { AHEAD_BYTES = 1 << 20 };
-
 /* ---- sizes: the same for workspace() and run() ----------------------------------------------- */
 
 typedef struct flash_sizes {
@@ -92,6 +89,21 @@ static void choose_tasks(const hd_attention_t *a, int64_t queries, flash_sizes_t
         z->fold = (int)hd_max(hd_min(ROWS / hd_min(queries, ROWS), a->group), 1);
     z->blocks = hd_ceil_div(queries, ROWS);
     z->tasks = hd_ceil_div(a->group, z->fold) * z->blocks;
+}
+
+/* What task number `index` of a key head has: the last queries, which a causal mask leaves the most
+ * keys, come first; the same queries of its heads follow each other, for they see the same keys. */
+typedef struct flash_place {
+    int64_t first; /* query */
+    int64_t fold;  /* the first of its heads, counted within the group */
+    int heads;
+} flash_place_t;
+
+static flash_place_t place_of(const hd_attention_t *a, const flash_sizes_t *z, int64_t index)
+{
+    int64_t folds = z->tasks / z->blocks, fold = index % folds * z->fold;
+    return (flash_place_t){(z->blocks - 1 - index / folds) * ROWS, fold,
+                           (int)hd_min(z->fold, a->group - fold)};
 }
 
 /* Heads of `bytes` packed bytes that are packed at a time: what the cores' own caches keep until it

@@ -79,24 +79,22 @@ static void begin_keys(flash_task_t *task, flash_steps_t *steps)
     next_step(steps);
 }
 
-/* Sets out for the next step of a task that walks alone. */
+/* Sets out for the next step of a task that walks alone through more than the cache has kept. */
 static void look_ahead(flash_task_t *task, const flash_steps_t *steps)
 {
     const hd_attention_t *a = &task->job->a;
     const flash_sizes_t *z = &task->job->z;
     const int64_t key = steps->ahead.key, count = steps->at.count;
-    flash_ahead_t *ahead = &task->ahead;
-    int64_t rows = a->batch * a->key_heads * a->keys;
-    ahead->lines = 0;
+    int64_t bytes = a->keys * (a->k.elem * a->d + a->v.elem * a->dv);
     if (!FLASH_AMX || !steps->more || z->turns > 1 || z->share > 1 ||
-        rows * (a->k.elem * a->d + a->v.elem * a->dv) <= AHEAD_BYTES)
+        bytes * a->batch * a->key_heads <= AHEAD_BYTES)
         return;
     int64_t end = hd_min(key + count, steps->walk.high);
-    ahead->k = flash_stream(&a->k, task->b, task->key_head, key, end, a->d);
-    ahead->v = flash_stream(&a->v, task->b, task->key_head, key, end, a->dv);
-    int64_t lines = hd_ceil_div(hd_max(ahead->k.bytes, ahead->v.bytes), 64) * count;
-    int64_t tiles = hd_ceil_div(vectors_of(task), FLASH_TILE), times = hd_ceil_div(count, 4);
-    ahead->lines = (int)hd_ceil_div(lines, times * tiles);
+    *task->ahead = (flash_ahead_t){.count = 0};
+    flash_add_rows(task->ahead, &a->k, task->b, task->key_head, key, end, a->d, false);
+    flash_add_rows(task->ahead, &a->v, task->b, task->key_head, key, end, a->dv, false);
+    int64_t tiles = hd_ceil_div(vectors_of(task), FLASH_TILE);
+    flash_share_out(task->ahead, hd_ceil_div(count, 4) * tiles);
 }
 
 /* All tasks along the keys, those first that come first: what one has read the others find in the

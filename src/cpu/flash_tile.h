@@ -14,7 +14,7 @@
 #ifndef HD_FLASH_TILE_H
 #define HD_FLASH_TILE_H
 
-#include "vec.h"
+#include "flash_ahead.h"
 
 #ifndef FLASH_AMX
 #define FLASH_AMX 0
@@ -183,7 +183,7 @@ HD_INLINE void qk_tile(const int keys, const int vectors, const char *k, int64_t
 
 HD_INLINE void qk_range(const int vectors, const char *k, int64_t k_row, int first, int end,
                         const char *q, int steps, float *s, vec_t *most, const uint64_t *masks,
-                        int shift)
+                        int shift, flash_ahead_t *ahead)
 {
     const int height = tile_height(FLASH_KEYS, vectors);
     vec_t top[FLASH_TILE];
@@ -191,9 +191,10 @@ HD_INLINE void qk_range(const int vectors, const char *k, int64_t k_row, int fir
     for (int r = 0; r < vectors; r++) {
         top[r] = most[r];
     }
-#define TILE(n)                                                                     \
-    qk_tile(n, vectors, k + first * k_row, k_row, q, steps, s + first * LANES, top, \
-            masks ? masks + first : NULL, shift)
+#define TILE(n)                                                                      \
+    (flash_fetch_beside(ahead, n * vectors * steps),                                 \
+     qk_tile(n, vectors, k + first * k_row, k_row, q, steps, s + first * LANES, top, \
+             masks ? masks + first : NULL, shift))
     FLASH_CUT(first, end, height, vectors, TILE)
 #undef TILE
     HD_UNROLL
@@ -203,12 +204,13 @@ HD_INLINE void qk_range(const int vectors, const char *k, int64_t k_row, int fir
 }
 
 /* Scores of the keys first .. end-1 of a block for `vectors` vectors of queries, and the maxima,
- * from those in most on. q, s and most are at the first of these vectors; masks may be NULL. */
+ * from those in most on. q, s and most are at the first of these vectors; masks may be NULL. What
+ * is ahead is fetched between. */
 HD_NOINLINE void qk_keys(int vectors, const char *k, int64_t k_row, int first, int end,
                          const char *q, int steps, float *s, vec_t *most, const uint64_t *masks,
-                         int shift)
+                         int shift, flash_ahead_t *ahead)
 {
-#define WIDTH(n) qk_range(n, k, k_row, first, end, q, steps, s, most, masks, shift)
+#define WIDTH(n) qk_range(n, k, k_row, first, end, q, steps, s, most, masks, shift, ahead)
     FLASH_WIDTHS(vectors, WIDTH);
 #undef WIDTH
 }

@@ -53,21 +53,24 @@ HD_INLINE void pv_tile(const int columns, const int vectors, const char *v, int6
 }
 
 HD_INLINE void pv_range(const int vectors, const char *v, int64_t v_row, int dv, const char *p,
-                        int steps, float *o, const vec_t *corr)
+                        int steps, float *o, const vec_t *corr, flash_ahead_t *ahead)
 {
     const int height = tile_height(FLASH_COLUMNS, vectors);
     int c = 0;
-#define TILE(n) pv_tile(n, vectors, v + c * 4, v_row, p, steps, o + c * LANES, corr)
+#define TILE(n)                                      \
+    (flash_fetch_beside(ahead, n * vectors * steps), \
+     pv_tile(n, vectors, v + c * 4, v_row, p, steps, o + c * LANES, corr))
     FLASH_CUT(c, dv, height, vectors, TILE)
 #undef TILE
 }
 
 /* O^T += V^T P^T of `steps` cells of keys for `vectors` vectors of queries, after O^T was scaled by
- * corr where that is not NULL. p, o and corr are at the first of these vectors. */
+ * corr where that is not NULL. p, o and corr are at the first of these vectors. What is ahead is
+ * fetched between. */
 HD_NOINLINE void pv_keys(int vectors, const char *v, int64_t v_row, int dv, const char *p,
-                         int steps, float *o, const vec_t *corr)
+                         int steps, float *o, const vec_t *corr, flash_ahead_t *ahead)
 {
-#define WIDTH(n) pv_range(n, v, v_row, dv, p, steps, o, corr)
+#define WIDTH(n) pv_range(n, v, v_row, dv, p, steps, o, corr, ahead)
     FLASH_WIDTHS(vectors, WIDTH);
 #undef WIDTH
 }

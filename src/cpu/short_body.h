@@ -96,6 +96,7 @@ typedef struct short_task {
     char *q, *p, *staging, *k_packed, *v_packed;
     float *s;
     uint64_t masks[SHORT_KEYS];
+    flash_ahead_t *ahead; /* of the thread */
 } short_task_t;
 
 static void find_keys(short_task_t *task)
@@ -169,7 +170,7 @@ static void weigh(short_task_t *task, int at, int lanes, int low, int high, bool
         if (end[r] > key)
             qk_keys(vectors - r, task->k, task->k_row, key, end[r], task->q + r * VEC_LANES * 4,
                     task->job->z.steps, task->s + r * VEC_LANES, most + r, masks,
-                    at + r * VEC_LANES);
+                    at + r * VEC_LANES, task->ahead);
     for (int r = 0; r < vectors; r++)
         flash_raise(&row[r], FLASH_PAIRS ? vec_mul(most[r], scale) : most[r], &from[r]);
     for (int r = 0, key = low; r < vectors; key = end[r++])
@@ -198,7 +199,8 @@ static void masked_rows(const short_task_t *task, int64_t first, int lanes, cons
         int high = (int)hd_end_key(visible, first + i + rows - 1);
         int low = (int)hd_min(hd_first_key(visible, first + i), high) / CELL;
         out_rows(task->p + ((int64_t)low * LANES + i) * 4, task->v + low * task->v_row, task->v_row,
-                 (high + CELL - 1) / CELL - low, rows, task->job->z.columns, factor + i, to + i);
+                 (high + CELL - 1) / CELL - low, rows, task->job->z.columns, factor + i, to + i,
+                 task->ahead);
     }
 }
 
@@ -226,7 +228,8 @@ static void attend_queries(short_task_t *task, int at, int lanes, bool masked)
     if (masked)
         masked_rows(task, first, lanes, factor, to);
     else
-        out_rows(p, v, task->v_row, (high + CELL - 1) / CELL, lanes, z->columns, factor, to);
+        out_rows(p, v, task->v_row, (high + CELL - 1) / CELL, lanes, z->columns, factor, to,
+                 task->ahead);
     for (int i = 0; i < lanes; i++) {
         float *row = (float *)(void *)to[i];
         if (masked && row_has_nan(row, a->dv))
@@ -235,6 +238,34 @@ static void attend_queries(short_task_t *task, int at, int lanes, bool masked)
         if (!direct)
             row_from_f32(&a->out, row, a->dv, hd_view_row(&a->out, task->b, first + i, task->head));
     }
+}
+
+/* Sets out for what comes during this task and after it. Rows that lie apart are all fetched, at
+ * once: 1.1 to 1.5 times as fast. Of rows that follow each other only queries, at leisure: 64 tokens
+ * are 3 to 6 % faster with those, 2 % with keys and values too, 4 % slower with results. */
+static void look_to_next(short_task_t *task, int64_t next)
+{
+    const hd_attention_t *a = &task->job->a;
+    const bool apart = flash_rows_apart(&a->out, a->dv);
+    int64_t blocks = task->job->z.blocks, plane = next / blocks, first = next % blocks * ROWS;
+    flash_ahead_t *ahead = task->ahead;
+    *ahead = (flash_ahead_t){.every = apart ? 8 : 64};
+    if (flash_operand_bytes(a) <= AHEAD_BYTES)
+        return;
+    if (apart)
+        flash_add_rows(ahead, &a->out, task->b, task->head, task->first, task->first + task->rows,
+                       a->dv, true);
+    if (next >= task->job->z.tasks)
+        return;
+    flash_add_rows(ahead, &a->q, plane / a->heads, plane % a->heads, first,
+                   hd_min(first + ROWS, a->queries), a->d, false);
+    if (!apart || first > 0 || plane % a->group > 0)
+        return;
+    plane /= a->group;
+    flash_add_rows(ahead, &a->k, plane / a->key_heads, plane % a->key_heads, 0, a->keys, a->d,
+                   false);
+    flash_add_rows(ahead, &a->v, plane / a->key_heads, plane % a->key_heads, 0, a->keys, a->dv,
+                   false);
 }
 
 static void attend_short(short_task_t *task, int64_t index)
@@ -246,6 +277,7 @@ static void attend_short(short_task_t *task, int64_t index)
     task->first = index % task->job->z.blocks * ROWS;
     task->rows = (int)hd_min(ROWS, a->queries - task->first);
     find_keys(task);
+    look_to_next(task, index + 1);
     bool masked = hd_first_key(&a->visible, task->first + task->rows - 1) > 0 ||
                   hd_end_key(&a->visible, task->first) < a->keys;
     for (int64_t j = 0; masked && j < a->keys; j++)
@@ -260,9 +292,11 @@ static void short_work(const hd_team_t *team, void *arg)
 {
     short_job_t *job = arg;
     const short_sizes_t *z = &job->z;
+    flash_ahead_t ahead;
     short_task_t task = {.job = job, .packed = -1};
     char *at = job->states + (size_t)team->rank * z->all;
     task.q = at;
+    task.ahead = &ahead;
     task.s = (float *)(void *)(at += z->q);
     task.p = z->p ? (at += z->s) : (char *)task.s;
     task.staging = at += z->p ? z->p : z->s;

@@ -56,12 +56,15 @@ HD_INLINE void out_tile(const int rows, const int vectors, const char *p, const 
 }
 
 HD_INLINE void out_columns(const int vectors, const char *p, const char *v, int64_t v_row,
-                           int steps, int rows, const float *factor, char *const *to, int column)
+                           int steps, int rows, const float *factor, char *const *to, int column,
+                           flash_ahead_t *ahead)
 {
     const int height = tile_height(FLASH_KEYS, vectors);
     int i = 0;
     v += column * 4;
-#define TILE(n) out_tile(n, vectors, p + i * 4, v, v_row, steps, factor + i, to + i, column)
+#define TILE(n)                                      \
+    (flash_fetch_beside(ahead, n * vectors * steps), \
+     out_tile(n, vectors, p + i * 4, v, v_row, steps, factor + i, to + i, column))
     FLASH_CUT(i, rows, height, vectors, TILE)
 #undef TILE
 }
@@ -69,11 +72,11 @@ HD_INLINE void out_columns(const int vectors, const char *p, const char *v, int6
 /* to[i] = factor[i] times row i of P V, `columns` f32, written in whole vectors. V's rows are as
  * long. */
 HD_NOINLINE void out_rows(const char *p, const char *v, int64_t v_row, int steps, int rows,
-                          int columns, const float *factor, char *const *to)
+                          int columns, const float *factor, char *const *to, flash_ahead_t *ahead)
 {
     for (int c = 0; c < columns; c += LANES) {
         int vectors = (int)hd_min((columns - c + VEC_LANES - 1) / VEC_LANES, FLASH_TILE);
-#define WIDTH(n) out_columns(n, p, v, v_row, steps, rows, factor, to, c)
+#define WIDTH(n) out_columns(n, p, v, v_row, steps, rows, factor, to, c, ahead)
         FLASH_WIDTHS(vectors, WIDTH);
 #undef WIDTH
     }
