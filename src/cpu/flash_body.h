@@ -39,7 +39,7 @@ static void set_task(flash_task_t *task, int64_t b, int64_t key_head, int64_t in
 {
     const hd_attention_t *a = &task->job->a;
     const flash_sizes_t *z = &task->job->z;
-    flash_place_t place = place_of(a, z, index);
+    flash_place_t place = place_of(a, z, b, index);
     task->b = b;
     task->key_head = key_head;
     task->head = key_head * a->group + place.fold;
@@ -48,7 +48,7 @@ static void set_task(flash_task_t *task, int64_t b, int64_t key_head, int64_t in
     task->modify.a = a;
     task->modify.b = b;
     task->modify.visible = hd_visible(a, b);
-    task->rows = (int)hd_min(ROWS, task->modify.visible.queries - task->first);
+    task->rows = place.rows;
     task->lanes = task->heads * task->rows;
     begin_scales(task);
     task->modifies = hd_modifies(&a->modifiers) || task->scales.k_each;

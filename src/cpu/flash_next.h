@@ -24,11 +24,11 @@ static void add_queries(flash_ahead_t *ahead, const flash_job_t *job, const hd_v
     const flash_sizes_t *z = &job->z;
     int64_t b = key_head / a->key_heads, end = hd_min(turn * z->share + z->share, z->tasks);
     for (int64_t index = turn * z->share; index < end; index++) {
-        flash_place_t place = place_of(a, z, index);
+        flash_place_t place = place_of(a, z, b, index);
         int64_t head = key_head % a->key_heads * a->group + place.fold;
         for (int64_t h = 0; h < place.heads; h++)
-            flash_add_rows(ahead, view, b, head + h, place.first,
-                           hd_min(place.first + ROWS, hd_queries(a, b)), size, write);
+            flash_add_rows(ahead, view, b, head + h, place.first, place.first + place.rows, size,
+                           write);
     }
 }
 
