@@ -7,7 +7,7 @@
 #include "flash_modify.h"
 #include "flash_rows.h"
 
-enum { PACK_BYTES = 64 << 20, PACK_CORE_BYTES = 1 << 20, SERIAL_FLOPS = 2000000 };
+enum { PACK_BYTES = 64 << 20, PACK_CORE_BYTES = 256 << 10, SERIAL_FLOPS = 2000000 };
 
 /* Keys of a step at most: blocks that every query sees are taken two at a time, and the rest of a
  * sequence goes with the last of them, for each step scales and stores all of O^T. */
