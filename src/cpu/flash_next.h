@@ -13,7 +13,7 @@
 
 /* Bytes of a head's keys and values that the second cache keeps beside those at hand, and the
  * multiply-adds of vectors for each line: one every 32 cycles. Twice as many were no faster. */
-enum { NEXT_HEAD_BYTES = 512 << 10, NEXT_EVERY = 64 };
+enum { NEXT_HEAD_BYTES = 256 << 10, NEXT_EVERY = 64 };
 
 /* Rows of `view` that belong to the queries of a walk: walk `turn` of key head `key_head`, counted
  * through all sequences. */
