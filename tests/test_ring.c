@@ -1,14 +1,11 @@
 /* Streaming and ring attention against one call over all keys: ranks x layouts x causal x windows x
  * grouped heads x uneven parts; messages that do not come. */
 #define _GNU_SOURCE
-#include "expect.h"
+#include "ranks.h"
 
 #include "kit.h"
 
 #include <math.h>
-#include <pthread.h>
-#include <stdio.h>
-#include <stdlib.h>
 
 enum { B = 2, N = 83, H = 4, D = 16, DV = 24, MOST_RANKS = 8 };
 
@@ -346,73 +343,59 @@ static void test_runs(void **state)
 }
 
 /* Ranks with tensors of their own tokens alone. */
-typedef struct rank {
-    heed_context_t *context;
-    heed_comm_t comm;
+typedef struct member {
     heed_ring_desc_t desc;
-    heed_status_t status;
-    char sentence[512];
-    pthread_t thread;
     bool leaves; /* gives its end back at once */
     float q[N * H * D], k[N * H * D], v[N * H * DV], out[N * H * DV];
     int64_t shapes[4][4];
-} rank_t;
+} member_t;
 
-static void *run_rank(void *at)
+static rank_t ranks[3];
+static member_t members[3];
+
+static heed_status_t attend_tokens(rank_t *rank)
 {
-    rank_t *rank = at;
-    if (!rank->leaves)
-        rank->status = heed_ring_attention(rank->context, &rank->comm, &rank->desc);
-    snprintf(rank->sentence, sizeof(rank->sentence), "%s", heed_last_error());
-    heed_comm_threads_free(&rank->comm);
-    return NULL;
+    const member_t *member = rank->own;
+    return member->leaves ? HEED_OK
+                          : heed_ring_attention(rank->context, &rank->comm, &member->desc);
 }
 
-static void describe_rank(rank_t *rank, int layout, int size)
+static void describe_member(member_t *member, int layout, int rank, int size)
 {
     heed_ring_run_t runs[2];
     int64_t n = 0;
-    int count = heed_ring_runs((heed_ring_layout_t)layout, rank->comm.rank, size, N, runs);
+    int count = heed_ring_runs((heed_ring_layout_t)layout, rank, size, N, runs);
     for (int r = 0; r < count; r++) {
         for (int64_t i = 0; i < runs[r].count; i++, n++) {
             int64_t token = runs[r].first + i * runs[r].distance;
-            memcpy(rank->q + n * H * D, q + token * H * D, sizeof(float) * H * D);
-            memcpy(rank->k + n * H * D, k + token * H * D, sizeof(float) * H * D);
-            memcpy(rank->v + n * H * DV, v + token * H * DV, sizeof(float) * H * DV);
+            memcpy(member->q + n * H * D, q + token * H * D, sizeof(float) * H * D);
+            memcpy(member->k + n * H * D, k + token * H * D, sizeof(float) * H * D);
+            memcpy(member->v + n * H * DV, v + token * H * DV, sizeof(float) * H * DV);
         }
     }
     for (int t = 0; t < 4; t++)
-        memcpy(rank->shapes[t], (int64_t[]){1, n, H, t < 2 ? D : DV}, 4 * sizeof(int64_t));
-    rank->desc = heed_ring_desc();
-    rank->desc.layout = (heed_ring_layout_t)layout;
-    rank->desc.causal = 1;
-    rank->desc.tokens = N;
-    rank->desc.q = heed_tensor(rank->q, HEED_F32, 4, rank->shapes[0], NULL);
-    rank->desc.k = heed_tensor(rank->k, HEED_F32, 4, rank->shapes[1], NULL);
-    rank->desc.v = heed_tensor(rank->v, HEED_F32, 4, rank->shapes[2], NULL);
-    rank->desc.out = heed_tensor(rank->out, HEED_F32, 4, rank->shapes[3], NULL);
+        memcpy(member->shapes[t], (int64_t[]){1, n, H, t < 2 ? D : DV}, 4 * sizeof(int64_t));
+    member->desc = heed_ring_desc();
+    member->desc.layout = (heed_ring_layout_t)layout;
+    member->desc.causal = 1;
+    member->desc.tokens = N;
+    member->desc.q = heed_tensor(member->q, HEED_F32, 4, member->shapes[0], NULL);
+    member->desc.k = heed_tensor(member->k, HEED_F32, 4, member->shapes[1], NULL);
+    member->desc.v = heed_tensor(member->v, HEED_F32, 4, member->shapes[2], NULL);
+    member->desc.out = heed_tensor(member->out, HEED_F32, 4, member->shapes[3], NULL);
 }
-
-static rank_t ranks[3];
 
 static void begin_ranks(heed_context_t *context, int layout, int timeout_ms)
 {
-    heed_comm_t comms[3];
-    expect_ok(heed_comm_threads(context, 3, timeout_ms, comms));
-    for (int r = 0; r < 3; r++) {
-        memset(&ranks[r], 0, sizeof(ranks[r]));
-        ranks[r].context = context;
-        ranks[r].comm = comms[r];
-        describe_rank(&ranks[r], layout, 3);
-    }
+    ranks_open(ranks, context, 3, timeout_ms);
+    memset(members, 0, sizeof(members));
+    for (int r = 0; r < 3; r++)
+        describe_member(&members[r], layout, r, 3);
 }
 
-static void run_ranks(void)
+static void run_ranks(int size)
 {
-    for (int r = 0; r < 3; r++)
-        assert_int_equal(pthread_create(&ranks[r].thread, NULL, run_rank, &ranks[r]), 0);
-    for (int r = 0; r < 3; r++)
-        pthread_join(ranks[r].thread, NULL);
+    ranks_run(ranks, size, attend_tokens, members, sizeof(members[0]));
 }
 
 static void test_own_tokens(void **state)
@@ -424,17 +407,17 @@ static void test_own_tokens(void **state)
     attend_densely(context, &problem);
     for (int layout = 0; layout < 3; layout++) {
         begin_ranks(context, layout, 60000);
-        run_ranks();
+        run_ranks(3);
+        expect_ranks(ranks, 3, HEED_OK, NULL, "own tokens");
         for (int r = 0; r < 3; r++) {
             heed_ring_run_t runs[2];
             int64_t n = 0;
             int count = heed_ring_runs((heed_ring_layout_t)layout, r, 3, N, runs);
-            assert_int_equal(ranks[r].status, HEED_OK);
             for (int part = 0; part < count; part++)
                 for (int64_t i = 0; i < runs[part].count; i++, n++)
                     for (int c = 0; c < H * DV; c++) {
                         int64_t token = runs[part].first + i * runs[part].distance;
-                        assert_true(fabsf(ranks[r].out[n * H * DV + c] -
+                        assert_true(fabsf(members[r].out[n * H * DV + c] -
                                           dense_out[token * H * DV + c]) <= 1e-5f);
                     }
         }
@@ -448,21 +431,18 @@ static void test_disagreement(void **state)
     heed_context_t *context = expect_context(NULL);
     (void)state;
     begin_ranks(context, 0, 60000);
-    ranks[1].desc.causal = 0;
-    run_ranks();
-    for (int r = 0; r < 3; r++) {
-        assert_int_equal(ranks[r].status, HEED_ERROR_COMM);
-        assert_non_null(strstr(ranks[r].sentence, "causal is"));
-    }
+    members[1].desc.causal = 0;
+    run_ranks(3);
+    expect_ranks(ranks, 3, HEED_ERROR_COMM, "causal is", "other causal");
     begin_ranks(context, 0, 60000);
-    ranks[2].shapes[1][3] = D + 1;
-    run_ranks();
+    members[2].shapes[1][3] = D + 1;
+    run_ranks(3);
     assert_int_equal(ranks[2].status, HEED_ERROR_SHAPE);
     assert_int_equal(ranks[0].status, HEED_ERROR_COMM);
     assert_non_null(strstr(ranks[0].sentence, "rank 2 cannot take part"));
     begin_ranks(context, 0, 60000);
-    ranks[1].desc.window_left = -2;
-    run_ranks();
+    members[1].desc.window_left = -2;
+    run_ranks(3);
     assert_int_equal(ranks[1].status, HEED_ERROR_VALUE);
     assert_non_null(strstr(ranks[2].sentence, "rank 1 cannot take part"));
     heed_context_destroy(context);
@@ -474,21 +454,16 @@ static void test_silence(void **state)
     (void)state;
     /* A rank that goes away at once. */
     begin_ranks(context, 1, 60000);
-    ranks[1].leaves = true;
-    run_ranks();
+    members[1].leaves = true;
+    run_ranks(3);
     for (int r = 0; r < 3; r += 2) {
         assert_int_equal(ranks[r].status, HEED_ERROR_COMM);
         assert_non_null(strstr(ranks[r].sentence, "rank 1 of 3 left"));
     }
     /* One that never comes. */
     begin_ranks(context, 1, 100);
-    for (int r = 0; r < 2; r++)
-        assert_int_equal(pthread_create(&ranks[r].thread, NULL, run_rank, &ranks[r]), 0);
-    for (int r = 0; r < 2; r++) {
-        pthread_join(ranks[r].thread, NULL);
-        assert_int_equal(ranks[r].status, HEED_ERROR_COMM);
-        assert_non_null(strstr(ranks[r].sentence, "waited longer than the time-out"));
-    }
+    run_ranks(2);
+    expect_ranks(ranks, 2, HEED_ERROR_COMM, "waited longer than the time-out", "silence");
     heed_comm_threads_free(&ranks[2].comm);
     heed_context_destroy(context);
 }
