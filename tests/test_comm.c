@@ -1,66 +1,46 @@
 /* Collectives over threads, built from messages: every kind, dtype and number of ranks against what
  * one process says; ranks that disagree. */
 #define _GNU_SOURCE
-#include "expect.h"
+#include "ranks.h"
 
 #include "kit.h"
 
 #include <math.h>
-#include <pthread.h>
 #include <stddef.h>
-#include <stdio.h>
-#include <stdlib.h>
 
 enum { MOST = 5 };
 
-typedef struct member {
-    heed_context_t *context;
-    heed_comm_t comm;
-    void (*work)(struct member *member);
-    pthread_t thread;
-    heed_status_t status;
-    char sentence[512];
+/* What ranks are to do, and how often one was wrong. */
+typedef struct task {
     size_t count;
     heed_dtype_t dtype;
     heed_reduce_t reduce;
     bool bad; /* this one calls wrongly */
     int failed;
-} member_t;
+} task_t;
 
-static void *run(void *at)
-{
-    member_t *member = at;
-    member->work(member);
-    snprintf(member->sentence, sizeof(member->sentence), "%s", heed_last_error());
-    heed_comm_threads_free(&member->comm);
-    return NULL;
-}
+static rank_t ranks[MOST];
+static task_t tasks[MOST];
 
-static void run_all(member_t *members, int size, void (*work)(member_t *), member_t like)
+/* The same for all; a bad one is that of the last rank alone. */
+static void run_all(int size, heed_status_t (*work)(rank_t *), task_t like)
 {
-    heed_comm_t comms[MOST];
     heed_context_t *context = expect_context(NULL);
-    expect_ok(heed_comm_threads(context, size, 60000, comms));
+    ranks_open(ranks, context, size, 60000);
     for (int r = 0; r < size; r++) {
-        members[r] = like;
-        members[r].context = context;
-        members[r].comm = comms[r];
-        members[r].work = work;
-        members[r].bad = like.bad && r == size - 1;
-        assert_int_equal(pthread_create(&members[r].thread, NULL, run, &members[r]), 0);
+        tasks[r] = like;
+        tasks[r].bad = like.bad && r == size - 1;
     }
-    for (int r = 0; r < size; r++)
-        pthread_join(members[r].thread, NULL);
+    ranks_run(ranks, size, work, tasks, sizeof(tasks[0]));
     heed_context_destroy(context);
 }
 
-static void expect_all(const member_t *members, int size, heed_status_t status, const char *what)
+static void expect_all(int size, heed_status_t status, const char *words, const char *what)
 {
-    for (int r = 0; r < size; r++) {
-        if (members[r].status != status || members[r].failed)
-            fail_msg("%s: rank %d of %d: %s, %d wrong: %s", what, r, size,
-                     heed_status_name(members[r].status), members[r].failed, members[r].sentence);
-    }
+    expect_ranks(ranks, size, status, words, what);
+    for (int r = 0; r < size; r++)
+        if (tasks[r].failed)
+            fail_msg("%s: rank %d of %d: %d wrong", what, r, size, tasks[r].failed);
 }
 
 /* ---- moving ---------------------------------------------------------------------------------- */
@@ -70,38 +50,39 @@ static unsigned char byte_of(int from, int to, size_t i)
     return (unsigned char)(from * 71 + to * 13 + (int)(i * 7));
 }
 
-static void move(member_t *member)
+static heed_status_t move(rank_t *rank)
 {
     static const size_t most = 5000;
     unsigned char *parts = calloc(2 * MOST, most), *got = parts + MOST * most;
-    int rank = member->comm.rank, size = member->comm.size;
-    size_t bytes = member->count;
-    for (int to = 0; to < size; to++)
+    const heed_comm_t *comm = &rank->comm;
+    task_t *task = rank->own;
+    size_t bytes = task->count;
+    for (int to = 0; to < comm->size; to++)
         for (size_t i = 0; i < bytes; i++)
-            parts[(size_t)to * bytes + i] = byte_of(rank, to, i);
-    member->status = heed_comm_all_to_all(&member->comm, parts, bytes, got);
-    for (int from = 0; from < size && !member->status; from++)
+            parts[(size_t)to * bytes + i] = byte_of(comm->rank, to, i);
+    heed_status_t status = heed_comm_all_to_all(comm, parts, bytes, got);
+    for (int from = 0; from < comm->size && !status; from++)
         for (size_t i = 0; i < bytes; i++)
-            member->failed += got[(size_t)from * bytes + i] != byte_of(from, rank, i);
-    if (!member->status)
-        member->status = heed_comm_barrier(&member->comm);
-    if (!member->status)
-        member->status = heed_comm_all_gather(&member->comm, parts, bytes, got);
-    for (int from = 0; from < size && !member->status; from++)
+            task->failed += got[(size_t)from * bytes + i] != byte_of(from, comm->rank, i);
+    if (!status)
+        status = heed_comm_barrier(comm);
+    if (!status)
+        status = heed_comm_all_gather(comm, parts, bytes, got);
+    for (int from = 0; from < comm->size && !status; from++)
         for (size_t i = 0; i < bytes; i++)
-            member->failed += got[(size_t)from * bytes + i] != byte_of(from, 0, i);
+            task->failed += got[(size_t)from * bytes + i] != byte_of(from, 0, i);
     free(parts);
+    return status;
 }
 
 static void test_moving(void **state)
 {
-    member_t members[MOST];
     const size_t sizes[] = {0, 1, 77, 5000};
     (void)state;
     for (int size = 1; size <= MOST; size++) {
         for (int n = 0; n < 4; n++) {
-            run_all(members, size, move, (member_t){.count = sizes[n]});
-            expect_all(members, size, HEED_OK, "moving");
+            run_all(size, move, (task_t){.count = sizes[n]});
+            expect_all(size, HEED_OK, NULL, "moving");
         }
     }
 }
@@ -109,24 +90,25 @@ static void test_moving(void **state)
 /* Nobody is through the barrier before the last has come. */
 static int arrived;
 
-static void pass(member_t *member)
+static heed_status_t pass(rank_t *rank)
 {
-    member->status = HEED_OK;
-    for (int round = 1; round <= 50 && !member->status; round++) {
+    task_t *task = rank->own;
+    heed_status_t status = HEED_OK;
+    for (int round = 1; round <= 50 && !status; round++) {
         __atomic_add_fetch(&arrived, 1, __ATOMIC_SEQ_CST);
-        member->status = heed_comm_barrier(&member->comm);
-        member->failed += __atomic_load_n(&arrived, __ATOMIC_SEQ_CST) < round * member->comm.size;
+        status = heed_comm_barrier(&rank->comm);
+        task->failed += __atomic_load_n(&arrived, __ATOMIC_SEQ_CST) < round * rank->comm.size;
     }
+    return status;
 }
 
 static void test_barrier(void **state)
 {
-    member_t members[MOST];
     (void)state;
     for (int size = 1; size <= MOST; size++) {
         arrived = 0;
-        run_all(members, size, pass, (member_t){0});
-        expect_all(members, size, HEED_OK, "barrier");
+        run_all(size, pass, (task_t){0});
+        expect_all(size, HEED_OK, NULL, "barrier");
     }
 }
 
@@ -168,123 +150,122 @@ static double joined(heed_reduce_t reduce, double a, double b)
     return (reduce == HEED_REDUCE_MAX) == (a > b) ? a : b;
 }
 
-static double wanted(const member_t *member, size_t i)
+static double wanted(heed_reduce_t reduce, int size, size_t i)
 {
     double value = number_of(0, i);
-    for (int r = 1; r < member->comm.size; r++)
-        value = joined(member->reduce, value, number_of(r, i));
+    for (int r = 1; r < size; r++)
+        value = joined(reduce, value, number_of(r, i));
     return value;
 }
 
-static void reduce(member_t *member)
+static heed_status_t reduce(rank_t *rank)
 {
-    size_t count = member->count, size = (size_t)member->comm.size;
+    task_t *task = rank->own;
+    const heed_comm_t *comm = &rank->comm;
+    size_t count = task->count, size = (size_t)comm->size, first = (size_t)comm->rank * count;
     char *data = calloc(size * count + 1, 8), *own = calloc(count + 1, 8);
     for (size_t i = 0; i < size * count; i++)
-        put(member->dtype, data, i, number_of(member->comm.rank, i));
-    member->status = heed_comm_reduce_scatter(member->context, &member->comm, member->dtype,
-                                              member->reduce, count, data, own);
-    for (size_t i = 0; i < count && !member->status; i++)
-        member->failed +=
-            get(member->dtype, own, i) != wanted(member, (size_t)member->comm.rank * count + i);
-    if (!member->status)
-        member->status = heed_comm_all_reduce(member->context, &member->comm, member->dtype,
-                                              member->reduce, count, data);
-    for (size_t i = 0; i < count && !member->status; i++)
-        member->failed += get(member->dtype, data, i) != wanted(member, i);
+        put(task->dtype, data, i, number_of(comm->rank, i));
+    heed_status_t status =
+        heed_comm_reduce_scatter(rank->context, comm, task->dtype, task->reduce, count, data, own);
+    for (size_t i = 0; i < count && !status; i++)
+        task->failed += get(task->dtype, own, i) != wanted(task->reduce, comm->size, first + i);
+    if (!status)
+        status = heed_comm_all_reduce(rank->context, comm, task->dtype, task->reduce, count, data);
+    for (size_t i = 0; i < count && !status; i++)
+        task->failed += get(task->dtype, data, i) != wanted(task->reduce, comm->size, i);
     free(data);
     free(own);
+    return status;
 }
 
 static void test_reducing(void **state)
 {
-    member_t members[MOST];
     const size_t counts[] = {0, 1, 3, 20011};
     (void)state;
     for (int size = 1; size <= MOST; size++)
         for (int d = 0; d < 6; d++)
             for (int n = 0; n < 12; n++) {
-                member_t like = {
+                task_t like = {
                     .dtype = dtypes[d], .count = counts[n / 3], .reduce = (heed_reduce_t)(n % 3)};
-                run_all(members, size, reduce, like);
-                expect_all(members, size, HEED_OK, heed_dtype_name(dtypes[d]));
+                run_all(size, reduce, like);
+                expect_all(size, HEED_OK, NULL, heed_dtype_name(dtypes[d]));
             }
 }
 
 /* Sums are rounded once: 256 + 1 + 1 is 258 in bf16, but 256 where each step is rounded. NaN stays,
  * and integers wrap. */
-static void reduce_rarely(member_t *member)
+static heed_status_t reduce_rarely(rank_t *rank)
 {
+    task_t *task = rank->own;
+    const heed_comm_t *comm = &rank->comm;
     uint16_t sum;
-    float nan = member->comm.rank == 1 ? NAN : 1;
+    float nan = comm->rank == 1 ? NAN : 1;
     int32_t large = INT32_MAX;
-    kit_store(HEED_BF16, &sum, 0, member->comm.rank == 0 ? 256 : 1);
-    member->status =
-        heed_comm_all_reduce(member->context, &member->comm, HEED_BF16, HEED_REDUCE_SUM, 1, &sum);
-    member->failed += kit_load(HEED_BF16, &sum, 0) != 258;
-    if (!member->status)
-        member->status = heed_comm_all_reduce(member->context, &member->comm, HEED_F32,
-                                              HEED_REDUCE_MAX, 1, &nan);
-    member->failed += !isnan(nan);
-    if (!member->status)
-        member->status = heed_comm_all_reduce(member->context, &member->comm, HEED_I32,
-                                              HEED_REDUCE_SUM, 1, &large);
-    member->failed += large != INT32_MAX - 2; /* three times 2^31 - 1 */
+    kit_store(HEED_BF16, &sum, 0, comm->rank == 0 ? 256 : 1);
+    heed_status_t status =
+        heed_comm_all_reduce(rank->context, comm, HEED_BF16, HEED_REDUCE_SUM, 1, &sum);
+    task->failed += kit_load(HEED_BF16, &sum, 0) != 258;
+    if (!status)
+        status = heed_comm_all_reduce(rank->context, comm, HEED_F32, HEED_REDUCE_MAX, 1, &nan);
+    task->failed += !isnan(nan);
+    if (!status)
+        status = heed_comm_all_reduce(rank->context, comm, HEED_I32, HEED_REDUCE_SUM, 1, &large);
+    task->failed += large != INT32_MAX - 2; /* three times 2^31 - 1 */
+    return status;
 }
 
 static void test_rare_numbers(void **state)
 {
-    member_t members[3];
     (void)state;
-    run_all(members, 3, reduce_rarely, (member_t){0});
-    expect_all(members, 3, HEED_OK, "rare numbers");
+    run_all(3, reduce_rarely, (task_t){0});
+    expect_all(3, HEED_OK, NULL, "rare numbers");
 }
 
 /* ---- disagreement ---------------------------------------------------------------------------- */
 
-static void reduce_badly(member_t *member)
+static heed_status_t reduce_badly(rank_t *rank)
 {
+    task_t *task = rank->own;
     double data[4] = {1, 2, 3, 4};
-    bool bad = member->bad;
-    size_t count = member->count;
-    member->status = heed_comm_all_reduce(
-        member->context, &member->comm, bad && count == 1 ? HEED_I64 : HEED_F64,
-        bad && count == 2 ? HEED_REDUCE_MIN : HEED_REDUCE_SUM, bad && count == 3 ? 4 : 3,
-        bad && count == 4 ? NULL : data);
-    member->failed += data[0] != 1 || data[1] != 2 || data[2] != 3;
+    bool bad = task->bad;
+    size_t count = task->count;
+    heed_status_t status =
+        heed_comm_all_reduce(rank->context, &rank->comm, bad && count == 1 ? HEED_I64 : HEED_F64,
+                             bad && count == 2 ? HEED_REDUCE_MIN : HEED_REDUCE_SUM,
+                             bad && count == 3 ? 4 : 3, bad && count == 4 ? NULL : data);
+    task->failed += data[0] != 1 || data[1] != 2 || data[2] != 3;
+    return status;
 }
 
 static void test_disagreement(void **state)
 {
     const char *const parts[] = {"dtype is", "reduce is", "count is"};
-    member_t members[3];
     (void)state;
     for (int what = 1; what <= 3; what++) {
-        run_all(members, 3, reduce_badly, (member_t){.bad = true, .count = (size_t)what});
-        expect_all(members, 3, HEED_ERROR_COMM, parts[what - 1]);
-        for (int r = 0; r < 3; r++)
-            assert_non_null(strstr(members[r].sentence, parts[what - 1]));
+        run_all(3, reduce_badly, (task_t){.bad = true, .count = (size_t)what});
+        expect_all(3, HEED_ERROR_COMM, parts[what - 1], "disagreement");
     }
-    run_all(members, 3, reduce_badly, (member_t){.bad = true, .count = 4});
-    assert_int_equal(members[2].status, HEED_ERROR_NULL);
-    expect_all(members, 2, HEED_ERROR_COMM, "null");
-    assert_non_null(strstr(members[0].sentence, "rank 2 cannot take part"));
+    run_all(3, reduce_badly, (task_t){.bad = true, .count = 4});
+    assert_int_equal(ranks[2].status, HEED_ERROR_NULL);
+    expect_all(2, HEED_ERROR_COMM, "rank 2 cannot take part", "null");
 }
 
-static void measure(member_t *member)
+static heed_status_t measure(rank_t *rank)
 {
-    member->status = heed_comm_measure(member->context, 100000, &member->comm);
-    member->failed += member->comm.bytes_per_second < 1e6 || member->comm.latency_ns <= 0;
+    task_t *task = rank->own;
+    heed_status_t status = heed_comm_measure(rank->context, 100000, &rank->comm);
+    task->failed += rank->comm.bytes_per_second < 1e6 || rank->comm.latency_ns <= 0;
+    return status;
 }
 
 static void test_measure(void **state)
 {
-    member_t members[3];
     (void)state;
-    run_all(members, 3, measure, (member_t){0});
-    expect_all(members, 3, HEED_OK, "measuring");
-    assert_true(members[0].comm.latency_ns == members[2].comm.latency_ns);
-    assert_true(members[0].comm.bytes_per_second == members[1].comm.bytes_per_second);
+    run_all(3, measure, (task_t){0});
+    expect_all(3, HEED_OK, NULL, "measuring");
+    assert_true(ranks[0].comm.latency_ns == ranks[2].comm.latency_ns);
+    assert_true(ranks[0].comm.bytes_per_second == ranks[1].comm.bytes_per_second);
 }
 
 static heed_status_t own_barrier(void *user)

@@ -1,59 +1,45 @@
 /* Attention over ranks against one call: methods x layouts x ranks x masks x grouped heads x uneven
  * parts; decoding; documents; ranks that disagree or leave. */
 #define _GNU_SOURCE
-#include "expect.h"
+#include "ranks.h"
 
 #include "sequence.h"
 
-#include <pthread.h>
-#include <stdio.h>
-
 enum { MOST = 6, METHODS = HEED_CONTEXT_PARALLEL_TREE + 1 };
 
-typedef struct member {
-    heed_context_t *context;
-    heed_comm_t comm;
+static rank_t ranks[MOST];
+
+/* Of each rank. */
+static struct member {
     part_t part;
-    pthread_t thread;
-    heed_status_t status;
-    char sentence[512];
     bool leaves;
-} member_t;
+} members[MOST];
 
-static member_t members[MOST];
-
-static void *run(void *at)
+static heed_status_t attend(rank_t *rank)
 {
-    member_t *member = at;
-    if (!member->leaves)
-        member->status =
-            heed_context_parallel_attention(member->context, &member->comm, &member->part.desc);
-    snprintf(member->sentence, sizeof(member->sentence), "%s", heed_last_error());
-    heed_comm_threads_free(&member->comm);
-    return NULL;
+    const struct member *member = rank->own;
+    if (member->leaves)
+        return HEED_OK;
+    return heed_context_parallel_attention(rank->context, &rank->comm, &member->part.desc);
 }
 
 /* Members with parts of their own; a test may change them before they run. */
 static void begin(heed_context_t *context, const sequence_t *seq, int layout, int size,
                   int everywhere, int method, int group)
 {
-    heed_comm_t comms[MOST];
-    expect_ok(heed_comm_threads(context, size, 60000, comms));
+    ranks_open(ranks, context, size, 60000);
     for (int r = 0; r < size; r++) {
-        member_t *member = &members[r];
-        *member = (member_t){.context = context, .comm = comms[r]};
-        part_make(seq, (heed_ring_layout_t)layout, size, r, everywhere, &member->part);
-        member->part.desc.method = (heed_context_parallel_method_t)method;
-        member->part.desc.group = group;
+        part_t *part = &members[r].part;
+        members[r].leaves = false;
+        part_make(seq, (heed_ring_layout_t)layout, size, r, everywhere, part);
+        part->desc.method = (heed_context_parallel_method_t)method;
+        part->desc.group = group;
     }
 }
 
 static void run_all(int size)
 {
-    for (int r = 0; r < size; r++)
-        assert_int_equal(pthread_create(&members[r].thread, NULL, run, &members[r]), 0);
-    for (int r = 0; r < size; r++)
-        pthread_join(members[r].thread, NULL);
+    ranks_run(ranks, size, attend, members, sizeof(members[0]));
 }
 
 static void end(int size)
@@ -64,16 +50,17 @@ static void end(int size)
 
 static void expect_results(const sequence_t *seq, int size, const char *what)
 {
+    char problem[192];
+    snprintf(problem, sizeof(problem),
+             "%s, layout %d, group %d (%d queries of %d, %d of %d heads, causal %d, window %d,%d)",
+             what, (int)members[0].part.desc.layout, members[0].part.desc.group, (int)seq->queries,
+             (int)seq->tokens, (int)seq->key_heads, (int)seq->heads, seq->causal, (int)seq->left,
+             (int)seq->right);
+    expect_ranks(ranks, size, HEED_OK, NULL, problem);
     for (int r = 0; r < size; r++) {
-        const member_t *member = &members[r];
-        double error = member->status ? 0 : part_error(seq, &member->part);
-        if (member->status || !(error <= 1e-5))
-            fail_msg("%s, layout %d, group %d: rank %d of %d: %s %s, off by %g (%d queries of %d, "
-                     "%d of %d heads, causal %d, window %d,%d)",
-                     what, (int)member->part.desc.layout, member->part.desc.group, r, size,
-                     heed_status_name(member->status), member->sentence, error, (int)seq->queries,
-                     (int)seq->tokens, (int)seq->key_heads, (int)seq->heads, seq->causal,
-                     (int)seq->left, (int)seq->right);
+        double error = part_error(seq, &members[r].part);
+        if (!(error <= 1e-5))
+            fail_msg("%s: rank %d of %d: off by %g", problem, r, size, error);
     }
 }
 
@@ -102,8 +89,8 @@ static void try_method(heed_context_t *context, const sequence_t *seq, int metho
                            heed_context_parallel_name((heed_context_parallel_method_t)method));
         } else {
             for (int r = 0; r < size; r++)
-                assert_true(members[r].status == HEED_ERROR_UNSUPPORTED ||
-                            (group && size % group && members[r].status == HEED_ERROR_VALUE));
+                assert_true(ranks[r].status == HEED_ERROR_UNSUPPORTED ||
+                            (group && size % group && ranks[r].status == HEED_ERROR_VALUE));
         }
         end(size);
     }
@@ -259,8 +246,8 @@ static void test_unlike_ranks(void **state)
     for (int fast = 0; fast < 4; fast++) {
         begin(context, &seq, 0, 4, 0, HEED_CONTEXT_PARALLEL_AUTO, 0);
         for (int r = 0; r < 4; r++) {
-            members[r].comm.bytes_per_second = r == fast ? 1e30 : 1;
-            members[r].comm.latency_ns = 1e-9;
+            ranks[r].comm.bytes_per_second = r == fast ? 1e30 : 1;
+            ranks[r].comm.latency_ns = 1e-9;
         }
         run_all(4);
         expect_results(&seq, 4, "auto of unlike ranks");
@@ -272,15 +259,6 @@ static void test_unlike_ranks(void **state)
 
 /* ---- what goes wrong ------------------------------------------------------------------------- */
 
-static void expect_everywhere(int size, const char *part)
-{
-    for (int r = 0; r < size; r++) {
-        if (members[r].status != HEED_ERROR_COMM || !strstr(members[r].sentence, part))
-            fail_msg("rank %d: %s '%s', not '%s'", r, heed_status_name(members[r].status),
-                     members[r].sentence, part);
-    }
-}
-
 static void test_disagreement(void **state)
 {
     heed_context_t *context = expect_context(NULL);
@@ -290,19 +268,19 @@ static void test_disagreement(void **state)
     begin(context, &seq, 0, 3, 0, HEED_CONTEXT_PARALLEL_RING, 0);
     members[1].part.desc.method = HEED_CONTEXT_PARALLEL_ALL_GATHER;
     run_all(3);
-    expect_everywhere(3, "method is");
+    expect_ranks(ranks, 3, HEED_ERROR_COMM, "method is", "disagreement");
     for (int r = 0; r < 3; r++) /* nothing has moved */
         assert_true(isnan(members[r].part.out[0]));
     end(3);
     begin(context, &seq, 0, 3, 0, HEED_CONTEXT_PARALLEL_AUTO, 0);
     members[2].part.desc.causal = 0;
     run_all(3);
-    expect_everywhere(3, "causal is");
+    expect_ranks(ranks, 3, HEED_ERROR_COMM, "causal is", "disagreement");
     end(3);
     begin(context, &seq, 0, 4, 0, HEED_CONTEXT_PARALLEL_ALL_TO_ALL_RING, 2);
     members[2].part.desc.group = 4;
     run_all(4);
-    expect_everywhere(4, "group is");
+    expect_ranks(ranks, 4, HEED_ERROR_COMM, "group is", "disagreement");
     end(4);
     int32_t starts[3][4] = {{0, 10, 20, 24}, {0, 10, 21, 24}, {0, 10, 24}};
     int64_t counts[3] = {4, 4, 3};
@@ -314,15 +292,16 @@ static void test_disagreement(void **state)
                 heed_tensor(starts[of], HEED_I32, 1, &counts[of], NULL);
         }
         run_all(3);
-        expect_everywhere(3, other == 1 ? "checksum of cu_seqlens" : "number of documents");
+        expect_ranks(ranks, 3, HEED_ERROR_COMM,
+                     other == 1 ? "checksum of cu_seqlens" : "number of documents", "disagreement");
         end(3);
     }
     begin(context, &seq, 0, 3, 0, HEED_CONTEXT_PARALLEL_AUTO, 0);
     members[0].part.desc.queries = 25;
     run_all(3);
-    assert_int_equal(members[0].status, HEED_ERROR_VALUE);
-    assert_int_equal(members[1].status, HEED_ERROR_COMM);
-    assert_non_null(strstr(members[2].sentence, "rank 0 cannot take part"));
+    assert_int_equal(ranks[0].status, HEED_ERROR_VALUE);
+    assert_int_equal(ranks[1].status, HEED_ERROR_COMM);
+    assert_non_null(strstr(ranks[2].sentence, "rank 0 cannot take part"));
     end(3);
     sequence_free(&seq);
     heed_context_destroy(context);
@@ -338,9 +317,9 @@ static void test_leaving(void **state)
         begin(context, &seq, 0, 4, 0, method, 0);
         members[1].leaves = true;
         run_all(4);
-        members[1].status = HEED_ERROR_COMM;
-        snprintf(members[1].sentence, sizeof(members[1].sentence), "rank 1 of 4 left");
-        expect_everywhere(4, "rank 1 of 4 left");
+        assert_int_equal(ranks[1].status, HEED_OK);
+        expect_ranks(ranks, 1, HEED_ERROR_COMM, "rank 1 of 4 left", "leaving");
+        expect_ranks(ranks + 2, 2, HEED_ERROR_COMM, "rank 1 of 4 left", "leaving");
         end(4);
     }
     sequence_free(&seq);

@@ -1,14 +1,11 @@
 /* Dilated attention by its names: "distributed" over 1 to 5 ranks, "ring" in blocks of any number
  * and "block_sparse", each against the definition; what refuses, and why; ranks that disagree. */
 #define _GNU_SOURCE
-#include "expect.h"
+#include "ranks.h"
 
 #include "kit.h"
 
 #include <math.h>
-#include <pthread.h>
-#include <stdio.h>
-#include <stdlib.h>
 
 enum { B = 2, N = 61, H = 6, HK = 3, D = 8, DV = 12, MOST = 5 };
 
@@ -128,53 +125,41 @@ static void test_blocks(void **state)
 
 /* ---- over ranks ------------------------------------------------------------------------------ */
 
-typedef struct member {
-    heed_context_t *context;
-    heed_comm_t comm;
-    pthread_t thread;
+typedef struct task {
     int variant;
     bool differs;
-    heed_status_t status;
-    char sentence[512];
-} member_t;
+} task_t;
 
-static void *run_member(void *at)
+static rank_t ranks[MOST];
+
+static heed_status_t attend_rows(rank_t *rank)
 {
-    member_t *member = at;
+    const task_t *task = rank->own;
     int64_t shapes[5][4], strides[5][4];
     heed_ring_run_t runs[2];
-    heed_ring_runs(HEED_RING_CONTIGUOUS, member->comm.rank, member->comm.size, N, runs);
+    heed_ring_runs(HEED_RING_CONTIGUOUS, rank->comm.rank, rank->comm.size, N, runs);
     heed_dilated_desc_t desc =
         describe(runs[0].first, runs[0].count, got, got_lse, shapes, strides);
-    vary(&desc, member->variant);
-    desc.comm = &member->comm;
+    vary(&desc, task->variant);
+    desc.comm = &rank->comm;
     desc.tokens = N;
-    if (member->differs)
+    if (task->differs)
         desc.rates[2] = 4;
-    member->status = heed_dilated_attention(member->context, &desc);
-    snprintf(member->sentence, sizeof(member->sentence), "%s", heed_last_error());
-    heed_comm_threads_free(&member->comm);
-    return NULL;
+    return heed_dilated_attention(rank->context, &desc);
 }
 
-static void run_ranks(heed_context_t *context, int size, int variant, int differs,
-                      member_t *members)
+static void run_all(heed_context_t *context, int size, int variant, int differs)
 {
-    heed_comm_t comms[MOST];
-    expect_ok(heed_comm_threads(context, size, 60000, comms));
-    for (int r = 0; r < size; r++) {
-        members[r] = (member_t){
-            .context = context, .comm = comms[r], .variant = variant, .differs = r == differs};
-        assert_int_equal(pthread_create(&members[r].thread, NULL, run_member, &members[r]), 0);
-    }
+    task_t tasks[MOST];
     for (int r = 0; r < size; r++)
-        pthread_join(members[r].thread, NULL);
+        tasks[r] = (task_t){.variant = variant, .differs = r == differs};
+    ranks_open(ranks, context, size, 60000);
+    ranks_run(ranks, size, attend_rows, tasks, sizeof(tasks[0]));
 }
 
 static void test_ranks(void **state)
 {
     heed_context_t *context = expect_context(NULL);
-    member_t members[MOST];
     (void)state;
     fill();
     for (int size = 1; size <= MOST; size++)
@@ -182,10 +167,8 @@ static void test_ranks(void **state)
             char what[64];
             snprintf(what, sizeof(what), "%d ranks, variant %d", size, variant);
             make_wanted(context, variant);
-            run_ranks(context, size, variant, -1, members);
-            for (int r = 0; r < size; r++)
-                if (members[r].status != HEED_OK)
-                    fail_msg("%s, rank %d: %s", what, r, members[r].sentence);
+            run_all(context, size, variant, -1);
+            expect_ranks(ranks, size, HEED_OK, NULL, what);
             expect_wanted(what);
         }
     heed_context_destroy(context);
@@ -194,13 +177,10 @@ static void test_ranks(void **state)
 static void test_ranks_disagree(void **state)
 {
     heed_context_t *context = expect_context(NULL);
-    member_t members[MOST];
     (void)state;
-    run_ranks(context, 3, 0, 1, members);
-    for (int r = 0; r < 3; r++) {
-        assert_int_equal(members[r].status, HEED_ERROR_COMM);
-        assert_non_null(strstr(members[r].sentence, r == 1 ? "rates" : ""));
-    }
+    run_all(context, 3, 0, 1);
+    expect_ranks(ranks, 3, HEED_ERROR_COMM, NULL, "other rates");
+    assert_non_null(strstr(ranks[1].sentence, "rates"));
     heed_context_destroy(context);
 }
 

@@ -1,60 +1,38 @@
 /* Linear layers split over threads against plain sums in double: column, gathered, row, scattered,
  * with and without bias, on views of whole weights; a layer of two; ranks that disagree. */
 #define _GNU_SOURCE
-#include "expect.h"
+#include "ranks.h"
 
 #include "kit.h"
 
 #include <math.h>
-#include <pthread.h>
-#include <stdio.h>
-#include <stdlib.h>
 
 enum { M = 12, K = 24, N = 36, MOST = 4 };
 
 static float x[M * K], w[N * K], bias[N], second[K * N], wanted[M * N], wanted_second[M * K];
 
-typedef struct member {
-    heed_context_t *context;
-    heed_comm_t comm;
-    void (*work)(struct member *member);
-    pthread_t thread;
-    heed_status_t status;
-    char sentence[512];
+static rank_t ranks[MOST];
+
+/* What a rank is told and what it finds. */
+static struct task {
     int variant;
     double error;
-} member_t;
+} tasks[MOST];
 
-static member_t members[MOST];
-
-static void *run(void *at)
+static void run_all(heed_context_t *context, int size, heed_status_t (*work)(rank_t *), int variant)
 {
-    member_t *member = at;
-    member->work(member);
-    snprintf(member->sentence, sizeof(member->sentence), "%s", heed_last_error());
-    heed_comm_threads_free(&member->comm);
-    return NULL;
-}
-
-static void run_all(heed_context_t *context, int size, void (*work)(member_t *), int variant)
-{
-    heed_comm_t comms[MOST];
-    expect_ok(heed_comm_threads(context, size, 60000, comms));
-    for (int r = 0; r < size; r++) {
-        members[r] =
-            (member_t){.context = context, .comm = comms[r], .work = work, .variant = variant};
-        assert_int_equal(pthread_create(&members[r].thread, NULL, run, &members[r]), 0);
-    }
+    ranks_open(ranks, context, size, 60000);
     for (int r = 0; r < size; r++)
-        pthread_join(members[r].thread, NULL);
+        tasks[r] = (struct task){.variant = variant};
+    ranks_run(ranks, size, work, tasks, sizeof(tasks[0]));
 }
 
 static void expect_all(int size, const char *what)
 {
+    expect_ranks(ranks, size, HEED_OK, NULL, what);
     for (int r = 0; r < size; r++)
-        if (members[r].status || !(members[r].error <= 1e-4))
-            fail_msg("%s, rank %d of %d: %s %s, off by %g", what, r, size,
-                     heed_status_name(members[r].status), members[r].sentence, members[r].error);
+        if (!(tasks[r].error <= 1e-4))
+            fail_msg("%s, rank %d of %d: off by %g", what, r, size, tasks[r].error);
 }
 
 static void plain(const float *a, const float *b, const float *c, int m, int n, int k, float *to)
@@ -93,65 +71,70 @@ static double difference(const float *got, int64_t stride, const float *want, in
 }
 
 /* Rows of w are a slice; variant 1: gathered. */
-static void column(member_t *member)
+static heed_status_t column(rank_t *rank)
 {
-    int64_t size = member->comm.size, rank = member->comm.rank, n = N / size;
+    struct task *task = rank->own;
+    int64_t size = rank->comm.size, r = rank->comm.rank, n = N / size;
     float *out = malloc(M * N * sizeof(float));
-    bool gather = member->variant == 1;
+    bool gather = task->variant == 1;
     heed_linear_desc_t desc = heed_linear_desc();
     desc.gather = gather;
     desc.x = HEED_TENSOR(x, HEED_F32, M, K);
-    desc.w = HEED_TENSOR(w + rank * n * K, HEED_F32, n, K);
-    desc.bias = HEED_TENSOR(bias + rank * n, HEED_F32, n);
+    desc.w = HEED_TENSOR(w + r * n * K, HEED_F32, n, K);
+    desc.bias = HEED_TENSOR(bias + r * n, HEED_F32, n);
     desc.out = HEED_TENSOR(out, HEED_F32, M, gather ? N : n);
-    member->status = heed_parallel_linear(member->context, &member->comm, &desc);
-    member->error = gather ? difference(out, N, wanted, N, M, N)
-                           : difference(out, n, wanted + rank * n, N, M, n);
+    heed_status_t status = heed_parallel_linear(rank->context, &rank->comm, &desc);
+    task->error =
+        gather ? difference(out, N, wanted, N, M, N) : difference(out, n, wanted + r * n, N, M, n);
     free(out);
+    return status;
 }
 
 /* Columns of x and w are views; variant 1: rows of out are dealt. */
-static void row(member_t *member)
+static heed_status_t row(rank_t *rank)
 {
-    int64_t size = member->comm.size, rank = member->comm.rank, k = K / size, m = M / size;
+    struct task *task = rank->own;
+    int64_t size = rank->comm.size, r = rank->comm.rank, k = K / size, m = M / size;
     float *out = malloc(M * N * sizeof(float));
-    bool scatter = member->variant == 1;
+    bool scatter = task->variant == 1;
     heed_linear_desc_t desc = heed_linear_desc();
     desc.split = HEED_LINEAR_ROW;
     desc.scatter = scatter;
     int64_t strides[2] = {K, 1};
-    desc.x = heed_tensor(x + rank * k, HEED_F32, 2, (int64_t[]){M, k}, strides);
-    desc.w = heed_tensor(w + rank * k, HEED_F32, 2, (int64_t[]){N, k}, strides);
+    desc.x = heed_tensor(x + r * k, HEED_F32, 2, (int64_t[]){M, k}, strides);
+    desc.w = heed_tensor(w + r * k, HEED_F32, 2, (int64_t[]){N, k}, strides);
     desc.bias = HEED_TENSOR(bias, HEED_F32, N);
     desc.out = HEED_TENSOR(out, HEED_F32, scatter ? m : M, N);
-    member->status = heed_parallel_linear(member->context, &member->comm, &desc);
-    member->error = scatter ? difference(out, N, wanted + rank * m * N, N, m, N)
-                            : difference(out, N, wanted, N, M, N);
+    heed_status_t status = heed_parallel_linear(rank->context, &rank->comm, &desc);
+    task->error = scatter ? difference(out, N, wanted + r * m * N, N, m, N)
+                          : difference(out, N, wanted, N, M, N);
     free(out);
+    return status;
 }
 
 /* Column, then row: what one leaves the other takes. */
-static void both(member_t *member)
+static heed_status_t both(rank_t *rank)
 {
-    int64_t n = N / member->comm.size, rank = member->comm.rank, strides[2] = {N, 1};
+    struct task *task = rank->own;
+    int64_t n = N / rank->comm.size, r = rank->comm.rank, strides[2] = {N, 1};
     float *middle = malloc(M * N * sizeof(float)), *out = malloc(M * K * sizeof(float));
     heed_linear_desc_t desc = heed_linear_desc();
     desc.x = HEED_TENSOR(x, HEED_F32, M, K);
-    desc.w = HEED_TENSOR(w + rank * n * K, HEED_F32, n, K);
-    desc.bias = HEED_TENSOR(bias + rank * n, HEED_F32, n);
+    desc.w = HEED_TENSOR(w + r * n * K, HEED_F32, n, K);
+    desc.bias = HEED_TENSOR(bias + r * n, HEED_F32, n);
     desc.out = HEED_TENSOR(middle, HEED_F32, M, n);
-    member->status = heed_parallel_linear(member->context, &member->comm, &desc);
+    heed_status_t status = heed_parallel_linear(rank->context, &rank->comm, &desc);
     desc = heed_linear_desc();
     desc.split = HEED_LINEAR_ROW;
     desc.x = HEED_TENSOR(middle, HEED_F32, M, n);
-    desc.w = heed_tensor(second + rank * n, HEED_F32, 2, (int64_t[]){K, n}, strides);
+    desc.w = heed_tensor(second + r * n, HEED_F32, 2, (int64_t[]){K, n}, strides);
     desc.out = HEED_TENSOR(out, HEED_F32, M, K);
-    if (!member->status)
-        member->status = heed_parallel_linear(member->context, &member->comm, &desc);
-    member->error =
-        difference(out, K, wanted_second, K, M, K) / 10; /* of numbers ten times larger */
+    if (!status)
+        status = heed_parallel_linear(rank->context, &rank->comm, &desc);
+    task->error = difference(out, K, wanted_second, K, M, K) / 10; /* of numbers ten times larger */
     free(middle);
     free(out);
+    return status;
 }
 
 static void test_layers(void **state)
@@ -177,17 +160,19 @@ static void test_layers(void **state)
 }
 
 /* Variant 0: another number of rows on the last rank; 1: a bad shape there. */
-static void disagree(member_t *member)
+static heed_status_t disagree(rank_t *rank)
 {
+    struct task *task = rank->own;
     float out[M * N];
-    bool last = member->comm.rank == member->comm.size - 1;
+    bool last = rank->comm.rank == rank->comm.size - 1;
     heed_linear_desc_t desc = heed_linear_desc();
-    int64_t rows = last && member->variant == 0 ? M - 1 : M;
+    int64_t rows = last && task->variant == 0 ? M - 1 : M;
     desc.split = HEED_LINEAR_ROW;
     desc.x = HEED_TENSOR(x, HEED_F32, rows, K);
-    desc.w = HEED_TENSOR(w, HEED_F32, N, last && member->variant == 1 ? K - 1 : K);
+    desc.w = HEED_TENSOR(w, HEED_F32, N, last && task->variant == 1 ? K - 1 : K);
     desc.out = HEED_TENSOR(out, HEED_F32, rows, N);
-    member->status = heed_parallel_linear(member->context, &member->comm, &desc);
+    heed_status_t status = heed_parallel_linear(rank->context, &rank->comm, &desc);
+    return status;
 }
 
 static void test_disagreement(void **state)
@@ -195,35 +180,34 @@ static void test_disagreement(void **state)
     heed_context_t *context = expect_context(NULL);
     (void)state;
     run_all(context, 3, disagree, 1);
-    assert_int_equal(members[2].status, HEED_ERROR_SHAPE);
-    assert_int_equal(members[0].status,
+    assert_int_equal(ranks[2].status, HEED_ERROR_SHAPE);
+    assert_int_equal(ranks[0].status,
                      *heed_linear_library() ? HEED_ERROR_COMM : HEED_ERROR_UNSUPPORTED);
     if (*heed_linear_library())
-        assert_non_null(strstr(members[0].sentence, "rank 2 cannot take part"));
+        assert_non_null(strstr(ranks[0].sentence, "rank 2 cannot take part"));
     if (*heed_linear_library()) {
         run_all(context, 3, disagree, 0);
-        for (int r = 0; r < 3; r++) {
-            assert_int_equal(members[r].status, HEED_ERROR_COMM);
-            assert_non_null(strstr(members[r].sentence, "rows of x is"));
-        }
+        expect_ranks(ranks, 3, HEED_ERROR_COMM, "rows of x is", "other rows");
     }
     heed_context_destroy(context);
 }
 
 /* Variant 0: rows that cannot be dealt out; 1: an out whose rows lie apart, which ranks add to. */
-static void misfit(member_t *member)
+static heed_status_t misfit(rank_t *rank)
 {
+    struct task *task = rank->own;
     float out[M * 2 * N];
-    int64_t shape[2] = {M, N}, strides[2] = {member->variant ? 2 * N : N, 1};
+    int64_t shape[2] = {M, N}, strides[2] = {task->variant ? 2 * N : N, 1};
     heed_linear_desc_t desc = heed_linear_desc();
     desc.split = HEED_LINEAR_ROW;
-    desc.scatter = !member->variant;
-    desc.x = HEED_TENSOR(x, HEED_F32, M - !member->variant, K);
+    desc.scatter = !task->variant;
+    desc.x = HEED_TENSOR(x, HEED_F32, M - !task->variant, K);
     desc.w = HEED_TENSOR(w, HEED_F32, N, K);
     if (desc.scatter)
-        shape[0] = M / member->comm.size;
+        shape[0] = M / rank->comm.size;
     desc.out = heed_tensor(out, HEED_F32, 2, shape, strides);
-    member->status = heed_parallel_linear(member->context, &member->comm, &desc);
+    heed_status_t status = heed_parallel_linear(rank->context, &rank->comm, &desc);
+    return status;
 }
 
 static void test_misfits(void **state)
@@ -232,11 +216,8 @@ static void test_misfits(void **state)
     (void)state;
     for (int variant = 0; variant < 2; variant++) {
         run_all(context, 2, misfit, variant);
-        for (int r = 0; r < 2; r++) {
-            assert_int_equal(members[r].status, variant ? HEED_ERROR_STRIDE : HEED_ERROR_SHAPE);
-            assert_non_null(strstr(members[r].sentence,
-                                   variant ? "out is not dense" : "x.shape[0]=11 is no multiple"));
-        }
+        expect_ranks(ranks, 2, variant ? HEED_ERROR_STRIDE : HEED_ERROR_SHAPE,
+                     variant ? "out is not dense" : "x.shape[0]=11 is no multiple", "misfit");
     }
     heed_context_destroy(context);
 }

@@ -68,6 +68,30 @@ int64_t plan_number(struct argp_state *state, const char *option, const char *te
     return number;
 }
 
+error_t plan_parse(const plan_field_t *fields, bool *json, int key, char *arg,
+                   struct argp_state *state)
+{
+    if (key == PLAN_KEY_JSON) {
+        *json = true;
+        return 0;
+    }
+    if (key == ARGP_KEY_ARG) {
+        argp_error(state, "unexpected argument '%s'", arg);
+        return 0;
+    }
+    for (; fields->key; fields++) {
+        if (fields->key != key)
+            continue;
+        int64_t wide = plan_number(state, fields->option, arg, fields->low, fields->high);
+        int32_t narrow = (int32_t)wide;
+        bool is_wide = fields->size == sizeof wide;
+        memcpy((char *)state->input + fields->at, is_wide ? (void *)&wide : (void *)&narrow,
+               fields->size);
+        return 0;
+    }
+    return ARGP_ERR_UNKNOWN;
+}
+
 int plan_print_json(json_t *object)
 {
     if (!object)
@@ -76,6 +100,12 @@ int plan_print_json(json_t *object)
         putchar('\n');
     json_decref(object);
     return TOOL_OK;
+}
+
+json_t *plan_json_range(heed_range_t range)
+{
+    return json_pack("{s:I,s:I}", "first", (json_int_t)range.first, "count",
+                     (json_int_t)range.count);
 }
 
 /* ---- layers ---------------------------------------------------------------------------------- */
@@ -149,4 +179,10 @@ int plan_cut(const plan_costs_t *costs, int32_t stages, int32_t *starts, int64_t
     }
     free(ones);
     return status == HEED_OK ? TOOL_OK : tool_fail_status(status);
+}
+
+json_t *plan_json_layers(const int32_t *starts, const int64_t *parts_of, int32_t stage)
+{
+    return json_pack("{s:i,s:i,s:I}", "first_layer", starts[stage], "layers",
+                     starts[stage + 1] - starts[stage], "cost", (json_int_t)parts_of[stage]);
 }

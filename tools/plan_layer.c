@@ -2,7 +2,6 @@
 #define _GNU_SOURCE
 #include "plan.h"
 
-#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -12,7 +11,6 @@ enum {
     KEY_DTYPE,
     KEY_UNEVEN,
     KEY_INTERLEAVED,
-    KEY_JSON,
     KEY_SIZES, /* and the numbers and flags behind it */
     KEY_FLAGS = KEY_SIZES + 16
 };
@@ -67,7 +65,7 @@ static const struct argp_option others[] = {
      0},
     {"interleaved", KEY_INTERLEAVED, 0, 0,
      "fused weights are interleaved by groups, as in Megatron, not one after the other", 0},
-    {"json", KEY_JSON, 0, 0, "the same as JSON", 0},
+    PLAN_JSON,
 };
 
 static const char doc[] =
@@ -77,6 +75,12 @@ static const char doc[] =
     "Examples:\n"
     "  heed plan layer --ranks 8 --kv-heads 8 --ffn 14336 --gated\n"
     "  heed plan layer --ranks 16 --kv-heads 8 --sequence-parallel --rank 3 --json";
+
+static const plan_field_t fields[] = {
+    PLAN_FIELD(KEY_RANKS, "--ranks", arguments_t, desc.ranks, 1, 1 << 20),
+    PLAN_FIELD(KEY_RANK, "--rank", arguments_t, rank, 0, 1 << 20),
+    {0},
+};
 
 static int64_t *size_at(heed_layer_desc_t *desc, size_t at)
 {
@@ -108,12 +112,6 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     }
     switch (key) {
-    case KEY_RANKS:
-        to->desc.ranks = (int32_t)plan_number(state, "--ranks", arg, 1, 1 << 20);
-        return 0;
-    case KEY_RANK:
-        to->rank = (int32_t)plan_number(state, "--rank", arg, 0, 1 << 20);
-        return 0;
     case KEY_DTYPE:
         if (heed_dtype_parse(arg, &to->desc.dtype))
             argp_error(state, "%s", heed_last_error());
@@ -124,17 +122,11 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case KEY_INTERLEAVED:
         to->desc.layout = HEED_FUSED_INTERLEAVED;
         return 0;
-    case KEY_JSON:
-        to->json = true;
-        return 0;
-    case ARGP_KEY_ARG:
-        argp_error(state, "unexpected argument '%s'", arg);
-        return 0;
     case ARGP_KEY_SUCCESS:
         complete(to);
         return 0;
     default:
-        return ARGP_ERR_UNKNOWN;
+        return plan_parse(fields, &to->json, key, arg, state);
     }
 }
 
@@ -200,19 +192,13 @@ static void print_layer(const arguments_t *arguments, const heed_layer_plan_t *p
     printf("\n");
 }
 
-static json_t *json_of_range(heed_range_t range)
-{
-    return json_pack("{s:I,s:I}", "first", (json_int_t)range.first, "count",
-                     (json_int_t)range.count);
-}
-
 static json_t *json_of_step(const heed_layer_step_t *step)
 {
     json_t *rows = json_array();
     for (int32_t i = 0; i < step->row_count; i++)
-        json_array_append_new(rows, json_of_range(step->rows[i]));
+        json_array_append_new(rows, plan_json_range(step->rows[i]));
     return json_pack("{s:s,s:o,s:o,s:I,s:s,s:s,s:s,s:s,s:f,s:f,s:i,s:f,s:f}", "name", step->name,
-                     "rows", rows, "columns", json_of_range(step->columns), "parameters",
+                     "rows", rows, "columns", plan_json_range(step->columns), "parameters",
                      (json_int_t)step->parameters, "x", heed_collective_name(step->x), "y",
                      heed_collective_name(step->y), "dy", heed_collective_name(step->dy), "dx",
                      heed_collective_name(step->dx), "forward_bytes", step->forward_bytes,
@@ -226,8 +212,8 @@ static json_t *json_of(const arguments_t *arguments, const heed_layer_plan_t *pl
     for (int i = 0; i < HEED_LAYER_STEPS; i++)
         json_array_append_new(steps, json_of_step(&plan->steps[i]));
     return json_pack("{s:i,s:i,s:o,s:o,s:i,s:i,s:I,s:f,s:f,s:f,s:f,s:o}", "rank", arguments->rank,
-                     "ranks", arguments->desc.ranks, "q_heads", json_of_range(plan->qkv.q_heads),
-                     "kv_heads", json_of_range(plan->qkv.kv_heads), "copies", plan->qkv.copies,
+                     "ranks", arguments->desc.ranks, "q_heads", plan_json_range(plan->qkv.q_heads),
+                     "kv_heads", plan_json_range(plan->qkv.kv_heads), "copies", plan->qkv.copies,
                      "copy", plan->qkv.copy, "parameters", (json_int_t)plan->parameters,
                      "forward_bytes", plan->forward_bytes, "backward_bytes", plan->backward_bytes,
                      "gradient_bytes", plan->gradient_bytes, "flops", plan->flops, "steps", steps);

@@ -1,4 +1,4 @@
-/* `heed plan pipeline` and `heed plan stages`. */
+/* `heed plan pipeline`: a schedule, its times and its picture. */
 #define _GNU_SOURCE
 #include "plan.h"
 
@@ -18,8 +18,7 @@ enum {
     KEY_PAIR,
     KEY_TRANSFER,
     KEY_SVG,
-    KEY_ACTIONS,
-    KEY_JSON
+    KEY_ACTIONS
 };
 
 typedef struct arguments {
@@ -48,7 +47,7 @@ static const struct argp_option options[] = {
     {"chunks", KEY_CHUNKS, "N", 0, "chunks of the model on each stage, interleaved (2)", 0},
     {"svg", KEY_SVG, "FILE", 0, "draw into a file too", 0},
     {"actions", KEY_ACTIONS, 0, 0, "print what each stage does, with its messages", 0},
-    {"json", KEY_JSON, 0, 0, "the same as JSON, with all actions", 0},
+    {"json", PLAN_KEY_JSON, 0, 0, "the same as JSON, with all actions", 0},
     {0, 0, 0, 0, "Times, whole numbers in any unit:", 10},
     {"forward", KEY_FORWARD, "N", 0, "of a forward of one microbatch and chunk (1)", 0},
     {"backward-input", KEY_BACKWARD_INPUT, "N", 0, "of a backward by inputs (1)", 0},
@@ -76,30 +75,23 @@ static const char doc[] =
     "F, B, W and a number are a forward, a backward by inputs and one by weights of that "
     "microbatch; a letter behind is the chunk. With layers, times are those of a layer of cost 1.";
 
-static error_t parse_time(int key, const char *arg, heed_pipeline_desc_t *desc,
-                          struct argp_state *state)
-{
-    const int64_t most = INT64_C(1) << 32;
-    switch (key) {
-    case KEY_FORWARD:
-        desc->forward = plan_number(state, "--forward", arg, 0, most);
-        return 0;
-    case KEY_BACKWARD_INPUT:
-        desc->backward_input = plan_number(state, "--backward-input", arg, 0, most);
-        return 0;
-    case KEY_BACKWARD_WEIGHT:
-        desc->backward_weight = plan_number(state, "--backward-weight", arg, 0, most);
-        return 0;
-    case KEY_PAIR:
-        desc->pair = plan_number(state, "--pair", arg, 0, 2 * most);
-        return 0;
-    case KEY_TRANSFER:
-        desc->transfer = plan_number(state, "--transfer", arg, 0, most);
-        return 0;
-    default:
-        return ARGP_ERR_UNKNOWN;
-    }
-}
+#define FIELD(key, option, field, low, high) \
+    PLAN_FIELD(key, option, arguments_t, desc.field, low, high)
+enum { MOST_COUNT = 1 << 20 };
+#define MOST_TIME (INT64_C(1) << 32)
+
+static const plan_field_t fields[] = {
+    FIELD(KEY_STAGES, "--stages", stages, 1, HEED_MAX_PARTS),
+    FIELD(KEY_MICROBATCHES, "--microbatches", microbatches, 1, MOST_COUNT),
+    FIELD(KEY_CHUNKS, "--chunks", chunks, 1, HEED_MAX_CHUNKS),
+    FIELD(KEY_QUEUE, "--queue", queue, 1, MOST_COUNT),
+    FIELD(KEY_FORWARD, "--forward", forward, 0, MOST_TIME),
+    FIELD(KEY_BACKWARD_INPUT, "--backward-input", backward_input, 0, MOST_TIME),
+    FIELD(KEY_BACKWARD_WEIGHT, "--backward-weight", backward_weight, 0, MOST_TIME),
+    FIELD(KEY_PAIR, "--pair", pair, 0, 2 * MOST_TIME),
+    FIELD(KEY_TRANSFER, "--transfer", transfer, 0, MOST_TIME),
+    {0},
+};
 
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
@@ -108,21 +100,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case ARGP_KEY_INIT:
         state->child_inputs[0] = &to->costs;
         return 0;
-    case KEY_STAGES:
-        to->desc.stages = (int32_t)plan_number(state, "--stages", arg, 1, HEED_MAX_PARTS);
-        return 0;
-    case KEY_MICROBATCHES:
-        to->desc.microbatches = (int32_t)plan_number(state, "--microbatches", arg, 1, 1 << 20);
-        return 0;
     case KEY_SCHEDULE:
         if (heed_schedule_parse(arg, &to->desc.schedule))
             argp_error(state, "%s", heed_last_error());
-        return 0;
-    case KEY_CHUNKS:
-        to->desc.chunks = (int32_t)plan_number(state, "--chunks", arg, 1, HEED_MAX_CHUNKS);
-        return 0;
-    case KEY_QUEUE:
-        to->desc.queue = (int32_t)plan_number(state, "--queue", arg, 1, 1 << 20);
         return 0;
     case KEY_SVG:
         to->svg = arg;
@@ -130,18 +110,12 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case KEY_ACTIONS:
         to->actions = true;
         return 0;
-    case KEY_JSON:
-        to->json = true;
-        return 0;
-    case ARGP_KEY_ARG:
-        argp_error(state, "unexpected argument '%s'", arg);
-        return 0;
     case ARGP_KEY_SUCCESS:
         if (!to->desc.stages || !to->desc.microbatches)
             argp_error(state, "--stages and --microbatches are needed");
         return 0;
     default:
-        return parse_time(key, arg, &to->desc, state);
+        return plan_parse(fields, &to->json, key, arg, state);
     }
 }
 
@@ -259,10 +233,7 @@ static json_t *json_of_stage(const plan_t *plan, int32_t stage)
         int32_t part = heed_pipeline_part(&plan->desc, stage, chunk);
         json_t *made = json_pack("{s:i}", "part", part);
         if (plan->desc.weights)
-            json_object_update_new(made,
-                                   json_pack("{s:i,s:i,s:I}", "first_layer", plan->starts[part],
-                                             "layers", plan->starts[part + 1] - plan->starts[part],
-                                             "cost", (json_int_t)plan->weights[part]));
+            json_object_update_new(made, plan_json_layers(plan->starts, plan->weights, part));
         json_array_append_new(parts, made);
     }
     return json_pack("{s:I,s:I,s:I,s:i,s:o,s:o}", "start", (json_int_t)own->start, "end",
@@ -301,81 +272,6 @@ int plan_pipeline(int argc, char **argv)
     if (code == TOOL_OK && arguments.svg)
         code = plan_draw_svg(&picture, arguments.svg);
     free(plan.actions);
-    free(arguments.costs.costs);
-    return code;
-}
-
-/* ---- stages ---------------------------------------------------------------------------------- */
-
-static const struct argp_option stage_options[] = {
-    {"stages", KEY_STAGES, "N", 0, "stages", 0},
-    {"json", KEY_JSON, 0, 0, "the same as JSON", 0},
-    {0},
-};
-
-static const char stage_doc[] =
-    "Cuts the layers of a model into stages, neighbours together, so that the slowest stage is as "
-    "fast as can be. The first stage also has the embedding, the last one the head."
-    "\v"
-    "Examples:\n"
-    "  heed plan stages --stages 3 --layers 10\n"
-    "  heed plan stages --stages 4 --costs 3,3,3,5,5,3,3,3 --embedding 2 --head 6";
-
-static error_t parse_stages(int key, char *arg, struct argp_state *state)
-{
-    arguments_t *to = state->input;
-    switch (key) {
-    case ARGP_KEY_INIT:
-        state->child_inputs[0] = &to->costs;
-        return 0;
-    case ARGP_KEY_SUCCESS:
-        if (!to->desc.stages || !to->costs.layers)
-            argp_error(state, "--stages, and --layers or --costs are needed");
-        return 0;
-    case KEY_STAGES:
-    case KEY_JSON:
-    case ARGP_KEY_ARG:
-        return parse(key, arg, state);
-    default:
-        return ARGP_ERR_UNKNOWN;
-    }
-}
-
-static int print_cut(const arguments_t *arguments, const int32_t *starts, const int64_t *costs)
-{
-    json_t *list = json_array();
-    int64_t slowest = 0, sum = 0;
-    for (int32_t s = 0; s < arguments->desc.stages; s++) {
-        int32_t layers = starts[s + 1] - starts[s];
-        slowest = costs[s] > slowest ? costs[s] : slowest;
-        sum += costs[s];
-        json_array_append_new(list, json_pack("{s:i,s:i,s:I}", "first_layer", starts[s], "layers",
-                                              layers, "cost", (json_int_t)costs[s]));
-        if (!arguments->json)
-            printf("stage %d: %d layer%s from %d, cost %lld\n", s, layers, layers == 1 ? "" : "s",
-                   starts[s], (long long)costs[s]);
-    }
-    if (arguments->json)
-        return plan_print_json(json_pack("{s:I,s:I,s:o}", "slowest", (json_int_t)slowest, "sum",
-                                         (json_int_t)sum, "stages", list));
-    json_decref(list);
-    printf("slowest %lld; %.1f %% of the stages' time is work\n", (long long)slowest,
-           slowest ? 100 * (double)sum / (double)slowest / arguments->desc.stages : 100);
-    return TOOL_OK;
-}
-
-int plan_stages(int argc, char **argv)
-{
-    static int32_t starts[HEED_MAX_PARTS + 1];
-    static int64_t costs[HEED_MAX_PARTS];
-    arguments_t arguments = {.desc = heed_pipeline_desc(HEED_SCHEDULE_1F1B, 0, 0)};
-    const struct argp_child children[] = {{&plan_costs_argp, 0, NULL, 0}, {0}};
-    const struct argp argp = {stage_options, parse_stages, NULL, stage_doc, children, NULL, NULL};
-    if (argp_parse(&argp, argc, argv, 0, NULL, &arguments))
-        return TOOL_USAGE;
-    int code = plan_cut(&arguments.costs, arguments.desc.stages, starts, costs);
-    if (code == TOOL_OK)
-        code = print_cut(&arguments, starts, costs);
     free(arguments.costs.costs);
     return code;
 }

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { KEY_PARTS = 0x3000, KEY_POLICY, KEY_ALIGN, KEY_RANKS, KEY_JSON, MOST_PARTS = 1 << 16 };
+enum { KEY_PARTS = 0x3000, KEY_POLICY, KEY_ALIGN, KEY_RANKS, MOST_PARTS = 1 << 16 };
 
 /* ---- split ----------------------------------------------------------------------------------- */
 
@@ -21,7 +21,7 @@ static const struct argp_option split_options[] = {
     {"parts", KEY_PARTS, "N", 0, "parts", 0},
     {"policy", KEY_POLICY, "NAME", 0, "equal, ceil, balanced or aligned (balanced)", 0},
     {"align", KEY_ALIGN, "N", 0, "what parts are multiples of, aligned (1)", 0},
-    {"json", KEY_JSON, 0, 0, "the same as JSON", 0},
+    PLAN_JSON,
     {0},
 };
 
@@ -32,6 +32,12 @@ static const char split_doc[] =
     "Examples:\n"
     "  heed plan split 10 --parts 3 --policy ceil\n"
     "  heed plan split 14336 --parts 6 --policy aligned --align 128";
+
+static const plan_field_t split_fields[] = {
+    PLAN_FIELD(KEY_PARTS, "--parts", split_t, parts, 1, MOST_PARTS),
+    PLAN_FIELD(KEY_ALIGN, "--align", split_t, align, 1, INT64_MAX),
+    {0},
+};
 
 static heed_split_policy_t read_policy(const char *text, struct argp_state *state)
 {
@@ -47,21 +53,12 @@ static error_t parse_split(int key, char *arg, struct argp_state *state)
 {
     split_t *to = state->input;
     switch (key) {
-    case KEY_PARTS:
-        to->parts = (int32_t)plan_number(state, "--parts", arg, 1, MOST_PARTS);
-        return 0;
     case KEY_POLICY:
         to->policy = read_policy(arg, state);
         return 0;
-    case KEY_ALIGN:
-        to->align = plan_number(state, "--align", arg, 1, INT64_MAX);
-        return 0;
-    case KEY_JSON:
-        to->json = true;
-        return 0;
     case ARGP_KEY_ARG:
         if (state->arg_num > 0)
-            argp_error(state, "unexpected argument '%s'", arg);
+            break;
         to->n = plan_number(state, "N", arg, 1, INT64_C(1) << 62);
         return 0;
     case ARGP_KEY_SUCCESS:
@@ -69,8 +66,9 @@ static error_t parse_split(int key, char *arg, struct argp_state *state)
             argp_error(state, "N and --parts are needed");
         return 0;
     default:
-        return ARGP_ERR_UNKNOWN;
+        break;
     }
+    return plan_parse(split_fields, &to->json, key, arg, state);
 }
 
 static int print_split(const split_t *split, const heed_range_t *ranges)
@@ -82,8 +80,7 @@ static int print_split(const split_t *split, const heed_range_t *ranges)
                    (long long)ranges[i].first, (long long)(ranges[i].first + ranges[i].count - 1));
         else if (!split->json)
             printf("part %d: 0\n", i);
-        json_array_append_new(list, json_pack("{s:I,s:I}", "first", (json_int_t)ranges[i].first,
-                                              "count", (json_int_t)ranges[i].count));
+        json_array_append_new(list, plan_json_range(ranges[i]));
     }
     if (split->json)
         return plan_print_json(json_pack("{s:o}", "parts", list));
@@ -117,7 +114,7 @@ typedef struct mesh {
 
 static const struct argp_option mesh_options[] = {
     {"ranks", KEY_RANKS, "N", 0, "how many ranks there are (as many as the mesh has)", 0},
-    {"json", KEY_JSON, 0, 0, "the same as JSON", 0},
+    PLAN_JSON,
     {0},
 };
 
@@ -129,19 +126,18 @@ static const char mesh_doc[] =
     "  heed plan mesh 2x2x2 --ranks 8\n"
     "  heed plan mesh 4x8 --json";
 
+static const plan_field_t mesh_fields[] = {
+    PLAN_FIELD(KEY_RANKS, "--ranks", mesh_t, ranks, 1, MOST_PARTS),
+    {0},
+};
+
 static error_t parse_mesh(int key, char *arg, struct argp_state *state)
 {
     mesh_t *to = state->input;
     switch (key) {
-    case KEY_RANKS:
-        to->ranks = (int32_t)plan_number(state, "--ranks", arg, 1, MOST_PARTS);
-        return 0;
-    case KEY_JSON:
-        to->json = true;
-        return 0;
     case ARGP_KEY_ARG:
         if (state->arg_num > 0)
-            argp_error(state, "unexpected argument '%s'", arg);
+            break;
         to->text = arg;
         return 0;
     case ARGP_KEY_SUCCESS:
@@ -149,8 +145,9 @@ static error_t parse_mesh(int key, char *arg, struct argp_state *state)
             argp_error(state, "a mesh is missing, such as 2x2x2");
         return 0;
     default:
-        return ARGP_ERR_UNKNOWN;
+        break;
     }
+    return plan_parse(mesh_fields, &to->json, key, arg, state);
 }
 
 /* The group along one axis, as text or as a list. */

@@ -5,105 +5,43 @@
  *
  *     cc -O2 -Iinclude -Ibench bench/turns/prefill.c bench/limits_kernels.c -o turns \
  *         build/release/libheed.so -Wl,-rpath,build/release
- *     turns 5 auto 'attention sq=512 d=64 layout=bhsd' 'attention sq=512 d=64 layout=fused'
+ *     ./turns 5 auto 'attention sq=512 d=64 layout=bhsd' 'attention sq=512 d=64 layout=fused'
  *
  * Operands are q, k, v and out, of f32, bf16 or f16. */
 #define _GNU_SOURCE
-#include "bench_limits.h"
+#include "turns.h"
 
-#include <heed/heed.h>
-
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <time.h>
-
-enum { MOST_CONTENDERS = 16, MOST_SAMPLES = 100000, LOOPS = 2, OPERANDS = HEED_ATTENTION_OUT + 1 };
+enum { MOST_CONTENDERS = 16, LOOPS = 2, OPERANDS = HEED_ATTENTION_OUT + 1 };
 
 typedef struct contender {
     const char *name;
     bench_kernel_t loop; /* NULL: a plan */
-    heed_plan_t *plan;
+    turns_plan_t plan;
     heed_plan_info_t info;
-    void *buffers[HEED_ATTENTION_OPERANDS], *workspace;
-    size_t bytes;
+    void *buffers[HEED_ATTENTION_OPERANDS];
     double flops, *samples;
 } contender_t;
-
-static void must(int good)
-{
-    if (good)
-        return;
-    fprintf(stderr, "turns: %s\n", heed_last_error());
-    exit(1);
-}
-
-static double seconds(clockid_t clock)
-{
-    struct timespec now;
-    clock_gettime(clock, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
-static int ascending(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-/* A number of size about 1, as f32, as its upper half, or as f16 between 2^-3 and 2. */
-static void put(char *at, heed_dtype_t dtype, uint32_t random)
-{
-    float value = (float)(random >> 8) / 8388608.0f - 1;
-    uint16_t half = (uint16_t)(0x3000 | random >> 22);
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof(bits));
-    if (dtype == HEED_BF16)
-        half = (uint16_t)(bits >> 16);
-    if (dtype == HEED_F32)
-        memcpy(at, &bits, sizeof(bits));
-    else
-        memcpy(at, &half, sizeof(half));
-}
 
 /* From the first element to the last, whatever the strides are. */
 static void *operand(const heed_tensor_t *tensor)
 {
     size_t size = heed_dtype_size(tensor->dtype), count = 1;
-    uint32_t random = 1;
     for (int a = 0; a < tensor->ndim; a++)
         count += (size_t)((tensor->shape[a] - 1) * tensor->strides[a]);
-    char *at = mmap(NULL, count * size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (at == MAP_FAILED)
-        exit(1);
-    (void)madvise(at, count * size, MADV_HUGEPAGE);
-    for (size_t i = 0; i < count; i++) {
-        random = random * 1664525u + 1013904223u;
-        put(at + i * size, tensor->dtype, random);
-    }
+    char *at = map(count * size);
+    fill(at, count * size, tensor->dtype);
     return at;
 }
 
 static void enter(contender_t *contender, const char *impl, const char *text)
 {
-    heed_context_config_t config = heed_context_config();
-    heed_context_t *context;
-    heed_problem_t *problem;
-    void *desc;
-    size_t alignment;
-    config.threads = 1;
-    config.impl = strcmp(impl, "auto") == 0 ? NULL : impl;
+    if (strcmp(impl, "auto") == 0)
+        impl = NULL;
+    heed_problem_t *problem = plan_problem(&contender->plan, impl, text);
     contender->name = text;
     contender->info.struct_size = sizeof(contender->info);
-    must(heed_context_create(&config, &context) == HEED_OK);
-    must(heed_problem_parse(text, &problem) == HEED_OK);
-    must(heed_problem_desc(problem, &desc) == HEED_OK);
-    must(heed_plan_create(context, "attention", desc, &contender->plan) == HEED_OK);
-    must(heed_plan_info(contender->plan, &contender->info) == HEED_OK);
-    must(heed_plan_workspace(contender->plan, &contender->bytes, &alignment) == HEED_OK);
+    must(heed_plan_info(contender->plan.plan, &contender->info) == HEED_OK);
     contender->flops = contender->info.flops;
-    contender->workspace = aligned_alloc(4096, (contender->bytes / 4096 + 1) * 4096);
     for (int i = 0; i < OPERANDS; i++)
         contender->buffers[i] = operand(heed_problem_tensor(problem, i));
     heed_problem_destroy(problem);
@@ -114,8 +52,7 @@ static void run(contender_t *contender)
     if (contender->loop)
         contender->flops = contender->loop(NULL, 0);
     else
-        must(heed_plan_execute(contender->plan, contender->buffers, HEED_ATTENTION_OPERANDS,
-                               contender->workspace, contender->bytes, NULL) == HEED_OK);
+        run_plan(&contender->plan, contender->buffers);
 }
 
 /* The second of two runs: operands are where the first has left them. */
@@ -153,16 +90,12 @@ static void report(contender_t *contenders, int count, int turns)
 int main(int argc, char **argv)
 {
     static contender_t contenders[LOOPS + MOST_CONTENDERS];
-    heed_device_info_t info = {.struct_size = sizeof(info)};
-    heed_context_t *context;
     int count = LOOPS, turns = 0;
     if (argc < 4 || argc - 3 > MOST_CONTENDERS) {
         fprintf(stderr, "usage: turns SECONDS IMPL PROBLEM...\n");
         return 2;
     }
-    must(heed_context_create(NULL, &context) == HEED_OK);
-    must(heed_device_info(context, 0, &info) == HEED_OK);
-    bench_kernels_t loops = bench_kernels(info.isa);
+    bench_kernels_t loops = limit_loops();
     contenders[0] = (contender_t){.name = "f32 multiply-adds", .loop = loops.fma_f32};
     contenders[1] = (contender_t){.name = "bf16 tiles", .loop = loops.tile_bf16};
     for (int i = 3; i < argc; i++)
@@ -173,7 +106,7 @@ int main(int argc, char **argv)
     double end = seconds(CLOCK_MONOTONIC) + atof(argv[1]);
     for (; turns < MOST_SAMPLES && seconds(CLOCK_MONOTONIC) < end; turns++)
         for (int i = 0; i < count; i++)
-            if (contenders[i].loop || contenders[i].plan)
+            if (contenders[i].loop || contenders[i].plan.plan)
                 contenders[i].samples[turns] = sample(&contenders[i]);
     report(contenders, count, turns);
     return 0;

@@ -45,28 +45,28 @@ typedef enum heed_context_parallel_method {
 /* Its text in the list above, "?" for an unknown one. Static. */
 HEED_API const char *heed_context_parallel_name(heed_context_parallel_method_t method);
 
-/* Zero is the default of every field but the windows. Fields are only ever added at the end. */
+/* The fields of heed_ring_desc_t (ring.h) mean the same here, with n rows of queries and m of keys,
+ * which differ where `queries` or `everywhere` is set. Zero is the default of every field but the
+ * windows. Fields are only ever added at the end. */
 typedef struct heed_context_parallel_desc {
     uint32_t struct_size; /* set by heed_context_parallel_desc() */
     heed_context_parallel_method_t method;
-    heed_ring_layout_t layout; /* which tokens a rank has */
-    int32_t group;             /* ALL_TO_ALL_RING: ranks that exchange heads, a divisor of P; 0: the
-                                  cheapest */
-    int32_t causal;            /* by positions, whatever the layout */
-    float scale;               /* 0: 1/sqrt(D) */
-    int64_t window_left, window_right; /* by positions, -1: open */
-    int64_t tokens;                    /* N, keys of all ranks */
+    heed_ring_layout_t layout;
+    int32_t group; /* ALL_TO_ALL_RING: ranks that exchange heads, a divisor of P; 0: the cheapest */
+    int32_t causal;
+    float scale;
+    int64_t window_left, window_right;
+    int64_t tokens;     /* N, keys of all ranks */
     int64_t queries;    /* 0: every token has a query. Else so many, at the last tokens */
     int32_t everywhere; /* 1: every rank has all queries, and gets all of out and lse (TREE); 0:
-                           they are spread by layout, as the keys are */
-    int32_t whole;      /* 0: the tensors hold this rank's tokens alone, in the order of its runs
-                           (heed_ring_runs). 1: all, of which a rank reads and writes its own */
-    heed_tensor_t q;    /* [B,n,H,D] f32, bf16, f16, with data */
-    heed_tensor_t k;    /* [B,m,Hk,D] q's dtype */
-    heed_tensor_t v;    /* [B,m,Hk,Dv] q's dtype */
-    heed_tensor_t out;  /* [B,n,H,Dv] q's dtype or f32 */
-    heed_tensor_t lse;  /* [B,H,n] f32, optional */
-    heed_tensor_t cu_seqlens; /* [documents+1] i32, optional, as heed_ring_desc_t has it */
+                           they are spread by layout, the i-th as the i-th of `queries` tokens */
+    int32_t whole;
+    heed_tensor_t q;   /* [B,n,H,D] */
+    heed_tensor_t k;   /* [B,m,Hk,D] */
+    heed_tensor_t v;   /* [B,m,Hk,Dv] */
+    heed_tensor_t out; /* [B,n,H,Dv] */
+    heed_tensor_t lse; /* [B,H,n] */
+    heed_tensor_t cu_seqlens;
 } heed_context_parallel_desc_t;
 
 static inline heed_context_parallel_desc_t heed_context_parallel_desc(void)
@@ -81,12 +81,19 @@ static inline heed_context_parallel_desc_t heed_context_parallel_desc(void)
     return desc;
 }
 
-/* Called by every rank with its own desc and comm; all but memory and strides has to agree, which
- * is found out before tokens move. Transfers go on in a thread of their own while this one
- * computes. ALL_TO_ALL exchanges whole heads: H has to be a multiple of the ranks (of `group`), and
- * Hk too, or the ranks of Hk, where neighbouring ranks get the same key head. Errors: those of
- * attention; UNSUPPORTED where the method does not take the problem; COMM where ranks disagree,
- * fail or do not answer in time. */
+/* Attention of this rank's queries over the keys of all, into out and lse. Called by every rank with
+ * its own desc and comm (comm.h); all but memory and strides has to agree, which is found out before
+ * tokens move. Transfers go on in a thread of their own while this one and the context's team
+ * compute. A context may serve many ranks at once. Memory for packed parts and states comes from the
+ * context and is given back; desc and its tensors are used in the call alone.
+ *
+ * ALL_TO_ALL exchanges whole heads: H has to be a multiple of the ranks (of `group`), and Hk too, or
+ * the ranks of Hk, where neighbouring ranks get the same key head.
+ *
+ * Errors of this rank, after which the others fail too: NULL, STRUCT_SIZE, VALUE, SHAPE, STRIDE,
+ * DTYPE, OUT_OF_MEMORY; UNSUPPORTED where the method does not take the problem, or memory is not the
+ * host's. COMM where ranks disagree, fail or do not answer in time. Where ranks disagree, out and
+ * lse are as they were; after a later failure it is not known what they hold. */
 HEED_API HEED_MUST_USE heed_status_t heed_context_parallel_attention(
     heed_context_t *context, const heed_comm_t *comm, const heed_context_parallel_desc_t *desc);
 
@@ -108,15 +115,17 @@ typedef struct heed_context_parallel_verdict {
 /* What AUTO would see with so many ranks whose messages have that rate and latency (0: what is
  * assumed where a communicator does not say: 10 GB/s, 10 us). The rate of computing is that of the
  * attention this context would plan for one rank's share. Only shapes are read, of tensors of any
- * rows. Fills at most `most` verdicts and writes how many there are to *count. Errors: those of
- * heed_context_parallel_attention that one rank can find, VALUE. */
+ * rows, and cu_seqlens. Fills at most `most` verdicts and writes how many there are to *count. Any
+ * thread. Errors: those of heed_context_parallel_attention that one rank can find; VALUE for ranks
+ * beyond 1024. */
 HEED_API HEED_MUST_USE heed_status_t heed_context_parallel_explain(
     heed_context_t *context, int32_t ranks, double bytes_per_second, double latency_ns,
     const heed_context_parallel_desc_t *desc, heed_context_parallel_verdict_t *verdicts,
     int32_t most, int32_t *count);
 
-/* Attention over ranks within this process: `ranks` threads of their own on the whole tensors
- * (desc->whole is 1, everywhere is 0), each with its part of the context's threads. */
+/* Attention over ranks within this process: `ranks` threads of their own, at most 64, on the whole
+ * tensors (desc->whole is 1, everywhere is 0), each with its part of the context's threads. Errors:
+ * those of heed_context_parallel_attention, of a rank that failed by itself. */
 HEED_API HEED_MUST_USE heed_status_t heed_context_parallel_virtual(
     heed_context_t *context, int32_t ranks, const heed_context_parallel_desc_t *desc);
 

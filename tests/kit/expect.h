@@ -5,6 +5,7 @@
 
 #include <heed/heed.h>
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -29,6 +30,17 @@ static inline void expect_status_at(heed_status_t got, heed_status_t want, const
 #define expect_ok(call) expect_status_at((call), HEED_OK, NULL, __FILE__, __LINE__)
 #define expect_fails(call, want, words) \
     expect_status_at((call), (want), (words), __FILE__, __LINE__)
+
+/* Fails the test unless the numbers are the same but for 1e-12. */
+static inline void expect_number_at(double got, double want, const char *file, int line)
+{
+    if (fabs(got - want) <= 1e-12)
+        return;
+    print_error("%.17g is not %.17g\n", got, want);
+    _fail(file, line);
+}
+
+#define expect_number(got, want) expect_number_at((got), (want), __FILE__, __LINE__)
 
 /* A context that reads no environment; `impl` may be NULL. */
 static inline heed_context_t *expect_context(const char *impl)

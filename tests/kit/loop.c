@@ -2,8 +2,8 @@
 #include "loop.h"
 
 #include "crash.h"
+#include "loop_options.h"
 
-#include <argp.h>
 #include <fnmatch.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,23 +11,6 @@
 #include <time.h>
 
 enum { TEAMS = 3, TEXT = 1024, MOST_FAILURES = 3 };
-
-typedef struct loop {
-    const char *program;
-    const char *impl, *op, *problem;
-    uint64_t seed;
-    kit_values_t values;
-    bool seed_given, values_given;
-    double seconds;
-    int64_t count;
-    int threads;          /* 0: 1, 2 and 3 in turn */
-    heed_device_t device; /* of implementations that are wanted; type 0: any */
-    const char *skip;     /* problems whose text matches are left out; NULL: none */
-    double flops;         /* larger problems are left out; 0: none */
-    bool verbose;
-    const heed_impl_t *const *extra;
-    bool failed;
-} loop_t;
 
 /* What is known of one implementation while it is checked. */
 typedef struct tested {
@@ -51,7 +34,7 @@ static double now(void)
 /* ---- contexts -------------------------------------------------------------------------------- */
 
 /* A context whose only implementation of `op` is `impl`. */
-static heed_context_t *make_context(const loop_t *loop, const char *op, const char *impl,
+static heed_context_t *make_context(const kit_loop_t *loop, const char *op, const char *impl,
                                     int threads)
 {
     char only[160] = "";
@@ -78,7 +61,7 @@ static void end_tested(tested_t *tested)
     heed_context_destroy(tested->reference);
 }
 
-static bool begin_tested(const loop_t *loop, const heed_impl_t *impl, tested_t *tested)
+static bool begin_tested(const kit_loop_t *loop, const heed_impl_t *impl, tested_t *tested)
 {
     *tested = (tested_t){.impl = impl, .op = kit_op_find(impl->op)};
     if (!tested->op) {
@@ -127,14 +110,14 @@ static void find_reason(const tested_t *tested, char *why, size_t size)
 }
 
 /* Where the implementation runs: the host, or the card that was asked for, else the first. */
-static heed_device_t device_of(const loop_t *loop, const heed_impl_t *impl)
+static heed_device_t device_of(const kit_loop_t *loop, const heed_impl_t *impl)
 {
     bool given = loop->device.type == impl->device_type;
     return given ? loop->device : (heed_device_t){impl->device_type, 0};
 }
 
 /* The command that repeats a problem. */
-static void write_command(const loop_t *loop, const tested_t *tested, const char *text,
+static void write_command(const kit_loop_t *loop, const tested_t *tested, const char *text,
                           uint64_t seed, kit_values_t values, int threads, char *to, size_t size)
 {
     heed_device_t device = device_of(loop, tested->impl);
@@ -173,7 +156,7 @@ static double flops_of(const tested_t *tested, const char *text)
 }
 
 /* Checks one problem; `team` chooses the context, and so the number of threads. */
-static void check_one(const loop_t *loop, tested_t *tested, const char *text, uint64_t seed,
+static void check_one(const kit_loop_t *loop, tested_t *tested, const char *text, uint64_t seed,
                       kit_values_t values, int team)
 {
     kit_verdict_t verdict;
@@ -213,7 +196,7 @@ static void check_one(const loop_t *loop, tested_t *tested, const char *text, ui
     fflush(stdout);
 }
 
-static void check_corners(const loop_t *loop, tested_t *tested)
+static void check_corners(const kit_loop_t *loop, tested_t *tested)
 {
     for (int i = 0; tested->op->corners[i] && tested->failed < MOST_FAILURES; i++)
         for (int values = KIT_VALUES_PLAIN; values <= KIT_VALUES_EXTREME; values++)
@@ -221,7 +204,7 @@ static void check_corners(const loop_t *loop, tested_t *tested)
                       i % TEAMS);
 }
 
-static void check_random(const loop_t *loop, tested_t *tested, double seconds)
+static void check_random(const kit_loop_t *loop, tested_t *tested, double seconds)
 {
     double end = now() + seconds;
     for (int64_t i = 0; tested->failed < MOST_FAILURES; i++) {
@@ -236,7 +219,7 @@ static void check_random(const loop_t *loop, tested_t *tested, double seconds)
     }
 }
 
-static void check_impl(loop_t *loop, const heed_impl_t *impl, double seconds)
+static void check_impl(kit_loop_t *loop, const heed_impl_t *impl, double seconds)
 {
     tested_t tested;
     if (!begin_tested(loop, impl, &tested)) {
@@ -260,7 +243,7 @@ static void check_impl(loop_t *loop, const heed_impl_t *impl, double seconds)
 
 /* ---- all of them ----------------------------------------------------------------------------- */
 
-static bool is_extra(const loop_t *loop, const heed_impl_t *impl)
+static bool is_extra(const kit_loop_t *loop, const heed_impl_t *impl)
 {
     for (int i = 0; loop->extra && loop->extra[i]; i++)
         if (strcmp(impl->name, loop->extra[i]->name) == 0 &&
@@ -269,7 +252,7 @@ static bool is_extra(const loop_t *loop, const heed_impl_t *impl)
     return false;
 }
 
-static bool is_wanted(const loop_t *loop, const char *op, const heed_impl_t *impl)
+static bool is_wanted(const kit_loop_t *loop, const char *op, const heed_impl_t *impl)
 {
     return !loop->extra == !is_extra(loop, impl) &&
            (!loop->device.type || loop->device.type == impl->device_type) &&
@@ -278,8 +261,8 @@ static bool is_wanted(const loop_t *loop, const char *op, const heed_impl_t *imp
 }
 
 /* Calls check_impl for each implementation that is wanted and usable, or only counts them. */
-static int each_impl(loop_t *loop, const heed_context_t *context, const char *op, double seconds,
-                     bool count_only)
+static int each_impl(kit_loop_t *loop, const heed_context_t *context, const char *op,
+                     double seconds, bool count_only)
 {
     const heed_impl_t *impl;
     heed_why_t why;
@@ -303,7 +286,7 @@ static char *problem_op(const char *text)
     return text ? strndup(text, strcspn(text, " \t")) : NULL;
 }
 
-static int run_loop(loop_t *loop)
+static int run_loop(kit_loop_t *loop)
 {
     heed_context_t *context = make_context(loop, NULL, NULL, 0);
     if (!context)
@@ -327,106 +310,11 @@ static int run_loop(loop_t *loop)
     return loop->failed;
 }
 
-/* ---- the command line ------------------------------------------------------------------------ */
-
-static const struct argp_option options[] = {
-    {"impl", 'i', "PATTERN", 0, "Only implementations whose name matches; * matches anything", 0},
-    {"op", 'o', "OP", 0, "Only this operation", 0},
-    {"prob", 'p', "STRING", 0, "This problem alone", 0},
-    {"device", 'd', "DEVICE", 0,
-     "Only implementations for cpu, cuda or cuda:N, there (default: all, cards on cuda:0)", 0},
-    {"seed", 's', "N", 0, "Where random problems and values start (default: from the clock)", 0},
-    {"values", 'V', "KIND", 0, "plain or extreme (default: both; plain with --prob)", 0},
-    {"seconds", 't', "S", 0, "Time for all of them together (default: 10)", 0},
-    {"count", 'n', "N", 0, "Random problems for each, instead of a time", 0},
-    {"threads", 'j', "N", 0, "Threads (default: 1, 2 and 3 in turn)", 0},
-    {"skip", 'x', "PATTERN", 0, "Leave out problems whose text matches", 0},
-    {"flops", 'f', "N", 0, "Leave out problems of more floating-point operations", 0},
-    {"verbose", 'v', NULL, 0, "A line for each problem", 0},
-    {0}};
-
-static double number(struct argp_state *state, const char *text, double low, double high)
-{
-    char *end;
-    double value = strtod(text, &end);
-    if (end == text || *end || !(value >= low && value <= high))
-        argp_error(state, "'%s' is not a number from %g to %g", text, low, high);
-    return value;
-}
-
-static uint64_t seed_number(struct argp_state *state, const char *text)
-{
-    char *end;
-    uint64_t value = strtoull(text, &end, 10);
-    if (end == text || *end || text[0] == '-')
-        argp_error(state, "'%s' is not a seed", text);
-    return value;
-}
-
-static error_t read_option(int key, char *text, struct argp_state *state)
-{
-    loop_t *loop = state->input;
-    switch (key) {
-    case 'i':
-        loop->impl = text;
-        return 0;
-    case 'o':
-        loop->op = text;
-        return 0;
-    case 'p':
-        loop->problem = text;
-        return 0;
-    case 'd':
-        if (!kit_device_parse(text, &loop->device))
-            argp_error(state, "a device is cpu, cuda or cuda:N, not '%s'", text);
-        return 0;
-    case 's':
-        loop->seed = seed_number(state, text);
-        loop->seed_given = true;
-        return 0;
-    case 'V':
-        if (strcmp(text, "plain") != 0 && strcmp(text, "extreme") != 0)
-            argp_error(state, "values are plain or extreme, not '%s'", text);
-        loop->values = strcmp(text, "extreme") == 0 ? KIT_VALUES_EXTREME : KIT_VALUES_PLAIN;
-        loop->values_given = true;
-        return 0;
-    case 't':
-        loop->seconds = number(state, text, 0, 1e6);
-        return 0;
-    case 'n':
-        loop->count = (int64_t)number(state, text, 1, 1e12);
-        return 0;
-    case 'j':
-        loop->threads = (int)number(state, text, 1, 1024);
-        return 0;
-    case 'x':
-        loop->skip = text;
-        return 0;
-    case 'f':
-        loop->flops = number(state, text, 1, 1e30);
-        return 0;
-    case 'v':
-        loop->verbose = true;
-        return 0;
-    default:
-        return ARGP_ERR_UNKNOWN;
-    }
-}
-
 int kit_loop_main(int argc, char **argv, const heed_impl_t *const *extra)
 {
-    static const struct argp parser = {
-        options, read_option, NULL, "Checks implementations against cpu:standard.",
-        NULL,    NULL,        NULL};
-    loop_t loop = {.program = argv[0], .seconds = 10, .extra = extra};
-    argp_err_exit_status = 2;
-    error_t error = argp_parse(&parser, argc, argv, 0, NULL, &loop);
-    if (error) {
-        fprintf(stderr, "%s: %s\n", argv[0], strerror(error));
+    kit_loop_t loop = {.program = argv[0], .seconds = 10, .extra = extra};
+    if (!kit_loop_options(argc, argv, &loop))
         return 2;
-    }
-    if (!loop.seed_given)
-        loop.seed = loop.problem ? 1 : (uint64_t)time(NULL) * 1000;
     kit_crash_watch();
     return run_loop(&loop);
 }

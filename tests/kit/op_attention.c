@@ -1,5 +1,5 @@
 /* Attention for the kit: corners, and what a problem asks for. Random problems are in
- * attention_draw.c, inputs in attention_fill.c, the bounds of the results in attention_judge.c,
+ * attention_draw.c, inputs in attention_fill.c, the bounds of the results in attention_bound.c,
  * what a query sees in attention_sees.c. */
 #include "kit_attention.h"
 

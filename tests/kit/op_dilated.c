@@ -1,7 +1,7 @@
 /* Dilated attention for the kit. Outputs are held against cpu:standard, which computes in doubles
  * and is itself held against the original packages' results in tests/test_dilated.c.
  *
- * The bound is that of attention (attention_judge.c) with the largest norms of the whole problem:
+ * The bound is that of attention (attention_bound.c) with the largest norms of the whole problem:
  * scores off by a = g(D + 4) |scale| |q| |k|, weights by e, sums by g(2N + 8), and each branch that
  * is merged rounds out once more and weighs with an lse that is off by as much. */
 #include "kit.h"
