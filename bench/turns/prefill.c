@@ -7,7 +7,8 @@
  *         build/release/libheed.so -Wl,-rpath,build/release
  *     ./turns 5 auto 'attention sq=512 d=64 layout=bhsd' 'attention sq=512 d=64 layout=fused'
  *
- * Operands are q, k, v and out, of f32, bf16 or f16. */
+ * Operands are q, k, v and out. With `ask` in place of the seconds it takes the samples that
+ * bench/turns/builds wants. */
 #define _GNU_SOURCE
 #include "turns.h"
 
@@ -87,12 +88,27 @@ static void report(contender_t *contenders, int count, int turns)
         }
 }
 
+/* The samples that another program asks for, by number of a problem, in nanoseconds. */
+static int answer(contender_t *contenders, int count)
+{
+    int wanted;
+    for (int i = 0; i < count; i++)
+        printf("%s:%.0f ", contenders[i].info.impl, contenders[i].flops);
+    printf("\n");
+    fflush(stdout);
+    while (scanf("%d", &wanted) == 1 && wanted >= 0 && wanted < count) {
+        printf("%.0f\n", 1e9 * sample(&contenders[wanted]));
+        fflush(stdout);
+    }
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     static contender_t contenders[LOOPS + MOST_CONTENDERS];
     int count = LOOPS, turns = 0;
     if (argc < 4 || argc - 3 > MOST_CONTENDERS) {
-        fprintf(stderr, "usage: turns SECONDS IMPL PROBLEM...\n");
+        fprintf(stderr, "usage: turns SECONDS|ask IMPL PROBLEM...\n");
         return 2;
     }
     bench_kernels_t loops = limit_loops();
@@ -100,6 +116,8 @@ int main(int argc, char **argv)
     contenders[1] = (contender_t){.name = "bf16 tiles", .loop = loops.tile_bf16};
     for (int i = 3; i < argc; i++)
         enter(&contenders[count++], argv[2], argv[i]);
+    if (strcmp(argv[1], "ask") == 0)
+        return answer(contenders + LOOPS, count - LOOPS);
     for (int i = 0; i < count; i++)
         contenders[i].samples = calloc(MOST_SAMPLES, sizeof(double));
 
