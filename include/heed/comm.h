@@ -49,6 +49,7 @@ typedef struct heed_comm {
     int32_t unchecked;       /* 1: collectives do not compare their arguments first */
     heed_device_t device;    /* whose memory messages lie in; zeros: the host's */
     const void *transport;   /* of heed_comm_open, for heed_comm_close */
+    void *stream;            /* of device: where messages are enqueued, NULL its default one */
 } heed_comm_t;
 
 /* For implementers: keeps a sentence and returns HEED_ERROR_COMM. */
@@ -75,8 +76,8 @@ HEED_API void heed_comm_threads_free(heed_comm_t *comm);
  * "nccl": memory of one CUDA device for each rank. handle is an ncclComm_t, which stays the
  * caller's; NULL: one is made, for the current device, with `over` (a communicator of the same
  * ranks in host memory, such as one of MPI) telling all of them NCCL's id. Messages and collectives
- * are enqueued on `stream`, and are done when wait or the collective returns. Attention over ranks
- * packs on the host and refuses such a communicator. */
+ * are enqueued on `stream`, and are done when wait or the collective returns. Linear layers compute
+ * on such a device (linear.h); attention over ranks packs on the host and refuses it. */
 typedef struct heed_comm_config {
     uint32_t struct_size;  /* set by heed_comm_config() */
     int32_t timeout_ms;    /* a rank that waits longer for another fails; 0: for ever */

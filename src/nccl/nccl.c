@@ -320,6 +320,7 @@ static void fill(end_t *end, heed_comm_t *comm)
     comm->reduce_scatter = reduce_scatter;
     comm->unchecked = 1;
     comm->device = (heed_device_t){HEED_DEVICE_CUDA, end->device};
+    comm->stream = end->stream;
 }
 
 static heed_status_t open_end(const heed_comm_config_t *config, heed_comm_t *comm)
