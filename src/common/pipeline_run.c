@@ -135,16 +135,12 @@ static void *run_member(void *user)
     return NULL;
 }
 
-/* Bytes of all slots; with `memory` the queues get theirs. */
-static size_t place_slots(hall_t *hall, char *memory)
+static void place_slots(hall_t *hall, char *memory)
 {
-    size_t at = 0;
     for (int32_t i = 0; i < 2 * hall->desc.stages * hall->desc.chunks; i++) {
-        if (memory)
-            hall->queues[i] = (queue_t){0, 0, memory + at};
-        at += (size_t)hall->desc.queue * hd_pipeline_bytes(&hall->calls, i % 2);
+        hall->queues[i] = (queue_t){0, 0, memory};
+        memory += (size_t)hall->desc.queue * hd_pipeline_bytes(&hall->calls, i % 2);
     }
-    return at;
 }
 
 /* On a clock that nobody sets. */
@@ -194,10 +190,14 @@ static heed_status_t run_in(hall_t *hall, char *memory, int64_t count, const siz
     hall->desc.queue = (int32_t)hd_min(queue, hall->desc.microbatches);
     hall->actions = actions;
     hall->first = first;
-    size_t bytes = place_slots(hall, NULL);
-    char *slots = hd_alloc_aligned(hall->context, bytes + 1, 64);
+    int64_t bytes, each = (int64_t)(hall->calls.activation_bytes + hall->calls.gradient_bytes);
+    char *slots = NULL;
+    if (hd_mul(each, (int64_t)hall->desc.stages * hall->desc.chunks, &bytes) &&
+        hd_mul(bytes, hall->desc.queue, &bytes))
+        slots = hd_alloc_aligned(hall->context, (size_t)bytes + 1, 64);
     if (!slots)
-        return hd_fail(HEED_ERROR_OUT_OF_MEMORY, "no memory for %zu bytes of queues", bytes);
+        return hd_fail(HEED_ERROR_OUT_OF_MEMORY, "no memory for queues of %d messages",
+                       hall->desc.queue);
     place_slots(hall, slots);
     heed_status_t status = HEED_OK;
     if (pthread_mutex_init(&hall->lock, NULL)) {
