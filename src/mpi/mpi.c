@@ -123,10 +123,11 @@ static heed_status_t start(end_t *end, int other, char *data, size_t bytes, bool
         return fail(HEED_ERROR_VALUE, "rank %d is not 0 to %d", other, end->size - 1);
     if (pieces > 30000)
         return fail(HEED_ERROR_VALUE, "a message of %zu bytes is too long", bytes);
+    while ((size_t)(end->room - end->count) < pieces)
+        if (!grow(end))
+            return fail(HEED_ERROR_OUT_OF_MEMORY, "no memory for %d requests", end->room);
     for (size_t i = 0; i < pieces; i++, data += PIECE) {
         int count = (int)(i + 1 < pieces ? PIECE : bytes - i * PIECE), tag = (int)pieces;
-        if (end->count == end->room && !grow(end))
-            return fail(HEED_ERROR_OUT_OF_MEMORY, "no memory for %d requests", end->room);
         MPI_Request *request = &end->requests[end->count];
         int code = receives ? MPI_Irecv(data, count, MPI_BYTE, other, tag, end->comm, request)
                             : MPI_Isend(data, count, MPI_BYTE, other, tag, end->comm, request);
