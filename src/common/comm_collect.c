@@ -112,6 +112,8 @@ heed_status_t heed_comm_barrier(const heed_comm_t *comm)
     HD_TRY(hd_comm_enter(comm, &opened));
     if (at->barrier)
         return at->barrier(at->user);
+    if (!hd_comm_on_host(at))
+        return hd_fail(HEED_ERROR_UNSUPPORTED, "comm brings no barrier for its device");
     for (int64_t t = 1; t < at->size; t *= 2) {
         HD_TRY(at->send(at->user, hd_rank_after(at, t), &token, 1));
         HD_TRY(at->recv(at->user, hd_rank_before(at, t), &got, 1));

@@ -554,12 +554,19 @@ static void no_sum(member_t *m)
     discard(m, &layer);
 }
 
+static void no_barrier(member_t *m)
+{
+    m->status = heed_comm_barrier(&m->comm);
+}
+
 static void a_transport_without_sums(void **state)
 {
     (void)state;
     run_all(2, no_sum, 0);
     expect_rank(0, HEED_ERROR_UNSUPPORTED, "comm brings no collective of this kind");
     expect_rank(1, HEED_ERROR_UNSUPPORTED, "comm brings no collective of this kind");
+    run_all(1, no_barrier, 0);
+    expect_rank(0, HEED_ERROR_UNSUPPORTED, "comm brings no barrier for its device");
 }
 
 /* Variant 0: the host's communicator; 1: a card that is not there; 2: one where cuBLAS fails. */
