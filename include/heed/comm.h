@@ -27,9 +27,10 @@ typedef enum heed_reduce {
  *
  * Memory is the host's but where a transport says otherwise. What is below user is optional, zero
  * where it is not known: collectives of the transport's own (not given: they are built from send,
- * recv and wait), and what it reaches, by which schedules are chosen. They are called by all ranks
- * with arguments that fit each other, after those were compared; `bytes` and `count` are a part's,
- * one for each rank. Fields are only ever added at the end. */
+ * recv and wait, or UNSUPPORTED where memory is a device's), and what it reaches, by which
+ * schedules are chosen. They are called by all ranks with arguments that fit each other, after
+ * those were compared; `bytes` and `count` are a part's, one for each rank. Fields are only ever
+ * added at the end. */
 typedef struct heed_comm {
     uint32_t struct_size;
     int32_t rank, size;
@@ -128,7 +129,7 @@ HEED_API int heed_comm_transport(int index, heed_comm_transport_t *transport);
  * Errors: NULL, STRUCT_SIZE, VALUE, DTYPE, OUT_OF_MEMORY; COMM where ranks disagree, fail or do not
  * answer. Nothing is known about the memory of results then. */
 
-/* Returns when every rank has come. */
+/* Returns when every rank has come. UNSUPPORTED as the other collectives in a device's memory. */
 HEED_API HEED_MUST_USE heed_status_t heed_comm_barrier(const heed_comm_t *comm);
 
 /* all[r] = own of rank r, `bytes` each. own may be this rank's place in all. */
