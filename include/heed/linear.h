@@ -59,9 +59,10 @@ static inline heed_linear_desc_t heed_linear_desc(void)
 }
 
 /* Called by every rank; M, N, the widths of parts (equal on all ranks) and dtypes are compared
- * before anything moves. Errors: NULL, STRUCT_SIZE, VALUE (a device's memory that lies elsewhere too),
- * SHAPE, STRIDE, DTYPE, OUT_OF_MEMORY; UNSUPPORTED where no BLAS or cuBLAS is installed, or where a
- * tensor is of another device than comm; NO_DEVICE where the context has none such, DEVICE; COMM. */
+ * before anything moves. Errors: NULL, STRUCT_SIZE, VALUE (memory that lies on another device than
+ * its tensor says too), SHAPE, STRIDE, DTYPE, OUT_OF_MEMORY; UNSUPPORTED where no BLAS or cuBLAS is
+ * installed, or where a tensor is of another device than comm; NO_DEVICE where the context has none
+ * such, DEVICE; COMM. */
 HEED_API HEED_MUST_USE heed_status_t heed_parallel_linear(heed_context_t *context,
                                                           const heed_comm_t *comm,
                                                           const heed_linear_desc_t *desc);

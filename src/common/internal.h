@@ -26,8 +26,9 @@
 /* Stores the sentence for heed_last_error() and returns status. */
 heed_status_t hd_fail(heed_status_t status, const char *format, ...) HD_PRINTF(2, 3);
 
-/* A status that is returned after other calls, which may fail with sentences of their own: kept with
- * its sentence, this thread's latest; then returned, in any thread, with the sentence as latest. */
+/* A status that is returned after other calls, which may fail with sentences of their own: kept
+ * with its sentence, this thread's latest; then returned, in any thread, with the sentence as
+ * latest. */
 typedef struct hd_kept {
     heed_status_t status;
     char sentence[512];

@@ -1,7 +1,7 @@
 /* Linear layers over ranks on devices: the real host side of the CUDA backend on the runtime of
- * fake_runtime.c and the cuBLAS of fake_cublas.c. Ranks are threads with a card each; their messages
- * lie in device memory, and one of them runs at a time, for the runtime is one thread's. Nothing
- * here says what a GPU, cuBLAS or NCCL does.
+ * fake_runtime.c and the cuBLAS of fake_cublas.c. Ranks are threads with a card each; their
+ * messages lie in device memory, and one of them runs at a time, for the runtime is one thread's.
+ * Nothing here says what a GPU, cuBLAS or NCCL does.
  *     test_cuda_linear [missing]      missing: without the tests' cuBLAS */
 #define _GNU_SOURCE
 #include "cublas.h"

@@ -1,7 +1,8 @@
 /* The MPI transport without libheed, one rank under mpirun: messages of all sizes, in pieces of
  * HD_MPI_PIECE bytes; whose MPI it is; what is left of a communicator that has failed. Exits with 0
  * where this rank saw what it should.
- *     transport messages | own | handle | finalised | level | broken_(halves | late | alone | error) */
+ *     transport messages | own | handle | finalised | level
+ *     transport broken_halves | broken_late | broken_alone | broken_error */
 #define _POSIX_C_SOURCE 200809L
 #include "transport.h"
 
@@ -177,8 +178,8 @@ static void own(void)
     mpi->close(&comm);
 }
 
-/* A program's own MPI and communicator: ranks 2 and 0, in that order. Its messages, of the same tag,
- * are not taken for the transport's, nor is its communicator freed or MPI finalised. */
+/* A program's own MPI and communicator: ranks 2 and 0, in that order. Its messages, of the same
+ * tag, are not taken for the transport's, nor is its communicator freed or MPI finalised. */
 static void handle(void)
 {
     MPI_Comm pair, nobody = MPI_COMM_NULL;
