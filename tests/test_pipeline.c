@@ -256,7 +256,14 @@ static void test_refused(void **state)
     expect_fails(heed_pipeline_run(context, NULL, &good), HEED_ERROR_NULL, "desc");
     desc.microbatches = 0;
     expect_fails(heed_pipeline_run(context, &desc, &good), HEED_ERROR_VALUE, "microbatches=0");
+    /* Queues whose bytes are more than a size can hold. */
+    bad = good;
+    bad.activation_bytes = bad.gradient_bytes = SIZE_MAX / 64;
+    desc.microbatches = desc.queue = 32;
+    expect_fails(heed_pipeline_run(context, &desc, &bad), HEED_ERROR_OUT_OF_MEMORY,
+                 "no memory for queues of 32 messages");
     desc.microbatches = 4;
+    desc.queue = 0;
     expect_ok(heed_pipeline_schedule(&desc, actions, 4096, first));
     expect_fails(heed_pipeline_run_stage(context, &desc, actions, first, 2, &good, &link),
                  HEED_ERROR_VALUE, "stage=2 is not 0 to 1");

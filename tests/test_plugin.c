@@ -86,7 +86,7 @@ static void spoiled_plugins_are_refused(void **state)
 {
     (void)state;
     in_child(write_missing, fake("abi"));
-    expect_answer("has plugin interface 4711, this Heed takes 3");
+    expect_answer("has plugin interface 4711, this Heed takes 4");
     in_child(write_missing, fake("size"));
     expect_answer("its backend has 8 bytes");
     in_child(write_missing, fake("version"));

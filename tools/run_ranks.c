@@ -2,19 +2,23 @@
 #include "run_ranks.h"
 #include "text.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { TIMEOUT_MS = 600000 };
 
-bool ranks_are_processes(void)
+int ranks_of_processes(void)
 {
     /* Open MPI, MPICH and Intel MPI, whatever speaks PMIx (srun --mpi=pmix). */
-    static const char *const names[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK"};
-    for (int i = 0; i < 3; i++)
-        if (getenv(names[i]))
-            return true;
-    return false;
+    static const char *const names[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE"};
+    for (int i = 0; i < 2; i++) {
+        const char *text = getenv(names[i]);
+        int count = 0;
+        if (text)
+            return tool_parse_int(text, 1, INT_MAX, &count) ? count : 1;
+    }
+    return getenv("PMIX_RANK") != NULL;
 }
 
 int ranks_open(heed_comm_t *comm)
@@ -32,7 +36,9 @@ int ranks_agree(heed_context_t *context, const heed_comm_t *comm, int code)
         return code;
     heed_status_t status =
         heed_comm_all_reduce(context, comm, HEED_I32, HEED_REDUCE_MAX, 1, &worst);
-    return status ? tool_fail_status(status) : worst;
+    if (status)
+        return tool_fail_status(status);
+    return worst && !code ? tool_fail("another rank has failed") : worst;
 }
 
 bool ranks_writes(const heed_comm_t *comm)

@@ -4,8 +4,9 @@
 
 #include "run_long.h"
 
-/* Whether this process is one of several that an mpirun or srun has started. */
-bool ranks_are_processes(void);
+/* How many processes an mpirun or srun has started with this one; 1 where it does not say, 0 where
+ * there was none. */
+int ranks_of_processes(void);
 
 /* Opens this process's end over MPI. An exit code. */
 int ranks_open(heed_comm_t *comm);

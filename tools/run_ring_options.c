@@ -16,7 +16,8 @@ static const struct argp_option options[] = {
      "which tokens a rank has: contiguous (default), zigzag or striped", 40},
     {"mpi", KEY_MPI, 0, 0, "ranks are MPI's processes; found by itself under mpirun and srun", 40},
     {"method", KEY_METHOD, "NAME", 0,
-     "how ranks exchange: ring (default), auto, all-gather, all-to-all, pass-q", 40},
+     "how ranks exchange: ring (default), auto, all-gather, all-to-all, all-to-all-ring, pass-q",
+     40},
     {0},
 };
 
@@ -64,9 +65,10 @@ static void parse_method(ring_options_t *to, const char *text, struct argp_state
 
 static void finish(ring_options_t *to, struct argp_state *state)
 {
-    if (to->mpi && to->ranks)
+    int processes = ranks_of_processes();
+    if (to->ranks && (to->mpi || processes > 1))
         argp_error(state, "--mpi: mpirun says how many --ranks there are");
-    to->mpi = to->mpi || (!to->ranks && ranks_are_processes());
+    to->mpi = to->mpi || (!to->ranks && processes > 0);
     if (!ring_has_ranks(to) && to->has_layout)
         argp_error(state, "--layout needs --ranks or --mpi");
     if (!ring_has_ranks(to) && to->method != HEED_CONTEXT_PARALLEL_RING)

@@ -27,9 +27,10 @@ typedef enum heed_reduce {
  *
  * Memory is the host's but where a transport says otherwise. What is below user is optional, zero
  * where it is not known: collectives of the transport's own (not given: they are built from send,
- * recv and wait), and what it reaches, by which schedules are chosen. They are called by all ranks
- * with arguments that fit each other, after those were compared; `bytes` and `count` are a part's,
- * one for each rank. Fields are only ever added at the end. */
+ * recv and wait, or UNSUPPORTED where memory is a device's), and what it reaches, by which
+ * schedules are chosen. They are called by all ranks with arguments that fit each other, after
+ * those were compared; `bytes` and `count` are a part's, one for each rank. Fields are only ever
+ * added at the end. */
 typedef struct heed_comm {
     uint32_t struct_size;
     int32_t rank, size;
@@ -49,6 +50,7 @@ typedef struct heed_comm {
     int32_t unchecked;       /* 1: collectives do not compare their arguments first */
     heed_device_t device;    /* whose memory messages lie in; zeros: the host's */
     const void *transport;   /* of heed_comm_open, for heed_comm_close */
+    void *stream;            /* of device: where messages are enqueued, NULL its default one */
 } heed_comm_t;
 
 /* For implementers: keeps a sentence and returns HEED_ERROR_COMM. */
@@ -75,8 +77,8 @@ HEED_API void heed_comm_threads_free(heed_comm_t *comm);
  * "nccl": memory of one CUDA device for each rank. handle is an ncclComm_t, which stays the
  * caller's; NULL: one is made, for the current device, with `over` (a communicator of the same
  * ranks in host memory, such as one of MPI) telling all of them NCCL's id. Messages and collectives
- * are enqueued on `stream`, and are done when wait or the collective returns. Attention over ranks
- * packs on the host and refuses such a communicator. */
+ * are enqueued on `stream`, and are done when wait or the collective returns. Linear layers compute
+ * on such a device (linear.h); attention over ranks packs on the host and refuses it. */
 typedef struct heed_comm_config {
     uint32_t struct_size;  /* set by heed_comm_config() */
     int32_t timeout_ms;    /* a rank that waits longer for another fails; 0: for ever */
@@ -127,7 +129,7 @@ HEED_API int heed_comm_transport(int index, heed_comm_transport_t *transport);
  * Errors: NULL, STRUCT_SIZE, VALUE, DTYPE, OUT_OF_MEMORY; COMM where ranks disagree, fail or do not
  * answer. Nothing is known about the memory of results then. */
 
-/* Returns when every rank has come. */
+/* Returns when every rank has come. UNSUPPORTED as the other collectives in a device's memory. */
 HEED_API HEED_MUST_USE heed_status_t heed_comm_barrier(const heed_comm_t *comm);
 
 /* all[r] = own of rank r, `bytes` each. own may be this rank's place in all. */

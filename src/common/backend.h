@@ -4,6 +4,8 @@
 #ifndef HD_BACKEND_H
 #define HD_BACKEND_H
 
+#include "gemm.h"
+
 #include <heed/heed.h>
 
 #include <stddef.h>
@@ -11,7 +13,7 @@
 
 /* To be raised with any change of the structs below or of what a kernel is given: heed_impl_t,
  * heed_launch_t, heed_device_info_t, the descriptors. */
-enum { HD_BACKEND_ABI = 3 };
+enum { HD_BACKEND_ABI = 4 };
 
 /* What libheed gives a backend. */
 typedef struct hd_host {
@@ -41,6 +43,17 @@ typedef struct hd_device_calls {
     heed_status_t (*event_elapsed)(int32_t id, void *first, void *last, double *ns);
     /* FLOP/s of a large product of matrices by the vendor's library, which is loaded for it. */
     heed_status_t (*matmul_rate)(int32_t id, heed_dtype_t dtype, double *rate);
+    /* Whether kernels on the device may use this address, operand `name`. */
+    heed_status_t (*check)(int32_t id, const char *name, const void *at, void *stream);
+    /* Rows of `bytes` each within the device, to_step and from_step bytes apart. */
+    heed_status_t (*copy_rows)(int32_t id, void *to, size_t to_step, const void *from,
+                               size_t from_step, size_t bytes, int64_t rows, void *stream);
+    /* The memory that multiply wants beside its matrices; UNSUPPORTED, with the reason, where the
+     * vendor's library for products is missing. */
+    heed_status_t (*multiply_memory)(int32_t id, size_t *bytes);
+    /* a and b are f32, bf16 or f16, c the same or f32; sums are made in f32. */
+    heed_status_t (*multiply)(int32_t id, const hd_gemm_t *gemm, heed_dtype_t operands,
+                              heed_dtype_t result, void *memory, void *stream);
 } hd_device_calls_t;
 
 /* Everything lives as long as the process. abi and struct_size are read before all else. */

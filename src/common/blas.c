@@ -69,5 +69,5 @@ heed_status_t hd_blas_check(void)
 void hd_blas_gemm(const hd_gemm_t *gemm)
 {
     get()->sgemm(ROW_MAJOR, AS_IT_IS, TRANSPOSED, gemm->m, gemm->n, gemm->k, 1, gemm->a, gemm->lda,
-                 gemm->b, gemm->ldb, 0, gemm->c, gemm->ldc);
+                 gemm->b, gemm->ldb, gemm->adds ? 1 : 0, gemm->c, gemm->ldc);
 }

@@ -72,13 +72,13 @@ static heed_status_t agree(const hd_call_t *call, heed_status_t own)
     greeting.numbers[1] = (int64_t)call->dtype;
     greeting.numbers[2] = call->reduce;
     greeting.numbers[3] = (int64_t)call->count;
-    return hd_comm_agree(&call->comm, &greeting, names, 4);
+    return hd_comm_agree(call->context, &call->comm, &greeting, names, 4);
 }
 
 heed_status_t hd_call_enter(hd_call_t *call, const heed_comm_t *comm, const void *first,
                             const void *second)
 {
-    char sentence[256];
+    hd_kept_t kept;
     HD_TRY(hd_comm_enter(comm, &call->comm));
     HD_TRY(check_native(call));
     heed_status_t own = check(call, first, second);
@@ -86,13 +86,12 @@ heed_status_t hd_call_enter(hd_call_t *call, const heed_comm_t *comm, const void
         own = allocate(call);
     if (own == HEED_OK && call->comm.unchecked)
         return HEED_OK;
-    hd_text_t text = hd_text(sentence, sizeof(sentence));
-    hd_text_add(&text, "%s", own == HEED_OK ? "" : heed_last_error());
+    hd_keep(&kept, own);
     heed_status_t agreed = call->comm.unchecked ? own : agree(call, own);
     if (own == HEED_OK && agreed == HEED_OK)
         return HEED_OK;
     hd_call_leave(call);
-    return own == HEED_OK ? agreed : hd_fail(own, "%s", sentence);
+    return own == HEED_OK ? agreed : hd_kept(&kept);
 }
 
 void hd_call_leave(hd_call_t *call)
@@ -113,6 +112,8 @@ heed_status_t heed_comm_barrier(const heed_comm_t *comm)
     HD_TRY(hd_comm_enter(comm, &opened));
     if (at->barrier)
         return at->barrier(at->user);
+    if (!hd_comm_on_host(at))
+        return hd_fail(HEED_ERROR_UNSUPPORTED, "comm brings no barrier for its device");
     for (int64_t t = 1; t < at->size; t *= 2) {
         HD_TRY(at->send(at->user, hd_rank_after(at, t), &token, 1));
         HD_TRY(at->recv(at->user, hd_rank_before(at, t), &got, 1));

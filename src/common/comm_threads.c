@@ -57,6 +57,15 @@ static box_t *box_of(hub_t *hub, int32_t from, int32_t to)
     return &hub->boxes[from * hub->size + to];
 }
 
+/* Under the lock: until nobody reads what this rank has sent. */
+static void wait_for_readers(end_t *end)
+{
+    hub_t *hub = end->hub;
+    for (int32_t other = 0; other < hub->size; other++)
+        while (box_of(hub, end->rank, other)->copying)
+            pthread_cond_wait(&hub->changed, &hub->lock);
+}
+
 static bool is_rank(const hub_t *hub, int32_t rank)
 {
     return rank >= 0 && rank < hub->size;
@@ -72,6 +81,7 @@ static heed_status_t start(end_t *end, int32_t other, const void *data, size_t b
     box_t *box = box_of(hub, end->rank, other);
     want_t *want = &end->wants[other];
     if (hub->broken) {
+        wait_for_readers(end); /* of what was sent before: the caller may not come to wait */
         status = heed_comm_fail(hub->why);
     } else if (sends ? box->full : want->open) {
         status = hd_fail(HEED_ERROR_VALUE, "rank %d: a second %s before wait", other,
@@ -112,7 +122,8 @@ static bool progress(end_t *end)
         } else if (want->open && box->full) {
             box->copying = true;
             pthread_mutex_unlock(&hub->lock);
-            memcpy(want->data, box->data, want->bytes);
+            if (want->bytes)
+                memcpy(want->data, box->data, want->bytes);
             pthread_mutex_lock(&hub->lock);
             want->open = box->full = box->copying = false;
             pthread_cond_broadcast(&hub->changed);
@@ -120,15 +131,6 @@ static bool progress(end_t *end)
         waits = waits || want->open || box_of(hub, end->rank, other)->full;
     }
     return waits;
-}
-
-/* Under the lock: until nobody reads what this rank has sent. */
-static void wait_for_readers(end_t *end)
-{
-    hub_t *hub = end->hub;
-    for (int32_t other = 0; other < hub->size; other++)
-        while (box_of(hub, end->rank, other)->copying)
-            pthread_cond_wait(&hub->changed, &hub->lock);
 }
 
 static struct timespec deadline_of(const hub_t *hub)

@@ -75,11 +75,10 @@ static heed_status_t prepare(hd_cp_t *cp)
 /* Every rank comes here, whatever it has found: it must not be waited for in vain. */
 static heed_status_t agree(hd_cp_t *cp, heed_status_t own)
 {
-    char sentence[512];
-    hd_text_t text = hd_text(sentence, sizeof(sentence));
-    hd_text_add(&text, "%s", own == HEED_OK ? "" : heed_last_error());
+    hd_kept_t kept;
+    hd_keep(&kept, own);
     heed_status_t agreed = hd_cp_agree(cp, own);
-    return own == HEED_OK ? agreed : hd_fail(own, "%s", sentence);
+    return own == HEED_OK ? agreed : hd_kept(&kept);
 }
 
 static heed_status_t attend(hd_cp_t *cp)

@@ -244,7 +244,7 @@ heed_status_t hd_cp_agree(const hd_cp_t *cp, heed_status_t own)
         memcpy(greeting.numbers, numbers, sizeof(numbers));
         greeting.real = desc->scale;
     }
-    return hd_comm_agree(&cp->comm, &greeting, names, HD_GREETING_NUMBERS);
+    return hd_comm_agree(cp->context, &cp->comm, &greeting, names, HD_GREETING_NUMBERS);
 }
 
 bool hd_cp_deal(int64_t heads, int64_t key_heads, int32_t group, int32_t member, hd_deal_t *deal,

@@ -28,15 +28,16 @@ heed_status_t hd_cp_choose(hd_cp_t *cp)
     verdict_t verdicts[MOST_VERDICTS];
     double times[MOST_VERDICTS + 1];
     int count = 0;
-    heed_status_t own = hd_cp_verdicts(cp, verdicts, MOST_VERDICTS, &count);
+    hd_kept_t own;
+    hd_keep(&own, hd_cp_verdicts(cp, verdicts, MOST_VERDICTS, &count));
     count = (int)hd_min(count, MOST_VERDICTS);
     /* Ranks may run on unlike machines: the slowest one's times count for all. */
     for (int i = 0; i <= MOST_VERDICTS; i++)
         times[i] = i < count ? verdicts[i].total_ns : 0;
-    times[MOST_VERDICTS] = own != HEED_OK;
+    times[MOST_VERDICTS] = own.status != HEED_OK;
     heed_status_t status = heed_comm_all_reduce(cp->context, &cp->comm, HEED_F64, HEED_REDUCE_MAX,
                                                 MOST_VERDICTS + 1, times);
-    HD_TRY(own);
+    HD_TRY(hd_kept(&own));
     HD_TRY(status);
     if (times[MOST_VERDICTS] > 0)
         return hd_fail(HEED_ERROR_COMM, "a rank cannot estimate what it would compute");

@@ -119,10 +119,7 @@ static heed_status_t run(hd_cp_t *cp)
         }
         char *keys = cp->memory + (phase ? cp->part_at[(phase - 1) % 2] : cp->send_at);
         cp->buffers[HEED_ATTENTION_K] = cp->buffers[HEED_ATTENTION_V] = keys;
-        heed_status_t computed = hd_cp_run_phase(cp, phase);
-        heed_status_t passed = hd_waiter_finish(&waiter);
-        HD_TRY(computed);
-        HD_TRY(passed);
+        HD_TRY(hd_waiter_finish(&waiter, hd_cp_run_phase(cp, phase)));
     }
     hd_cp_end(cp);
     return HEED_OK;

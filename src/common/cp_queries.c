@@ -110,10 +110,7 @@ static heed_status_t visit_all(hd_cp_t *cp)
             hd_waiter_start(&waiter, comm);
         }
         cp->buffers[HEED_ATTENTION_Q] = now;
-        heed_status_t computed = hd_cp_run_phase(cp, t);
-        heed_status_t passed = hd_waiter_finish(&waiter);
-        HD_TRY(computed);
-        HD_TRY(passed);
+        HD_TRY(hd_waiter_finish(&waiter, hd_cp_run_phase(cp, t)));
     }
     return HEED_OK;
 }

@@ -10,18 +10,14 @@ typedef struct member {
     heed_comm_t comm;
     const heed_context_parallel_desc_t *desc;
     pthread_t thread;
-    heed_status_t status;
-    char sentence[512];
+    hd_kept_t result;
 } member_t;
 
 static void *run(void *at)
 {
     member_t *member = at;
-    member->status = heed_context_parallel_attention(member->context, &member->comm, member->desc);
-    if (member->status != HEED_OK) {
-        hd_text_t text = hd_text(member->sentence, sizeof(member->sentence));
-        hd_text_add(&text, "%s", heed_last_error());
-    }
+    hd_keep(&member->result,
+            heed_context_parallel_attention(member->context, &member->comm, member->desc));
     heed_comm_threads_free(&member->comm);
     return NULL;
 }
@@ -51,11 +47,12 @@ static heed_status_t make_context(const heed_context_t *from, int32_t ranks,
 /* The reason that came first: that of a rank which did not fail because of another. */
 static heed_status_t outcome(const member_t *members, int32_t ranks)
 {
-    const member_t *worst = NULL;
-    for (int32_t i = 0; i < ranks; i++)
-        if (members[i].status != HEED_OK && (!worst || worst->status == HEED_ERROR_COMM))
-            worst = &members[i];
-    return worst ? hd_fail(worst->status, "%s", worst->sentence) : HEED_OK;
+    const hd_kept_t *worst = &members[0].result;
+    for (int32_t i = 1; i < ranks; i++)
+        if (members[i].result.status != HEED_OK &&
+            (worst->status == HEED_OK || worst->status == HEED_ERROR_COMM))
+            worst = &members[i].result;
+    return hd_kept(worst);
 }
 
 heed_status_t heed_context_parallel_virtual(heed_context_t *context, int32_t ranks,

@@ -147,7 +147,7 @@ static heed_status_t agree(const ring_t *ring)
     _Static_assert(HD_COUNT(numbers) + 1 == HD_COUNT(names), "a name for each");
     memcpy(greeting.numbers, numbers, sizeof(numbers));
     greeting.real = desc->scale;
-    return hd_comm_agree(&ring->comm, &greeting, names, HD_COUNT(numbers));
+    return hd_comm_agree(ring->context, &ring->comm, &greeting, names, HD_COUNT(numbers));
 }
 
 /* ---- running --------------------------------------------------------------------------------- */
@@ -186,9 +186,7 @@ static heed_status_t go_around(const ring_t *ring, char **buffers, char *const *
         buffers[HEED_ATTENTION_V] = now + key_bytes(ring, source(ring, t).count);
         heed_status_t computed = hd_steps_run(&ring->steps, t ? ring->phase_end[t - 1] : 0,
                                               ring->phase_end[t], buffers, workspace);
-        heed_status_t passed = hd_waiter_finish(&waiter);
-        HD_TRY(computed);
-        HD_TRY(passed);
+        HD_TRY(hd_waiter_finish(&waiter, computed));
     }
     return HEED_OK;
 }

@@ -26,6 +26,17 @@
 /* Stores the sentence for heed_last_error() and returns status. */
 heed_status_t hd_fail(heed_status_t status, const char *format, ...) HD_PRINTF(2, 3);
 
+/* A status that is returned after other calls, which may fail with sentences of their own: kept
+ * with its sentence, this thread's latest; then returned, in any thread, with the sentence as
+ * latest. */
+typedef struct hd_kept {
+    heed_status_t status;
+    char sentence[512];
+} hd_kept_t;
+
+void hd_keep(hd_kept_t *kept, heed_status_t status);
+heed_status_t hd_kept(const hd_kept_t *kept);
+
 /* Fills *why (which may be NULL) and returns false: `return hd_refuse(why, ...)`. */
 bool hd_refuse(heed_why_t *why, heed_status_t status, const char *format, ...) HD_PRINTF(3, 4);
 
@@ -162,6 +173,10 @@ struct heed_context {
 
 /* The device, NULL where the context has none such (device.c). */
 const heed_device_info_t *hd_device_find(const heed_context_t *context, heed_device_t device);
+
+/* Whether the context has the device; NO_DEVICE with the reason. memory.c */
+heed_status_t hd_device_check(const heed_context_t *context, const char *name,
+                              heed_device_t device);
 
 /* Memory of a device, by the context's allocator for devices or the backend's; `what` it is, for
  * the sentence, stream as in heed_device_allocator_t. memory.c */

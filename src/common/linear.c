@@ -1,21 +1,11 @@
-/* Linear layers split over ranks: a product of this rank's part, then a collective. */
-#include "blas.h"
-#include "ranks.h"
+/* Linear layers split over ranks: what they are given, on the host or on a device, and whether all
+ * ranks were given the same. */
+#include "linear.h"
 
-#include <heed/linear.h>
+#include "blas.h"
 
 #include <limits.h>
 #include <string.h>
-
-typedef struct linear {
-    heed_context_t *context;
-    heed_comm_t comm;
-    heed_linear_desc_t desc;
-    heed_tensor_t x, w, bias, out; /* complete */
-    hd_axes_t axes[4];
-    int64_t m, n, k; /* of the local product */
-    float *memory;   /* a product that does not go to out */
-} linear_t;
 
 const char *heed_linear_library(void)
 {
@@ -25,17 +15,49 @@ const char *heed_linear_library(void)
 
 /* ---- checking -------------------------------------------------------------------------------- */
 
-static heed_status_t check_tensor(const char *name, const heed_tensor_t *from, int ndim,
-                                  bool output, heed_tensor_t *to, hd_axes_t *axes)
+static heed_status_t check_place(const hd_linear_t *linear, const char *name,
+                                 const heed_tensor_t *tensor)
+{
+    heed_device_t there = hd_linear_device(linear);
+    if (tensor->device.type == there.type && (!linear->calls || tensor->device.id == there.id))
+        return HEED_OK;
+    return hd_fail(HEED_ERROR_UNSUPPORTED, "%s.device is %d:%d, but comm carries memory of %d:%d",
+                   name, tensor->device.type, tensor->device.id, there.type, there.id);
+}
+
+/* By a BLAS f32; on a device x and w of one dtype, bias and out of that or f32. */
+static heed_status_t check_dtype(const hd_linear_t *linear, const char *name, heed_dtype_t dtype)
+{
+    if (dtype == HEED_F32 || (linear->calls && (dtype == HEED_BF16 || dtype == HEED_F16)))
+        return HEED_OK;
+    return hd_fail(HEED_ERROR_DTYPE, "%s is %s: linear layers take f32%s", name,
+                   heed_dtype_name(dtype), linear->calls ? ", bf16, f16" : " on the CPU");
+}
+
+static heed_status_t check_dtypes(const hd_linear_t *linear)
+{
+    heed_dtype_t x = linear->x.dtype, out = linear->out.dtype;
+    if (linear->w.dtype != x)
+        return hd_fail(HEED_ERROR_DTYPE, "w is %s, but x is %s", heed_dtype_name(linear->w.dtype),
+                       heed_dtype_name(x));
+    if (out != x && out != HEED_F32)
+        return hd_fail(HEED_ERROR_DTYPE, "out is %s: it is f32 or as x %s", heed_dtype_name(out),
+                       heed_dtype_name(x));
+    if (linear->bias.ndim && linear->bias.dtype != out)
+        return hd_fail(HEED_ERROR_DTYPE, "bias is %s, but out is %s",
+                       heed_dtype_name(linear->bias.dtype), heed_dtype_name(out));
+    return HEED_OK;
+}
+
+static heed_status_t check_tensor(const hd_linear_t *linear, const char *name,
+                                  const heed_tensor_t *from, int ndim, bool output,
+                                  heed_tensor_t *to, hd_axes_t *axes)
 {
     HD_TRY(hd_tensor_complete(name, from, output, to, axes));
     if (to->ndim != ndim)
         return hd_fail(HEED_ERROR_SHAPE, "%s.ndim=%d is not %d", name, to->ndim, ndim);
-    if (to->dtype != HEED_F32)
-        return hd_fail(HEED_ERROR_DTYPE, "%s is %s: linear layers take f32", name,
-                       heed_dtype_name(to->dtype));
-    if (from->device.type != HEED_DEVICE_CPU)
-        return hd_fail(HEED_ERROR_UNSUPPORTED, "%s.device is no CPU", name);
+    HD_TRY(check_dtype(linear, name, to->dtype));
+    HD_TRY(check_place(linear, name, from));
     for (int i = 0; i < ndim; i++)
         if (to->shape[i] < 1 || to->shape[i] > INT_MAX)
             return hd_fail(HEED_ERROR_SHAPE, "%s.shape[%d]=%lld is not 1 to %d", name, i,
@@ -46,10 +68,13 @@ static heed_status_t check_tensor(const char *name, const heed_tensor_t *from, i
                        name);
     if (!from->data)
         return hd_fail(HEED_ERROR_NULL, "%s.data is null", name);
+    if (linear->calls)
+        return linear->calls->check(linear->comm.device.id, name, hd_tensor_data(from),
+                                    linear->stream.native);
     return HEED_OK;
 }
 
-static heed_status_t check_sizes(linear_t *linear)
+static heed_status_t check_sizes(hd_linear_t *linear)
 {
     const heed_linear_desc_t *desc = &linear->desc;
     int64_t size = linear->comm.size;
@@ -76,141 +101,112 @@ static heed_status_t check_sizes(linear_t *linear)
     return HEED_OK;
 }
 
-static heed_status_t check(linear_t *linear)
+static heed_status_t check(hd_linear_t *linear)
 {
     const heed_linear_desc_t *desc = &linear->desc;
     if ((int)desc->split < 0 || desc->split > HEED_LINEAR_ROW || desc->gather < 0 ||
-        desc->gather > 1 || desc->scatter < 0 || desc->scatter > 1)
-        return hd_fail(HEED_ERROR_VALUE, "desc.split=%d, gather=%d, scatter=%d: each is 0 or 1",
-                       (int)desc->split, desc->gather, desc->scatter);
+        desc->gather > 1 || desc->scatter < 0 || desc->scatter > 1 || desc->unchecked < 0 ||
+        desc->unchecked > 1)
+        return hd_fail(HEED_ERROR_VALUE,
+                       "desc.split=%d, gather=%d, scatter=%d, unchecked=%d: each is 0 or 1",
+                       (int)desc->split, desc->gather, desc->scatter, desc->unchecked);
     if ((desc->gather && desc->split != HEED_LINEAR_COLUMN) ||
         (desc->scatter && desc->split != HEED_LINEAR_ROW))
         return hd_fail(HEED_ERROR_VALUE,
                        "desc.split=%d: gather is for COLUMN (0), scatter for ROW (1)",
                        (int)desc->split);
-    HD_TRY(check_tensor("x", &desc->x, 2, false, &linear->x, &linear->axes[0]));
-    HD_TRY(check_tensor("w", &desc->w, 2, false, &linear->w, &linear->axes[1]));
+    HD_TRY(check_tensor(linear, "x", &desc->x, 2, false, &linear->x, &linear->axes[0]));
+    HD_TRY(check_tensor(linear, "w", &desc->w, 2, false, &linear->w, &linear->axes[1]));
     if (desc->bias.ndim)
-        HD_TRY(check_tensor("bias", &desc->bias, 1, false, &linear->bias, &linear->axes[2]));
-    HD_TRY(check_tensor("out", &desc->out, 2, true, &linear->out, &linear->axes[3]));
+        HD_TRY(
+            check_tensor(linear, "bias", &desc->bias, 1, false, &linear->bias, &linear->axes[2]));
+    HD_TRY(check_tensor(linear, "out", &desc->out, 2, true, &linear->out, &linear->axes[3]));
+    HD_TRY(check_dtypes(linear));
     HD_TRY(check_sizes(linear));
+    if (linear->calls)
+        return linear->calls->multiply_memory(linear->comm.device.id, &linear->multiply_bytes);
     return hd_blas_check();
 }
 
 /* Memory for a product that is exchanged: all ranks' columns, or all rows before they are dealt. */
-static heed_status_t allocate(linear_t *linear)
+static heed_status_t allocate(hd_linear_t *linear)
 {
-    size_t numbers = (size_t)linear->m * (size_t)linear->n;
-    if (!linear->desc.gather && !linear->desc.scatter)
+    int64_t parts = linear->desc.gather ? linear->comm.size : linear->desc.scatter ? 1 : 0;
+    int64_t size = (int64_t)heed_dtype_size(linear->out.dtype), bytes, all;
+    linear->product_at = hd_round_up(linear->multiply_bytes, 256);
+    if (!hd_mul(linear->m, linear->n, &bytes) || !hd_mul(bytes, parts * size, &bytes) ||
+        !hd_add(bytes, (int64_t)linear->product_at, &all))
+        return hd_fail(HEED_ERROR_OUT_OF_MEMORY,
+                       "a product of %lld by %lld on %d ranks is too large", (long long)linear->m,
+                       (long long)linear->n, linear->comm.size);
+    if (all == 0)
         return HEED_OK;
-    if (linear->desc.gather)
-        numbers *= (size_t)linear->comm.size;
-    linear->memory = hd_alloc(linear->context, numbers * sizeof(float));
-    if (!linear->memory)
-        return hd_fail(HEED_ERROR_OUT_OF_MEMORY, "no memory for a product of %zu numbers", numbers);
-    return HEED_OK;
+    return hd_device_alloc(linear->context, hd_linear_device(linear), "a product", (size_t)all,
+                           linear->calls ? &linear->stream : NULL, &linear->block);
 }
 
-static heed_status_t agree(const linear_t *linear, heed_status_t own)
+static heed_status_t agree(const hd_linear_t *linear, heed_status_t own)
 {
     static const char *const names[] = {
-        "split",     "gather",       "scatter",          "rows of x",
-        "rows of w", "columns of w", "presence of bias", "a number"};
+        "split",        "gather",           "scatter",    "rows of x",    "rows of w",
+        "columns of w", "presence of bias", "dtype of x", "dtype of out", "a number"};
     hd_greeting_t greeting;
     memset(&greeting, 0, sizeof(greeting));
     greeting.bad = own != HEED_OK;
-    const int64_t numbers[] = {linear->desc.split, linear->desc.gather, linear->desc.scatter,
-                               linear->m,          linear->n,           linear->k,
-                               linear->bias.ndim};
+    const int64_t numbers[] = {linear->desc.split,
+                               linear->desc.gather,
+                               linear->desc.scatter,
+                               linear->m,
+                               linear->n,
+                               linear->k,
+                               linear->bias.ndim,
+                               (int64_t)linear->x.dtype,
+                               (int64_t)linear->out.dtype};
     if (own == HEED_OK)
         memcpy(greeting.numbers, numbers, sizeof(numbers));
-    return hd_comm_agree(&linear->comm, &greeting, names, HD_COUNT(numbers));
+    return hd_comm_agree(linear->context, &linear->comm, &greeting, names, HD_COUNT(numbers));
 }
 
-/* ---- running --------------------------------------------------------------------------------- */
+/* ---- a layer --------------------------------------------------------------------------------- */
 
-static void multiply(const linear_t *linear, float *to, int64_t stride)
+static heed_status_t open_device(hd_linear_t *linear)
 {
-    hd_gemm_t gemm = {.m = (int)linear->m,
-                      .n = (int)linear->n,
-                      .k = (int)linear->k,
-                      .a = (const float *)(void *)hd_tensor_data(&linear->desc.x),
-                      .b = (const float *)(void *)hd_tensor_data(&linear->desc.w),
-                      .c = to,
-                      .lda = (int)hd_max(linear->x.strides[0], linear->k),
-                      .ldb = (int)hd_max(linear->w.strides[0], linear->k),
-                      .ldc = (int)stride};
-    hd_blas_gemm(&gemm);
-}
-
-static void add_bias(const linear_t *linear, float *to, int64_t rows, int64_t stride)
-{
-    if (!linear->bias.ndim)
-        return;
-    const float *bias = (const float *)(void *)hd_tensor_data(&linear->desc.bias);
-    for (int64_t i = 0; i < rows; i++)
-        for (int64_t j = 0; j < linear->n; j++)
-            to[i * stride + j] += bias[j];
-}
-
-/* Blocks [M,N/P] of all ranks, one behind the other, to columns of out. */
-static heed_status_t gather_columns(const linear_t *linear, float *out)
-{
-    int64_t n = linear->n, block = linear->m * n, stride = linear->out.strides[0];
-    float *own = linear->memory + linear->comm.rank * block;
-    multiply(linear, own, n);
-    add_bias(linear, own, linear->m, n);
-    HD_TRY(heed_comm_all_gather(&linear->comm, own, (size_t)block * sizeof(float), linear->memory));
-    for (int64_t r = 0; r < linear->comm.size; r++)
-        for (int64_t i = 0; i < linear->m; i++)
-            memcpy(out + i * stride + r * n, linear->memory + r * block + i * n,
-                   (size_t)n * sizeof(float));
+    if (hd_comm_on_host(&linear->comm))
+        return HEED_OK;
+    HD_TRY(hd_device_check(linear->context, "comm.device", linear->comm.device));
+    linear->calls = linear->context->backend->device;
+    linear->stream = hd_comm_stream(&linear->comm);
     return HEED_OK;
 }
 
-static heed_status_t run(linear_t *linear)
+/* The status of all ranks; own is what this one has found, its sentence the latest. */
+static heed_status_t settle(const hd_linear_t *linear, heed_status_t own)
 {
-    float *out = (float *)(void *)hd_tensor_data(&linear->desc.out);
-    int64_t stride = hd_max(linear->out.strides[0], linear->out.shape[1]);
-    size_t numbers = (size_t)linear->out.shape[0] * (size_t)linear->n;
-    if (linear->desc.gather)
-        return gather_columns(linear, out);
-    if (linear->desc.split == HEED_LINEAR_COLUMN) {
-        multiply(linear, out, stride);
-    } else if (linear->desc.scatter) {
-        multiply(linear, linear->memory, linear->n);
-        HD_TRY(heed_comm_reduce_scatter(linear->context, &linear->comm, HEED_F32, HEED_REDUCE_SUM,
-                                        numbers, linear->memory, out));
-    } else {
-        multiply(linear, out, linear->n);
-        HD_TRY(heed_comm_all_reduce(linear->context, &linear->comm, HEED_F32, HEED_REDUCE_SUM,
-                                    numbers, out));
-    }
-    add_bias(linear, out, linear->out.shape[0], stride);
-    return HEED_OK;
+    hd_kept_t kept;
+    if (linear->desc.unchecked == 1)
+        return own;
+    hd_keep(&kept, own);
+    heed_status_t status = agree(linear, own);
+    return own == HEED_OK ? status : hd_kept(&kept);
 }
 
 heed_status_t heed_parallel_linear(heed_context_t *context, const heed_comm_t *comm,
                                    const heed_linear_desc_t *desc)
 {
-    linear_t linear = {.context = context};
-    char sentence[512];
+    hd_linear_t linear = {.context = context};
     if (!context)
         return hd_fail(HEED_ERROR_NULL, "context is null");
     HD_TRY(hd_comm_enter(comm, &linear.comm));
-    if (!hd_comm_on_host(&linear.comm))
-        return hd_fail(HEED_ERROR_UNSUPPORTED, "comm carries memory of a device");
-    HD_TRY(hd_struct_copy(&linear.desc, sizeof(linear.desc), desc, sizeof(linear.desc), "desc"));
+    HD_TRY(open_device(&linear));
+    HD_TRY(hd_struct_copy(&linear.desc, sizeof(linear.desc), desc,
+                          offsetof(heed_linear_desc_t, unchecked), "desc"));
     heed_status_t own = check(&linear);
     if (own == HEED_OK)
         own = allocate(&linear);
-    hd_text_t text = hd_text(sentence, sizeof(sentence));
-    hd_text_add(&text, "%s", own == HEED_OK ? "" : heed_last_error());
-    heed_status_t status = agree(&linear, own);
-    if (own != HEED_OK)
-        status = hd_fail(own, "%s", sentence);
-    else if (status == HEED_OK)
-        status = run(&linear);
-    hd_free(context, linear.memory);
-    return status;
+    heed_status_t status = settle(&linear, own);
+    if (status == HEED_OK)
+        status = hd_linear_run(&linear);
+    heed_status_t freed = hd_device_free(context, hd_linear_device(&linear), linear.block,
+                                         linear.calls ? &linear.stream : NULL);
+    return status == HEED_OK ? freed : status;
 }

@@ -16,8 +16,7 @@ struct heed_event {
 
 /* ---- devices --------------------------------------------------------------------------------- */
 
-static heed_status_t check_device(const heed_context_t *context, const char *name,
-                                  heed_device_t device)
+heed_status_t hd_device_check(const heed_context_t *context, const char *name, heed_device_t device)
 {
     if (!context)
         return hd_fail(HEED_ERROR_NULL, "context is null");
@@ -117,13 +116,13 @@ heed_status_t heed_memory_alloc(heed_context_t *context, heed_device_t device, s
     if (!memory)
         return hd_fail(HEED_ERROR_NULL, "memory is null");
     *memory = NULL;
-    HD_TRY(check_device(context, "device", device));
+    HD_TRY(hd_device_check(context, "device", device));
     return hd_device_alloc(context, device, "a block", bytes, NULL, memory);
 }
 
 heed_status_t heed_memory_free(heed_context_t *context, heed_device_t device, void *memory)
 {
-    HD_TRY(check_device(context, "device", device));
+    HD_TRY(hd_device_check(context, "device", device));
     return hd_device_free(context, device, memory, NULL);
 }
 
@@ -132,8 +131,8 @@ heed_status_t heed_memory_copy(heed_context_t *context, void *to, heed_device_t 
                                const heed_stream_t *stream)
 {
     heed_device_t on;
-    HD_TRY(check_device(context, "to_device", to_device));
-    HD_TRY(check_device(context, "from_device", from_device));
+    HD_TRY(hd_device_check(context, "to_device", to_device));
+    HD_TRY(hd_device_check(context, "from_device", from_device));
     if ((!to || !from) && bytes)
         return hd_fail(HEED_ERROR_NULL, "%s is null", to ? "from" : "to");
     HD_TRY(check_stream(stream, to_device, from_device, &on));
@@ -151,7 +150,7 @@ heed_status_t heed_memory_set(heed_context_t *context, void *memory, heed_device
                               int value, size_t bytes, const heed_stream_t *stream)
 {
     heed_device_t on;
-    HD_TRY(check_device(context, "device", device));
+    HD_TRY(hd_device_check(context, "device", device));
     if (!memory && bytes)
         return hd_fail(HEED_ERROR_NULL, "memory is null");
     if (value < 0 || value > 255)
@@ -175,7 +174,7 @@ heed_status_t heed_stream_create(heed_context_t *context, heed_device_t device,
     if (!stream)
         return hd_fail(HEED_ERROR_NULL, "stream is null");
     *stream = (heed_stream_t){device, NULL};
-    HD_TRY(check_device(context, "device", device));
+    HD_TRY(hd_device_check(context, "device", device));
     return is_cpu(device) ? HEED_OK : calls(context)->stream_create(device.id, &stream->native);
 }
 
@@ -183,7 +182,7 @@ static heed_status_t check_given(const heed_context_t *context, const heed_strea
 {
     if (!stream)
         return hd_fail(HEED_ERROR_NULL, "stream is null");
-    HD_TRY(check_device(context, "stream.device", stream->device));
+    HD_TRY(hd_device_check(context, "stream.device", stream->device));
     if (is_cpu(stream->device) && stream->native)
         return hd_fail(HEED_ERROR_VALUE, "stream.native=%p: the CPU has no streams",
                        stream->native);
@@ -213,7 +212,7 @@ heed_status_t heed_event_create(heed_context_t *context, heed_device_t device, h
     if (!event)
         return hd_fail(HEED_ERROR_NULL, "event is null");
     *event = NULL;
-    HD_TRY(check_device(context, "device", device));
+    HD_TRY(hd_device_check(context, "device", device));
     heed_event_t *made = hd_alloc(context, sizeof(*made));
     if (!made)
         return hd_fail(HEED_ERROR_OUT_OF_MEMORY, "no memory for an event");
@@ -279,7 +278,7 @@ heed_status_t heed_device_matmul_rate(heed_context_t *context, heed_device_t dev
     if (!rate)
         return hd_fail(HEED_ERROR_NULL, "rate is null");
     *rate = 0;
-    HD_TRY(check_device(context, "device", device));
+    HD_TRY(hd_device_check(context, "device", device));
     if (is_cpu(device))
         return hd_fail(HEED_ERROR_UNSUPPORTED, "device is the CPU: `heed bench` measures it");
     return calls(context)->matmul_rate(device.id, dtype, rate);

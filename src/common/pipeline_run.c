@@ -24,8 +24,7 @@ typedef struct hall {
     queue_t *queues; /* [stage][channel], of the receiver */
     struct member *members;
     int32_t member_count; /* whom to wake */
-    heed_status_t status; /* the first failure */
-    char sentence[512];
+    hd_kept_t failure;    /* the first */
 } hall_t;
 
 typedef struct member {
@@ -43,11 +42,8 @@ static queue_t *queue_of(hall_t *hall, int32_t receiver, int32_t channel)
 static void fail_all(hall_t *hall, heed_status_t status)
 {
     pthread_mutex_lock(&hall->lock);
-    if (hall->status == HEED_OK) {
-        hd_text_t text = hd_text(hall->sentence, sizeof(hall->sentence));
-        hd_text_add(&text, "%s", heed_last_error());
-        hall->status = status;
-    }
+    if (hall->failure.status == HEED_OK)
+        hd_keep(&hall->failure, status);
     for (int32_t i = 0; i < hall->member_count; i++)
         pthread_cond_broadcast(&hall->members[i].changed);
     pthread_mutex_unlock(&hall->lock);
@@ -64,7 +60,7 @@ static struct timespec deadline_of(const hall_t *hall)
 static bool is_over(const member_t *member, const queue_t *queue, bool sends)
 {
     const hall_t *hall = member->hall;
-    return hall->status != HEED_OK ||
+    return hall->failure.status != HEED_OK ||
            (sends ? queue->put - queue->taken != hall->desc.queue : queue->put != queue->taken);
 }
 
@@ -83,7 +79,7 @@ static heed_status_t wait_for(member_t *member, const queue_t *queue, int32_t ot
         else
             pthread_cond_wait(&member->changed, &hall->lock);
     }
-    bool failed = hall->status != HEED_OK, late = !is_over(member, queue, sends);
+    bool failed = hall->failure.status != HEED_OK, late = !is_over(member, queue, sends);
     int64_t number = sends ? queue->put : queue->taken;
     pthread_mutex_unlock(&hall->lock);
     *slot = queue->slots + (size_t)(number % hall->desc.queue) * bytes;
@@ -139,16 +135,12 @@ static void *run_member(void *user)
     return NULL;
 }
 
-/* Bytes of all slots; with `memory` the queues get theirs. */
-static size_t place_slots(hall_t *hall, char *memory)
+static void place_slots(hall_t *hall, char *memory)
 {
-    size_t at = 0;
     for (int32_t i = 0; i < 2 * hall->desc.stages * hall->desc.chunks; i++) {
-        if (memory)
-            hall->queues[i] = (queue_t){0, 0, memory + at};
-        at += (size_t)hall->desc.queue * hd_pipeline_bytes(&hall->calls, i % 2);
+        hall->queues[i] = (queue_t){0, 0, memory};
+        memory += (size_t)hall->desc.queue * hd_pipeline_bytes(&hall->calls, i % 2);
     }
-    return at;
 }
 
 /* On a clock that nobody sets. */
@@ -198,10 +190,14 @@ static heed_status_t run_in(hall_t *hall, char *memory, int64_t count, const siz
     hall->desc.queue = (int32_t)hd_min(queue, hall->desc.microbatches);
     hall->actions = actions;
     hall->first = first;
-    size_t bytes = place_slots(hall, NULL);
-    char *slots = hd_alloc_aligned(hall->context, bytes + 1, 64);
+    int64_t bytes, each = (int64_t)(hall->calls.activation_bytes + hall->calls.gradient_bytes);
+    char *slots = NULL;
+    if (hd_mul(each, (int64_t)hall->desc.stages * hall->desc.chunks, &bytes) &&
+        hd_mul(bytes, hall->desc.queue, &bytes))
+        slots = hd_alloc_aligned(hall->context, (size_t)bytes + 1, 64);
     if (!slots)
-        return hd_fail(HEED_ERROR_OUT_OF_MEMORY, "no memory for %zu bytes of queues", bytes);
+        return hd_fail(HEED_ERROR_OUT_OF_MEMORY, "no memory for queues of %d messages",
+                       hall->desc.queue);
     place_slots(hall, slots);
     heed_status_t status = HEED_OK;
     if (pthread_mutex_init(&hall->lock, NULL)) {
@@ -211,15 +207,13 @@ static heed_status_t run_in(hall_t *hall, char *memory, int64_t count, const siz
         pthread_mutex_destroy(&hall->lock);
     }
     hd_free(hall->context, slots);
-    return status != HEED_OK         ? status
-           : hall->status != HEED_OK ? hd_fail(hall->status, "%s", hall->sentence)
-                                     : HEED_OK;
+    return status == HEED_OK ? hd_kept(&hall->failure) : status;
 }
 
 heed_status_t heed_pipeline_run(heed_context_t *context, const heed_pipeline_desc_t *desc,
                                 const heed_pipeline_calls_t *calls)
 {
-    hall_t hall = {.context = context, .status = HEED_OK};
+    hall_t hall = {.context = context, .failure = {.status = HEED_OK}};
     int64_t count;
     if (!context)
         return hd_fail(HEED_ERROR_NULL, "context is null");

@@ -17,6 +17,11 @@ static inline bool hd_comm_on_host(const heed_comm_t *comm)
     return comm->device.type == 0 || comm->device.type == HEED_DEVICE_CPU;
 }
 
+static inline heed_stream_t hd_comm_stream(const heed_comm_t *comm)
+{
+    return (heed_stream_t){comm->device, comm->stream};
+}
+
 /* ---- agreement (comm_check.c) ---------------------------------------------------------------- */
 
 enum { HD_GREETING_NUMBERS = 20 };
@@ -30,9 +35,11 @@ typedef struct hd_greeting {
 
 /* Shows every rank's greeting to every other, so that all of them fail where one does not fit: by a
  * sentence that names the number, or "rank 2 cannot take part". names has `count` for the numbers,
- * then one for `real`. Where own is bad the others hear of it and HEED_OK is returned. */
-heed_status_t hd_comm_agree(const heed_comm_t *comm, const hd_greeting_t *own,
-                            const char *const *names, int count);
+ * then one for `real`. Where own is bad the others hear of it and HEED_OK is returned. Only a
+ * communicator whose messages lie on a device needs a context, which knows it: greetings then go
+ * there and come back in the order of the communicator's stream, which is waited for. */
+heed_status_t hd_comm_agree(heed_context_t *context, const heed_comm_t *comm,
+                            const hd_greeting_t *own, const char *const *names, int count);
 
 /* ---- waiting (comm_check.c) ------------------------------------------------------------------ */
 
@@ -41,14 +48,14 @@ typedef struct hd_waiter {
     const heed_comm_t *comm;
     pthread_t thread;
     bool started, beside;
-    heed_status_t status;
-    char sentence[512];
+    hd_kept_t waited;
 } hd_waiter_t;
 
 void hd_waiter_start(hd_waiter_t *waiter, const heed_comm_t *comm);
 
-/* What wait returned, with its sentence; HEED_OK where none was started. */
-heed_status_t hd_waiter_finish(hd_waiter_t *waiter);
+/* What wait returned, HEED_OK where none was started; but `computed`, of the other work, where that
+ * has failed. With its sentence. */
+heed_status_t hd_waiter_finish(hd_waiter_t *waiter, heed_status_t computed);
 
 /* ---- collectives (comm_collect.c, comm_reduce.c) --------------------------------------------- */
 

@@ -96,10 +96,7 @@ static heed_status_t go_around(hd_cp_t *cp)
         cp->buffers[HEED_ATTENTION_K] = now;
         cp->buffers[HEED_ATTENTION_V] =
             now + hd_cp_bytes(&cp->k, source(cp, t).rows, cp->deal.key_count);
-        heed_status_t computed = hd_cp_run_phase(cp, t);
-        heed_status_t passed = hd_waiter_finish(&waiter);
-        HD_TRY(computed);
-        HD_TRY(passed);
+        HD_TRY(hd_waiter_finish(&waiter, hd_cp_run_phase(cp, t)));
     }
     return HEED_OK;
 }

@@ -52,6 +52,18 @@ heed_status_t hd_fail(heed_status_t status, const char *format, ...)
     return status;
 }
 
+void hd_keep(hd_kept_t *kept, heed_status_t status)
+{
+    hd_text_t text = hd_text(kept->sentence, sizeof(kept->sentence));
+    kept->status = status;
+    hd_text_add(&text, "%s", status == HEED_OK ? "" : last_error);
+}
+
+heed_status_t hd_kept(const hd_kept_t *kept)
+{
+    return kept->status == HEED_OK ? HEED_OK : hd_fail(kept->status, "%s", kept->sentence);
+}
+
 bool hd_refuse(heed_why_t *why, heed_status_t status, const char *format, ...)
 {
     if (why) {

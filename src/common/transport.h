@@ -6,7 +6,7 @@
 #include "backend.h"
 
 /* To be raised with any change of the structs below, of heed_comm_t or heed_comm_config_t. */
-enum { HD_TRANSPORT_ABI = 1 };
+enum { HD_TRANSPORT_ABI = 2 };
 
 typedef struct hd_transport {
     uint32_t abi;

@@ -239,12 +239,11 @@ static heed_status_t check_operand(const char *name, const void *at, int id)
     if (error != cudaSuccess)
         return hd_cuda_status(error, id, "asking where an operand lies");
     if (attributes.type == cudaMemoryTypeUnregistered)
-        return hd_cuda_fail(HEED_ERROR_VALUE,
-                            "%s at %p is host memory, but the plan runs on cuda:%d", name, at, id);
+        return hd_cuda_fail(HEED_ERROR_VALUE, "%s at %p is host memory, but cuda:%d is to use it",
+                            name, at, id);
     if (attributes.type == cudaMemoryTypeDevice && attributes.device != id)
-        return hd_cuda_fail(HEED_ERROR_VALUE,
-                            "%s at %p lies on cuda:%d, but the plan runs on cuda:%d", name, at,
-                            attributes.device, id);
+        return hd_cuda_fail(HEED_ERROR_VALUE, "%s at %p lies on cuda:%d, but cuda:%d is to use it",
+                            name, at, attributes.device, id);
     return HEED_OK;
 }
 
@@ -298,6 +297,20 @@ heed_status_t hd_cuda_leave(const hd_cuda_scope_t *scope, int error, const char 
     (void)cudaGetDevice(&now);
     hd_cuda_restore(scope);
     return hd_cuda_status((cudaError_t)error, now, what);
+}
+
+heed_status_t hd_cuda_check(int32_t id, const char *name, const void *at, void *stream)
+{
+    int capturing = 0;
+    hd_cuda_scope_t scope;
+    heed_status_t status = hd_cuda_use(id, "asking where an operand lies", &scope);
+    if (status != HEED_OK)
+        return status;
+    status = is_capturing(stream, id, &capturing);
+    if (status == HEED_OK && !capturing)
+        status = check_operand(name, at, id);
+    hd_cuda_restore(&scope);
+    return status;
 }
 
 /* ---- the backend ----------------------------------------------------------------------------- */

@@ -118,12 +118,11 @@ static int type_of(heed_dtype_t dtype)
 /* cuBLAS counts columns first, so that it is given c^T = b^T a^T. */
 static int call_gemm(handle_t handle, const hd_product_t *p)
 {
-    static const float zero = 0;
     return cublas.gemm(handle, p->transposed ? OP_T : OP_N, OP_N, p->columns, p->rows, p->inner,
                        &p->alpha, p->b.data, type_of(p->b.dtype), (int)p->b.row, p->b.batch,
-                       p->a.data, type_of(p->a.dtype), (int)p->a.row, p->a.batch, &zero, p->c.data,
-                       type_of(p->c.dtype), (int)p->c.row, p->c.batch, p->batches, COMPUTE_32F,
-                       GEMM_DEFAULT);
+                       p->a.data, type_of(p->a.dtype), (int)p->a.row, p->a.batch, &p->beta,
+                       p->c.data, type_of(p->c.dtype), (int)p->c.row, p->c.batch, p->batches,
+                       COMPUTE_32F, GEMM_DEFAULT);
 }
 
 heed_status_t hd_cuda_multiply(int id, const hd_product_t *product, void *workspace, void *stream)

@@ -11,4 +11,7 @@
  * the card unusable for the rest of the process says so each time. */
 heed_status_t hd_cuda_status(cudaError_t error, int id, const char *what);
 
+/* hd_device_calls_t.check. */
+heed_status_t hd_cuda_check(int32_t id, const char *name, const void *at, void *stream);
+
 #endif

@@ -72,6 +72,14 @@ static heed_status_t set(int32_t id, void *memory, int value, size_t bytes, void
     ON_CARD(id, "setting memory", cudaMemsetAsync(memory, value, bytes, stream_of(stream)));
 }
 
+static heed_status_t copy_rows(int32_t id, void *to, size_t to_step, const void *from,
+                               size_t from_step, size_t bytes, int64_t rows, void *stream)
+{
+    ON_CARD(id, "a copy of rows",
+            cudaMemcpy2DAsync(to, to_step, from, from_step, bytes, (size_t)rows,
+                              cudaMemcpyDeviceToDevice, stream_of(stream)));
+}
+
 /* ---- streams --------------------------------------------------------------------------------- */
 
 static cudaError_t new_stream(void **stream)
@@ -152,4 +160,8 @@ const hd_device_calls_t hd_cuda_device_calls = {
     .event_record = event_record,
     .event_elapsed = event_elapsed,
     .matmul_rate = hd_cuda_matmul_rate,
+    .check = hd_cuda_check,
+    .copy_rows = copy_rows,
+    .multiply_memory = hd_cuda_gemm_memory,
+    .multiply = hd_cuda_gemm,
 };

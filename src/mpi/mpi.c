@@ -16,7 +16,10 @@
 
 /* MPI counts in int: more goes in pieces. Their number is the message's tag, so that messages of
  * other sizes than were expected never match by halves. */
-enum { PIECE = 1 << 30 };
+#ifndef HD_MPI_PIECE /* tests take less */
+#define HD_MPI_PIECE (1 << 30)
+#endif
+enum { PIECE = HD_MPI_PIECE };
 
 typedef struct flight {
     size_t bytes; /* of this piece */
@@ -120,10 +123,11 @@ static heed_status_t start(end_t *end, int other, char *data, size_t bytes, bool
         return fail(HEED_ERROR_VALUE, "rank %d is not 0 to %d", other, end->size - 1);
     if (pieces > 30000)
         return fail(HEED_ERROR_VALUE, "a message of %zu bytes is too long", bytes);
+    while ((size_t)(end->room - end->count) < pieces)
+        if (!grow(end))
+            return fail(HEED_ERROR_OUT_OF_MEMORY, "no memory for %d requests", end->room);
     for (size_t i = 0; i < pieces; i++, data += PIECE) {
         int count = (int)(i + 1 < pieces ? PIECE : bytes - i * PIECE), tag = (int)pieces;
-        if (end->count == end->room && !grow(end))
-            return fail(HEED_ERROR_OUT_OF_MEMORY, "no memory for %d requests", end->room);
         MPI_Request *request = &end->requests[end->count];
         int code = receives ? MPI_Irecv(data, count, MPI_BYTE, other, tag, end->comm, request)
                             : MPI_Isend(data, count, MPI_BYTE, other, tag, end->comm, request);
@@ -259,6 +263,8 @@ static heed_status_t open_end(const heed_comm_config_t *config, heed_comm_t *com
     if (status != HEED_OK)
         return status;
     MPI_Comm from = config->handle ? *(MPI_Comm *)config->handle : MPI_COMM_WORLD;
+    if (from == MPI_COMM_NULL)
+        return fail(HEED_ERROR_VALUE, "config.handle is MPI_COMM_NULL");
     end_t *end = calloc(1, sizeof(*end));
     if (!end)
         return fail(HEED_ERROR_OUT_OF_MEMORY, "no memory for a communicator");

@@ -29,6 +29,7 @@ typedef struct end {
     char why[200];
     int count, room;
     message_t *messages;
+    void *token; /* a byte of the device, for barriers */
 } end_t;
 
 static const hd_host_t *host;
@@ -169,6 +170,17 @@ static heed_status_t finish(end_t *end, ncclResult_t result)
 {
     heed_status_t status = nccl_result(end, result);
     return status == HEED_OK ? until_done(end) : status;
+}
+
+/* A sum of one number that nobody reads. */
+static heed_status_t barrier(void *user)
+{
+    end_t *end = user;
+    heed_status_t status = enter(end);
+    if (status != HEED_OK)
+        return status;
+    return finish(
+        end, ncclAllReduce(end->token, end->token, 1, ncclUint8, ncclMax, end->comm, end->stream));
 }
 
 static bool type_of(heed_dtype_t dtype, ncclDataType_t *type)
@@ -314,12 +326,36 @@ static void fill(end_t *end, heed_comm_t *comm)
     comm->recv = recv;
     comm->wait = wait_all;
     comm->user = end;
+    comm->barrier = barrier;
     comm->all_gather = all_gather;
     comm->all_to_all = all_to_all;
     comm->all_reduce = all_reduce;
     comm->reduce_scatter = reduce_scatter;
     comm->unchecked = 1;
     comm->device = (heed_device_t){HEED_DEVICE_CUDA, end->device};
+    comm->stream = end->stream;
+}
+
+static heed_status_t make_token(end_t *end)
+{
+    int before = end->device;
+    cudaGetDevice(&before);
+    heed_status_t status = enter(end);
+    if (status == HEED_OK &&
+        (cudaMalloc(&end->token, 1) != cudaSuccess || cudaMemset(end->token, 0, 1) != cudaSuccess))
+        status = fail(HEED_ERROR_OUT_OF_MEMORY, "no memory on cuda:%d for a barrier", end->device);
+    cudaSetDevice(before);
+    return status;
+}
+
+static void discard(end_t *end)
+{
+    if (end->token)
+        cudaFree(end->token);
+    if (end->own && end->comm && !end->broken)
+        ncclCommDestroy(end->comm);
+    free(end->messages);
+    free(end);
 }
 
 static heed_status_t open_end(const heed_comm_config_t *config, heed_comm_t *comm)
@@ -338,19 +374,19 @@ static heed_status_t open_end(const heed_comm_config_t *config, heed_comm_t *com
     if (status == HEED_OK)
         status = config->handle ? adopt(end, config->handle) : make(end, config->over);
     if (status == HEED_OK)
+        status = make_token(end);
+    if (status == HEED_OK) {
         fill(end, comm);
-    else
-        free(end);
+    } else {
+        discard(end);
+    }
     return status;
 }
 
 static void close_end(heed_comm_t *comm)
 {
     end_t *end = comm->user;
-    if (end->own && !end->broken)
-        ncclCommDestroy(end->comm);
-    free(end->messages);
-    free(end);
+    discard(end);
     comm->user = NULL;
 }
 

@@ -74,7 +74,7 @@ if(heed_cuda_built)
     OUTPUT_NAME heed-cuda LIBRARY_OUTPUT_DIRECTORY "${heed_fakes}/machine"
     C_VISIBILITY_PRESET hidden)
 
-  foreach(name IN ITEMS backend cublas device)
+  foreach(name IN ITEMS backend cublas device linear)
     add_executable(test_cuda_${name} cuda/test_${name}.c)
     target_include_directories(test_cuda_${name} PRIVATE "${PROJECT_SOURCE_DIR}/src/cuda")
     target_include_directories(test_cuda_${name} SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS})
@@ -90,7 +90,8 @@ if(heed_cuda_built)
     target_sources(test_cuda_${name} PRIVATE ${heed_fake_machine_objects})
   endforeach()
   # The fake cuBLAS asks it to open device memory.
-  set_target_properties(test_cuda_cublas PROPERTIES ENABLE_EXPORTS ON)
+  set_target_properties(test_cuda_cublas test_cuda_linear PROPERTIES ENABLE_EXPORTS ON)
+  heed_test(cuda.linear.missing cuda test_cuda_linear missing)
 
   # The commands on the fake card. It casts nothing.
   set(heed_fake_golden "${CMAKE_CURRENT_SOURCE_DIR}/data/attention/dense_f32.safetensors")

@@ -199,6 +199,25 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaM
     return cudaSuccess;
 }
 
+cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch,
+                              size_t width, size_t height, enum cudaMemcpyKind kind,
+                              cudaStream_t stream)
+{
+    (void)stream;
+    CALLED(1);
+    if (kind != cudaMemcpyDeviceToDevice || to_pitch < width || from_pitch < width || !width ||
+        !height)
+        return cudaErrorInvalidValue;
+    if (card_of(to) < 0 || card_of(from) < 0 || !is_whole(to, (height - 1) * to_pitch + width) ||
+        !is_whole(from, (height - 1) * from_pitch + width))
+        return cudaErrorInvalidValue;
+    protect(PROT_READ | PROT_WRITE);
+    for (size_t i = 0; i < height; i++)
+        memcpy((char *)to + i * to_pitch, (const char *)from + i * from_pitch, width);
+    protect(PROT_NONE);
+    return cudaSuccess;
+}
+
 /* Only host to device, and done when it returns. */
 cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind)
 {

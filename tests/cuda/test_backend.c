@@ -113,10 +113,10 @@ static void operands_must_lie_on_the_device(void **state)
     (void)state;
     assert_int_equal(enter_with(1, &on_host, &scope), HEED_ERROR_VALUE);
     expect_sentence(sentence, "q at ");
-    expect_sentence(sentence, "is host memory, but the plan runs on cuda:1");
+    expect_sentence(sentence, "is host memory, but cuda:1 is to use it");
     assert_int_equal(cudaMalloc(&memory, 16), cudaSuccess);
     assert_int_equal(enter_with(1, memory, &scope), HEED_ERROR_VALUE);
-    expect_sentence(sentence, "lies on cuda:0, but the plan runs on cuda:1");
+    expect_sentence(sentence, "lies on cuda:0, but cuda:1 is to use it");
     assert_int_equal(fake.current, 0);
     assert_int_equal(enter_with(0, memory, &scope), HEED_OK);
 }

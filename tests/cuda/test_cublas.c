@@ -79,7 +79,8 @@ static void by_loops(void *at)
                     sum += load(&x->a, entry, row, i) * (x->transposed
                                                              ? load(&x->b, entry, column, i)
                                                              : load(&x->b, entry, i, column));
-                hd_element_store(x->c.dtype, cell, sum * x->alpha);
+                float old = x->beta == 0 ? 0 : x->beta * load(&x->c, entry, row, column);
+                hd_element_store(x->c.dtype, cell, sum * x->alpha + old);
                 *want++ = hd_element_load(x->c.dtype, cell);
             }
 }
@@ -132,7 +133,8 @@ static void products_are_those_of_plain_loops(void **state)
          20,
          8,
          3,
-         0.5f},
+         0.5f,
+         0},
         {{NULL, HEED_BF16, 24, 8},
          {NULL, HEED_BF16, 8, 160},
          {NULL, HEED_F32, 64, 64 * 5},
@@ -141,7 +143,8 @@ static void products_are_those_of_plain_loops(void **state)
          20,
          8,
          3,
-         0.5f},
+         0.5f,
+         0},
         /* one b for all entries, as with grouped heads */
         {{NULL, HEED_F16, 16, 112},
          {NULL, HEED_F16, 40, 0},
@@ -151,7 +154,8 @@ static void products_are_those_of_plain_loops(void **state)
          33,
          16,
          4,
-         1},
+         1,
+         0},
         /* weights times values: a row of a is longer than what is multiplied */
         {{NULL, HEED_BF16, 64, 640},
          {NULL, HEED_BF16, 24, 8},
@@ -161,7 +165,8 @@ static void products_are_those_of_plain_loops(void **state)
          8,
          50,
          2,
-         1},
+         1,
+         0},
         {{NULL, HEED_F32, 1, 1},
          {NULL, HEED_F32, 1, 1},
          {NULL, HEED_F32, 1, 1},
@@ -170,7 +175,19 @@ static void products_are_those_of_plain_loops(void **state)
          1,
          1,
          1,
-         -2}};
+         -2,
+         0},
+        /* added to what is there */
+        {{NULL, HEED_BF16, 20, 0},
+         {NULL, HEED_BF16, 18, 0},
+         {NULL, HEED_BF16, 9, 0},
+         1,
+         6,
+         9,
+         17,
+         1,
+         1,
+         1}};
     heed_why_t why;
     int on_host = 0;
     (void)state;
@@ -220,8 +237,16 @@ static void a_library_that_cannot_start(void **state)
 static void a_refusal_has_a_sentence(void **state)
 {
     /* c's rows are shorter than they should be */
-    static const hd_product_t wrong = {
-        {NULL, HEED_F32, 8, 0}, {NULL, HEED_F32, 8, 0}, {NULL, HEED_F32, 4, 0}, 1, 2, 5, 8, 1, 1};
+    static const hd_product_t wrong = {{NULL, HEED_F32, 8, 0},
+                                       {NULL, HEED_F32, 8, 0},
+                                       {NULL, HEED_F32, 4, 0},
+                                       1,
+                                       2,
+                                       5,
+                                       8,
+                                       1,
+                                       1,
+                                       0};
     (void)state;
     place(&placed, &wrong);
     assert_int_equal(hd_cuda_multiply(0, &placed.product, placed.workspace, NULL),

@@ -416,11 +416,11 @@ static void wrong_addresses(void **state)
     plan(&p);
     at = p.at[1];
     p.at[1] = p.reference.k;
-    expect(execute(&p, NULL), HEED_ERROR_VALUE, "is host memory, but the plan runs on cuda:0");
+    expect(execute(&p, NULL), HEED_ERROR_VALUE, "is host memory, but cuda:0 is to use it");
     expect(execute(&p, NULL), HEED_ERROR_VALUE, "k at 0x");
     expect(heed_memory_alloc(context, other_card, 4096, &elsewhere), HEED_OK, NULL);
     p.at[1] = elsewhere;
-    expect(execute(&p, NULL), HEED_ERROR_VALUE, "lies on cuda:1, but the plan runs on cuda:0");
+    expect(execute(&p, NULL), HEED_ERROR_VALUE, "lies on cuda:1, but cuda:0 is to use it");
     p.at[1] = (char *)at + 2;
     expect(execute(&p, NULL), HEED_ERROR_ALIGNMENT, "k at 0x");
     p.at[1] = at;
