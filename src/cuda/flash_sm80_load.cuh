@@ -55,7 +55,7 @@ static __device__ __forceinline__ void gather_rows(unsigned char *to, const char
     }
 }
 
-/* Flips the sign of the queries that this thread's copy_rows or gather_rows brought. */
+/* Flips the sign of the queries, which are there for all threads. */
 template <class C> static __device__ inline void negate_queries(unsigned char *memory)
 {
     typedef copy_shape<C, C::D> shape;

@@ -123,8 +123,8 @@ typedef struct place {
 
 /* What a half sees of a step's block. */
 typedef struct half {
-    int count; /* keys, 0: none */
-    bool full;
+    int count;    /* keys, 0: none */
+    uint8_t full; /* no bool: find_step also copies what nobody has set yet */
     const uint64_t *bits;
 } half_t;
 
@@ -267,7 +267,7 @@ static __device__ __attribute__((noinline)) void write_masks(const sm80_params_t
                       .first = task.first + HALF * h,
                       .rows = rows_of_half(&task, h),
                       .words = tiles ? tiles->tile_q / 64 : 0};
-    hd_block_t block = {cold->now.key, half->count, half->full, half->bits};
+    hd_block_t block = {cold->now.key, half->count, half->full != 0, half->bits};
     uint64_t mask = 0;
     if (key < block.count)
         mask = block.full ? ~UINT64_C(0) : hd_walk_mask(&walk, &block, key);

@@ -71,6 +71,7 @@ struct config {
     static constexpr int Q_BYTES = SLABS * QUERY_SLAB, K_BYTES = SLABS * KEYS * SLAB_BYTES;
     static constexpr int K_AT = GROUPS * Q_BYTES, V_AT = K_AT + STAGES * K_BYTES;
     static constexpr int END = V_AT + STAGES * K_BYTES;
+    static constexpr bool STAGED = true; /* the output leaves through shared memory */
     static constexpr bool OWN_OUT = END + GROUPS * Q_BYTES <= 220 * 1024;
     static constexpr int OUT_AT = OWN_OUT ? END : 0;
     static constexpr int BARRIERS_AT = END + (OWN_OUT ? GROUPS * Q_BYTES : 0);

@@ -38,7 +38,7 @@ struct fp8_config {
     static constexpr int T_SLAB = DIM * SLAB_BYTES, T_BYTES = KEY_SLABS * T_SLAB;
     static constexpr int K_AT = GROUPS * Q_BYTES, V_AT = K_AT + STAGES * K_BYTES;
     static constexpr int T_AT = V_AT + STAGES * K_BYTES;
-    static constexpr bool OWN_OUT = true;
+    static constexpr bool STAGED = false, OWN_OUT = true;
     static constexpr int OUT_AT = 0; /* not used */
     static constexpr int BARRIERS_AT = T_AT + STAGES * T_BYTES;
     static constexpr int REDO_AT = BARRIERS_AT + 128;

@@ -175,11 +175,9 @@ template <class C> HD_INLINE void compute_all(const params_t *p, unsigned char *
         /* With a place of its own for the output, Q's is free now. */
         if (any && C::OWN_OUT && lane == 0)
             hd_mbarrier_arrive(&role.bars->q_free);
-        if (C::OWN_OUT) {
-            if (lane == 0)
-                hd_tma_wait_read<0>();
-            __syncwarp();
-        }
+        /* For the other lanes by the __syncwarp of store_lse. */
+        if (C::OWN_OUT && C::STAGED && lane == 0)
+            hd_tma_wait_read<0>();
         bool wanted = round == 0 || is_marked<C>(p, shared, warp, wave);
         /* Without keys no Q came: its place may belong to the next tile's by now. */
         unsigned char *place = any || C::OWN_OUT ? staging : nullptr;
@@ -190,7 +188,7 @@ template <class C> HD_INLINE void compute_all(const params_t *p, unsigned char *
             hd_mbarrier_arrive(&role.bars->q_free);
         }
     }
-    if (lane == 0)
+    if (C::STAGED && lane == 0)
         hd_tma_wait<0>();
 }
 
