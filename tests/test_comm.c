@@ -1,7 +1,7 @@
 /* Collectives over threads, built from messages: every kind, dtype and number of ranks against what
  * one process says; ranks that disagree. */
 #define _GNU_SOURCE
-#include "ranks.h"
+#include "kit_ranks.h"
 
 #include "kit.h"
 

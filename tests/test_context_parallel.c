@@ -1,7 +1,7 @@
 /* Attention over ranks against one call: methods x layouts x ranks x masks x grouped heads x uneven
  * parts; decoding; documents; ranks that disagree or leave. */
 #define _GNU_SOURCE
-#include "ranks.h"
+#include "kit_ranks.h"
 
 #include "sequence.h"
 

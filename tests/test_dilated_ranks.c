@@ -1,7 +1,7 @@
 /* Dilated attention by its names: "distributed" over 1 to 5 ranks, "ring" in blocks of any number
  * and "block_sparse", each against the definition; what refuses, and why; ranks that disagree. */
 #define _GNU_SOURCE
-#include "ranks.h"
+#include "kit_ranks.h"
 
 #include "kit.h"
 

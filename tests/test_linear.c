@@ -1,7 +1,7 @@
 /* Linear layers split over threads against plain sums in double: column, gathered, row, scattered,
  * with and without bias, on views of whole weights; a layer of two; ranks that disagree. */
 #define _GNU_SOURCE
-#include "ranks.h"
+#include "kit_ranks.h"
 
 #include "kit.h"
 

@@ -2,7 +2,7 @@
  * uneven parts; messages that do not come. */
 #define _GNU_SOURCE
 #include "one_call.h"
-#include "ranks.h"
+#include "kit_ranks.h"
 
 static heed_ring_desc_t describe_ring(const problem_t *problem, int layout)
 {
