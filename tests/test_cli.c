@@ -1,5 +1,4 @@
-/* The heed command from outside: its help, info and explain. Other commands have tests of their own.
- */
+/* The heed command from outside: its help, info and explain. Others have tests of their own. */
 #define _GNU_SOURCE
 #include "cli.h"
 

@@ -1,5 +1,5 @@
-/* Ring attention against one call over all keys: ranks x layouts x causal x windows x grouped heads x
- * uneven parts; messages that do not come. */
+/* Ring attention against one call over all keys: ranks x layouts x causal x windows x grouped heads
+ * x uneven parts; messages that do not come. */
 #define _GNU_SOURCE
 #include "one_call.h"
 #include "kit_ranks.h"

@@ -81,19 +81,19 @@ static inline heed_context_parallel_desc_t heed_context_parallel_desc(void)
     return desc;
 }
 
-/* Attention of this rank's queries over the keys of all, into out and lse. Called by every rank with
- * its own desc and comm (comm.h); all but memory and strides has to agree, which is found out before
- * tokens move. Transfers go on in a thread of their own while this one and the context's team
- * compute. A context may serve many ranks at once. Memory for packed parts and states comes from the
- * context and is given back; desc and its tensors are used in the call alone.
+/* Attention of this rank's queries over the keys of all, into out and lse. Called by every rank
+ * with its own desc and comm (comm.h); all but memory and strides has to agree, which is found out
+ * before tokens move. Transfers go on in a thread of their own while this one and the context's
+ * team compute. A context may serve many ranks at once. Memory for packed parts and states comes
+ * from the context and is given back; desc and its tensors are used in the call alone.
  *
- * ALL_TO_ALL exchanges whole heads: H has to be a multiple of the ranks (of `group`), and Hk too, or
- * the ranks of Hk, where neighbouring ranks get the same key head.
+ * ALL_TO_ALL exchanges whole heads: H has to be a multiple of the ranks (of `group`), and Hk too,
+ * or the ranks of Hk, where neighbouring ranks get the same key head.
  *
  * Errors of this rank, after which the others fail too: NULL, STRUCT_SIZE, VALUE, SHAPE, STRIDE,
- * DTYPE, OUT_OF_MEMORY; UNSUPPORTED where the method does not take the problem, or memory is not the
- * host's. COMM where ranks disagree, fail or do not answer in time. Where ranks disagree, out and
- * lse are as they were; after a later failure it is not known what they hold. */
+ * DTYPE, OUT_OF_MEMORY; UNSUPPORTED where the method does not take the problem, or memory is not
+ * the host's. COMM where ranks disagree, fail or do not answer in time. Where ranks disagree, out
+ * and lse are as they were; after a later failure it is not known what they hold. */
 HEED_API HEED_MUST_USE heed_status_t heed_context_parallel_attention(
     heed_context_t *context, const heed_comm_t *comm, const heed_context_parallel_desc_t *desc);
 

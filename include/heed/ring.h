@@ -62,15 +62,15 @@ static inline heed_stream_desc_t heed_stream_desc(void)
  * thread and the context's team. It holds its context. */
 
 /* Makes *stream, the caller's to end or to cancel; NULL after an error. The data of q, out and lse
- * must stay until then: out and lse may serve as the state meanwhile, and hold nothing of use before
- * the end. desc and the arrays of its shapes and strides are copied.
+ * must stay until then: out and lse may serve as the state meanwhile, and hold nothing of use
+ * before the end. desc and the arrays of its shapes and strides are copied.
  * Errors: NULL, STRUCT_SIZE, VALUE, SHAPE, STRIDE, DTYPE, OUT_OF_MEMORY. */
 HEED_API HEED_MUST_USE heed_status_t heed_stream_begin(heed_context_t *context,
                                                        const heed_stream_desc_t *desc,
                                                        heed_attention_stream_t **stream);
 
-/* Merges the next keys and values: k [B,count,Hk,D] and v [B,count,Hk,Dv] of q's dtype, count from 0
- * up, H a multiple of Hk, which is the same in all chunks. They are done with when it returns. A
+/* Merges the next keys and values: k [B,count,Hk,D] and v [B,count,Hk,Dv] of q's dtype, count from
+ * 0 up, H a multiple of Hk, which is the same in all chunks. They are done with when it returns. A
  * chunk that is refused for its arguments changes nothing. Errors: NULL, SHAPE, STRIDE, DTYPE,
  * UNSUPPORTED, OUT_OF_MEMORY; VALUE for more keys than were announced. */
 HEED_API HEED_MUST_USE heed_status_t heed_stream_push(heed_attention_stream_t *stream,
@@ -108,8 +108,8 @@ typedef struct heed_ring_run {
 } heed_ring_run_t;
 
 /* Writes the runs of tokens that `rank` of `size` has, in the order of its rows, and returns how
- * many: 1, or 2 with ZIGZAG. Parts differ by one token where N is not divisible; a run may be empty.
- * 0: runs is NULL, or a number is out of range; tokens go up to 2^40. Any thread. */
+ * many: 1, or 2 with ZIGZAG. Parts differ by one token where N is not divisible; a run may be
+ * empty. 0: runs is NULL, or a number is out of range; tokens go up to 2^40. Any thread. */
 HEED_API int heed_ring_runs(heed_ring_layout_t layout, int32_t rank, int32_t size, int64_t tokens,
                             heed_ring_run_t runs[2]);
 

@@ -1,7 +1,7 @@
-/* Rows that are to be read or written soon, on their way into the second cache a few lines at a time
- * beside arithmetic: of rows that tiles read here and there the processor's own prefetcher makes
- * nothing, and a burst of fetches would hold up the loads behind it. What is fetched is said in
- * flash_next.h, of the next step of a task that walks alone in flash_task.h. */
+/* Rows that are to be read or written soon, on their way into the second cache a few lines at a
+ * time beside arithmetic: of rows that tiles read here and there the processor's own prefetcher
+ * makes nothing, and a burst of fetches would hold up the loads behind it. What is fetched is said
+ * in flash_next.h, of the next step of a task that walks alone in flash_task.h. */
 #ifndef HD_FLASH_AHEAD_H
 #define HD_FLASH_AHEAD_H
 
@@ -19,7 +19,7 @@ typedef struct flash_stream {
     bool write;
 } flash_stream_t;
 
-/* Streams at most, and bytes of operands that a core's second cache may be expected to have kept. */
+/* Streams at most, and bytes of operands that a core's second cache is expected to have kept. */
 enum { AHEAD_STREAMS = 12, AHEAD_BYTES = 1 << 20, MOST_LINES = 16 };
 
 typedef struct flash_ahead {
@@ -45,8 +45,8 @@ static void flash_add_rows(flash_ahead_t *ahead, const hd_view_t *view, int64_t 
                                                       .write = write};
 }
 
-/* Whether rows of whole lines lie apart: each may be a page of its own to look up, and the processor
- * does not fetch the next by itself. */
+/* Whether rows of whole lines lie apart: each may be a page of its own to look up, and the
+ * processor does not fetch the next by itself. */
 static inline bool flash_rows_apart(const hd_view_t *view, int size)
 {
     int64_t bytes = view->elem * size;

@@ -1,11 +1,12 @@
 /* What a thread fetches while tasks walk along their keys: the rows that their results go to, the
  * queries of its next tasks, and a part of the next head's keys and values.
  *
- * Measured on an Emerald Rapids core, two builds in turns (bench/turns/builds, docs/performance.md): f32
- * in [B,S,H,D] or slices of a projection up to 512 tokens 1.07 to 1.25 times as fast, most of it from
- * the rows of results, contiguous 1.06 to 1.09. AMX 1.05 to 1.2 where rows lie apart, of 1024 tokens
- * and more 0.97 to 1.07, by which speed the core has; contiguous 0.95 to 0.97, so not there. Of
- * operands that the cache has kept fetching costs 1 to 7 %, of heads larger than NEXT_HEAD_BYTES 4. */
+ * Measured on an Emerald Rapids core, two builds in turns (bench/turns/builds,
+ * docs/performance.md): f32 in [B,S,H,D] or slices of a projection up to 512 tokens 1.07 to 1.25
+ * times as fast, most of it from the rows of results, contiguous 1.06 to 1.09. AMX 1.05 to 1.2
+ * where rows lie apart, of 1024 tokens and more 0.97 to 1.07, by which speed the core has;
+ * contiguous 0.95 to 0.97, so not there. Of operands that the cache has kept fetching costs 1 to
+ * 7 %, of heads larger than NEXT_HEAD_BYTES 4. */
 #ifndef HD_FLASH_NEXT_H
 #define HD_FLASH_NEXT_H
 

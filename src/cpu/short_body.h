@@ -241,8 +241,8 @@ static void attend_queries(short_task_t *task, int at, int lanes, bool masked)
 }
 
 /* Sets out for what comes during this task and after it. Rows that lie apart are all fetched, at
- * once: 1.1 to 1.5 times as fast. Of rows that follow each other only queries, at leisure: 64 tokens
- * are 3 to 6 % faster with those, 2 % with keys and values too, 4 % slower with results. */
+ * once: 1.1 to 1.5 times as fast. Of rows that follow each other only queries, at leisure: 64
+ * tokens are 3 to 6 % faster with those, 2 % with keys and values too, 4 % slower with results. */
 static void look_to_next(short_task_t *task, int64_t next)
 {
     const hd_attention_t *a = &task->job->a;

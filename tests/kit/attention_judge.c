@@ -1,5 +1,5 @@
-/* Judges results of attention, row by row, against the bounds of attention_bound.c, and the reference
- * against the formula. */
+/* Judges results of attention, row by row, against the bounds of attention_bound.c, and the
+ * reference against the formula. */
 #include "attention_bound.h"
 
 #include <math.h>

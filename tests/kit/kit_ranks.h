@@ -55,7 +55,7 @@ static inline void ranks_run(rank_t *ranks, int size, heed_status_t (*work)(rank
         assert_int_equal(pthread_join(ranks[r].thread, NULL), 0);
 }
 
-/* Fails the test unless every rank has that status and, if words are given, a sentence with them. */
+/* Fails the test unless all ranks have that status and, if words are given, those in a sentence. */
 static inline void expect_ranks_at(const rank_t *ranks, int size, heed_status_t want,
                                    const char *words, const char *what, const char *file, int line)
 {
