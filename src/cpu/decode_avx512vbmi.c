@@ -5,7 +5,7 @@
  * Tried and left: dot products of bf16 pairs for both products, which need no f32 but sums. On an
  * Emerald Rapids core, whose bf16 dot has half the rate of its multiply-adds, E4M3 of one head went
  * at 0.92 of this, groups of four at 0.78, bf16 at 0.95 and 0.82. Where the dot has twice the rate
- * (Zen 4 and 5) it is worth another try. */
+ * (Zen 4 and 5) it is worth another try. By bench/turns/decode.c, one run of each. */
 #define DECODE_VBMI 1
 #define DECODE_KEYS 32
 #include "decode_avx512.h"

@@ -19,7 +19,8 @@ typedef struct flash_stream {
     bool write;
 } flash_stream_t;
 
-/* Streams at most, and bytes of operands that a core's second cache is expected to have kept. */
+/* Streams at most; bytes of operands that a core's second cache is expected to have kept; lines at
+ * a time at most, or loads wait for the buffers that fetches take. */
 enum { AHEAD_STREAMS = 12, AHEAD_BYTES = 1 << 20, MOST_LINES = 16 };
 
 typedef struct flash_ahead {
@@ -51,13 +52,6 @@ static inline bool flash_rows_apart(const hd_view_t *view, int size)
 {
     int64_t bytes = view->elem * size;
     return view->row != bytes && bytes % 64 == 0;
-}
-
-/* Bytes of all operands. */
-static inline int64_t flash_operand_bytes(const hd_attention_t *a)
-{
-    return a->batch * (a->heads * a->queries * (a->q.elem * a->d + a->out.elem * a->dv) +
-                       a->key_heads * a->keys * (a->k.elem * a->d + a->v.elem * a->dv));
 }
 
 /* The next run; false: there is none. */
@@ -100,6 +94,13 @@ HD_INLINE void flash_fetch(flash_ahead_t *ahead, int lines)
     }
 }
 
+/* The same before `count` multiply-adds of vectors. */
+HD_INLINE void flash_fetch_beside(flash_ahead_t *ahead, int count)
+{
+    if (ahead->at < ahead->count)
+        flash_fetch(ahead, count / ahead->every);
+}
+
 /* Shares the lines of all streams out among `times` calls of flash_fetch. */
 static inline void flash_share_out(flash_ahead_t *ahead, int64_t times)
 {
@@ -109,13 +110,6 @@ static inline void flash_share_out(flash_ahead_t *ahead, int64_t times)
         lines += hd_ceil_div(s->bytes, 64) * (s->end - s->first);
     }
     ahead->lines = (int)hd_min(hd_ceil_div(lines, times), MOST_LINES);
-}
-
-/* The same before `count` multiply-adds of vectors. */
-HD_INLINE void flash_fetch_beside(flash_ahead_t *ahead, int count)
-{
-    if (ahead->at < ahead->count)
-        flash_fetch(ahead, count / ahead->every);
 }
 
 #endif

@@ -10,6 +10,7 @@
 #ifndef HD_FLASH_NEXT_H
 #define HD_FLASH_NEXT_H
 
+#include "flash_cost.h"
 #include "flash_task.h"
 
 /* Bytes of a head's keys and values that the second cache keeps beside those at hand, and the
@@ -58,7 +59,7 @@ static void look_to_next(flash_ahead_t *ahead, const flash_job_t *job, int64_t k
     const flash_sizes_t *z = &job->z;
     int64_t next = key_head * z->turns + turn + z->threads;
     *ahead = (flash_ahead_t){.every = NEXT_EVERY};
-    if (flash_operand_bytes(a) <= AHEAD_BYTES || (FLASH_AMX && !flash_rows_apart(&a->out, a->dv)))
+    if (flash_bytes(a) <= AHEAD_BYTES || (FLASH_AMX && !flash_rows_apart(&a->out, a->dv)))
         return;
     add_queries(ahead, job, &a->out, key_head, turn, a->dv, true);
     if (next < a->batch * a->key_heads * z->turns)

@@ -250,7 +250,7 @@ static void look_to_next(short_task_t *task, int64_t next)
     int64_t blocks = task->job->z.blocks, plane = next / blocks, first = next % blocks * ROWS;
     flash_ahead_t *ahead = task->ahead;
     *ahead = (flash_ahead_t){.every = apart ? 8 : 64};
-    if (flash_operand_bytes(a) <= AHEAD_BYTES)
+    if (flash_bytes(a) <= AHEAD_BYTES)
         return;
     if (apart)
         flash_add_rows(ahead, &a->out, task->b, task->head, task->first, task->first + task->rows,

@@ -172,7 +172,7 @@ static heed_status_t finish(end_t *end, ncclResult_t result)
     return status == HEED_OK ? until_done(end) : status;
 }
 
-/* A sum of one number that nobody reads. */
+/* A reduction of one byte that nobody reads. */
 static heed_status_t barrier(void *user)
 {
     end_t *end = user;
