@@ -2,6 +2,7 @@
 #ifndef TESTS_CLI_H
 #define TESTS_CLI_H
 
+#include "folder.h"
 #include "safetensors.h"
 
 #include <setjmp.h>
@@ -19,7 +20,6 @@
 
 enum { OUTPUT_SIZE = 1 << 16 };
 
-static char folder[64];
 static char out[OUTPUT_SIZE], err[OUTPUT_SIZE]; /* of the latest command */
 static const char *before = "";                 /* shell words ahead of the command */
 
@@ -106,16 +106,7 @@ static inline int make_folder(void **state)
     heed_env_info_t variable;
     for (int i = 0; heed_env_info(i, &variable); i++)
         unsetenv(variable.name);
-    snprintf(folder, sizeof folder, "/tmp/heed-cli-XXXXXX");
-    return mkdtemp(folder) ? 0 : -1;
-}
-
-static inline int remove_folder(void **state)
-{
-    (void)state;
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf '%s'", folder);
-    return system(command);
+    return open_folder("cli");
 }
 
 #endif

@@ -2,6 +2,7 @@
 #ifndef TESTS_ST_FOLDER_H
 #define TESTS_ST_FOLDER_H
 
+#include "folder.h"
 #include "safetensors.h"
 
 #include <setjmp.h>
@@ -15,8 +16,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-static char folder[64];
 
 static inline const char *path_of(const char *name)
 {
@@ -44,16 +43,7 @@ static inline void write_bytes(const char *path, const void *bytes, size_t size)
 static inline int make_folder(void **state)
 {
     (void)state;
-    snprintf(folder, sizeof folder, "/tmp/heed-safetensors-XXXXXX");
-    return mkdtemp(folder) ? 0 : -1;
-}
-
-static inline int remove_folder(void **state)
-{
-    (void)state;
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf '%s'", folder);
-    return system(command);
+    return open_folder("safetensors");
 }
 
 #endif

@@ -8,20 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static uint32_t bits_of(float value)
-{
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof(bits));
-    return bits;
-}
-
-static float float_of(uint32_t bits)
-{
-    float value;
-    memcpy(&value, &bits, sizeof(value));
-    return value;
-}
-
 static uint32_t word_at(const heed_tensor_t *tensor, const void *data, int64_t offset)
 {
     uint32_t word = 0;
@@ -87,9 +73,9 @@ static float source_at(const model_t *m, int64_t i)
     int64_t offset = offset_of(src, i);
     /* Bits, where arithmetic would make a NaN quiet. */
     if (src->dtype == HEED_F32)
-        return float_of(word_at(src, m->data[HEED_CAST_SRC], offset));
+        return kit_float(word_at(src, m->data[HEED_CAST_SRC], offset));
     if (src->dtype == HEED_BF16)
-        return float_of(word_at(src, m->data[HEED_CAST_SRC], offset) << 16);
+        return kit_float(word_at(src, m->data[HEED_CAST_SRC], offset) << 16);
     double value = kit_load(src->dtype, m->data[HEED_CAST_SRC], offset);
     return isnan(value) ? copysignf(NAN, (float)copysign(1, value)) : (float)value;
 }
@@ -144,7 +130,7 @@ static bool say(model_t *m, const char *name, const char *operand, int64_t i, ui
 
 static bool same_float(uint32_t got, float want)
 {
-    return got == bits_of(want) || (isnan(want) && got == 0x7fc00000);
+    return got == kit_bits(want) || (isnan(want) && got == 0x7fc00000);
 }
 
 /* Multipliers, and scales and amax that were written. */
@@ -165,7 +151,7 @@ static bool judge_groups(model_t *m, const char *name)
         if (computed->ndim) {
             float by = computed_multiplier(desc, m->amax[g]), stored = divides ? 1 / by : by;
             uint32_t got = word_at(computed, m->data[HEED_CAST_SCALE_OUT], offset_of(computed, g));
-            uint32_t want = bits_of(stored);
+            uint32_t want = kit_bits(stored);
             if (computed->dtype == HEED_E8M0)
                 want = isnan(by) ? 0xff : (uint32_t)(127 - ilogbf(by));
             if (got != want)
@@ -177,7 +163,7 @@ static bool judge_groups(model_t *m, const char *name)
         if (amax->ndim) {
             uint32_t got = word_at(amax, m->data[HEED_CAST_AMAX], offset_of(amax, g));
             if (!same_float(got, m->amax[g]))
-                return say(m, name, "amax", g, got, bits_of(m->amax[g]));
+                return say(m, name, "amax", g, got, kit_bits(m->amax[g]));
         }
     }
     return true;

@@ -4,20 +4,6 @@
 #include <math.h>
 #include <string.h>
 
-static uint32_t bits_of(float value)
-{
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof(bits));
-    return bits;
-}
-
-static float float_of(uint32_t bits)
-{
-    float value;
-    memcpy(&value, &bits, sizeof(value));
-    return value;
-}
-
 static double f16_value(uint16_t bits)
 {
     int exponent = bits >> 10 & 31, fraction = bits & 1023;
@@ -34,10 +20,10 @@ static float round_to_odd(double value)
     float near = (float)value;
     if ((double)near == value || isnan(value))
         return near;
-    uint32_t bits = bits_of(near);
+    uint32_t bits = kit_bits(near);
     if (fabs((double)near) > fabs(value))
         bits--;
-    return float_of(bits | 1);
+    return kit_float(bits | 1);
 }
 
 /* Rounds to nearest even at bit `shift`: a carry runs into the exponent as it should. */
@@ -49,7 +35,7 @@ static uint32_t round_bits(uint32_t bits, int shift)
 
 static uint16_t bf16_bits(double value)
 {
-    uint32_t bits = bits_of(round_to_odd(value));
+    uint32_t bits = kit_bits(round_to_odd(value));
     if (isnan(value))
         return (uint16_t)(bits >> 16 | 0x40);
     return (uint16_t)round_bits(bits, 16);
@@ -57,7 +43,7 @@ static uint16_t bf16_bits(double value)
 
 static uint16_t f16_bits(double value)
 {
-    uint32_t bits = bits_of(round_to_odd(value)), sign = bits >> 16 & 0x8000;
+    uint32_t bits = kit_bits(round_to_odd(value)), sign = bits >> 16 & 0x8000;
     bits &= 0x7fffffff;
     if (isnan(value))
         return (uint16_t)(sign | 0x7e00);
@@ -74,7 +60,7 @@ static uint16_t f16_bits(double value)
 /* What is larger than 448 after rounding is NaN, for there are no infinities. */
 static uint8_t e4m3_bits(double value)
 {
-    uint32_t bits = bits_of(round_to_odd(value)), sign = bits >> 24 & 0x80;
+    uint32_t bits = kit_bits(round_to_odd(value)), sign = bits >> 24 & 0x80;
     bits &= 0x7fffffff;
     if (isnan(value) || bits >= 0x43f00000) /* 480 and above */
         return (uint8_t)(sign | 0x7f);
@@ -89,7 +75,7 @@ static uint8_t e4m3_bits(double value)
 /* What is larger than 57344 after rounding is infinite. */
 static uint8_t e5m2_bits(double value)
 {
-    uint32_t bits = bits_of(round_to_odd(value)), sign = bits >> 24 & 0x80;
+    uint32_t bits = kit_bits(round_to_odd(value)), sign = bits >> 24 & 0x80;
     bits &= 0x7fffffff;
     if (isnan(value))
         return (uint8_t)(sign | 0x7e);
@@ -125,7 +111,7 @@ double kit_load(heed_dtype_t dtype, const void *data, int64_t index)
     if (heed_dtype_size(dtype) == 1)
         return kit_fp8_value(dtype, ((const uint8_t *)data)[index]);
     uint16_t bits = ((const uint16_t *)data)[index];
-    return dtype == HEED_F16 ? f16_value(bits) : (double)float_of((uint32_t)bits << 16);
+    return dtype == HEED_F16 ? f16_value(bits) : (double)kit_float((uint32_t)bits << 16);
 }
 
 void kit_store(heed_dtype_t dtype, void *data, int64_t index, double value)

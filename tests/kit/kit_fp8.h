@@ -5,6 +5,22 @@
 #include <heed/heed.h>
 
 #include <stdbool.h>
+#include <string.h>
+
+/* The bits of an f32 number, and back. */
+static inline uint32_t kit_bits(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof(bits));
+    return bits;
+}
+
+static inline float kit_float(uint32_t bits)
+{
+    float value;
+    memcpy(&value, &bits, sizeof(value));
+    return value;
+}
 
 /* Value of a code; NaN and infinities as doubles. f32, bf16, f16 are not known here. */
 double kit_fp8_value(heed_dtype_t dtype, uint8_t code);
